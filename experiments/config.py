@@ -1,0 +1,136 @@
+"""The typed root of every configuration, and the identity of a run.
+
+A configuration is plain YAML until here. The root below is typed, and each group (model, data, ...) is the settings of
+one frozen dataclass of `syre`, named by `_target_`: a misspelt key, a wrong type or a value out of range fails before
+anything is written, in one line that names the key. After this file, functions take the values they use.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.utils import get_class
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from syre.trainer import Training
+
+GROUPS = ("model", "data", "regularizer", "optim", "task")
+SCALES = ("smoke", "cpu", "paper")
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be run; the message is one line."""
+
+
+@dataclass
+class Compute:
+    """Where a run computes. `threads` is part of a run's identity: a sum depends on how it is split."""
+
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
+    threads: int = 1  # per process; 0: torch's own choice
+    precision: str = "fp32"  # fp32, bf16 (autocast)
+    compile: bool = False  # torch.compile; lone runs only
+
+
+@dataclass
+class Wandb:
+    """Mirror of the local records; no figure reads from it."""
+
+    mode: str = "disabled"  # disabled, offline, online
+    project: str = "syre"
+
+
+@dataclass
+class Config:
+    """The root. `runs`, `seeds`, `scales`, `batched` and `replicas` describe a sweep (see experiments/sweep.py)."""
+
+    experiment: str = "run"
+    recipe: int = 1  # raised when a change of behaviour changes an experiment's numbers
+    scale: str = "cpu"
+    seed: int = 0
+    model: Any = MISSING
+    data: Any = MISSING
+    regularizer: Any = MISSING
+    optim: Any = MISSING
+    task: Any = MISSING
+    train: Any = field(default_factory=dict)
+    compute: Compute = field(default_factory=Compute)
+    budget: str = ""  # what the cpu scale costs, in words
+
+    runs: list[Any] = field(default_factory=list)
+    seeds: Any = None
+    scales: dict[str, Any] = field(default_factory=dict)
+    batched: list[str] = field(default_factory=list)
+    replicas: int = 0
+
+    data_root: str | None = None
+    outputs: str = "outputs"
+    results: str = "results"
+    wandb: Wandb = field(default_factory=Wandb)
+    group: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run, resolved: every leaf an object of `syre`."""
+
+    config: dict[str, Any]
+    seed: int
+    model: Any
+    data: Any
+    regularizer: Any
+    optim: Any
+    task: Any
+    train: Training
+
+    @property
+    def id(self) -> str:
+        return run_id(self.config)
+
+
+IDENTITY = ("experiment", "recipe", "scale", "seed", *GROUPS, "train", "compute")
+
+
+def identity(config: DictConfig) -> dict[str, Any]:
+    """The part of a configuration that decides its numbers: all but paths, logging and the description of the sweep."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    return {key: plain[key] for key in IDENTITY}
+
+
+def run_id(config: dict[str, Any]) -> str:
+    """12 hex digits of blake2b over the canonical JSON of `identity`."""
+    text = json.dumps({key: config[key] for key in IDENTITY}, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def resolve(config: dict[str, Any]) -> Run:
+    """The objects that an identity describes.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type or a value out of range, named.
+    """
+    if config["scale"] not in SCALES:
+        raise ConfigError(f"scale must be one of {', '.join(SCALES)}, got {config['scale']!r}")
+    if config["compute"]["precision"] not in ("fp32", "bf16"):
+        raise ConfigError(f"compute.precision must be fp32 or bf16, got {config['compute']['precision']!r}")
+    leaves = {group: _leaf(group, get_class(config[group]["_target_"]), config[group]) for group in GROUPS}
+    return Run(config=config, seed=config["seed"], train=_leaf("train", Training, config["train"]), **leaves)
+
+
+def _leaf(group: str, cls: type, settings: dict[str, Any]) -> Any:
+    """The dataclass `cls` from its settings, types checked by OmegaConf and ranges by the class itself."""
+    settings = {key: value for key, value in settings.items() if key not in ("_target_", "name")}
+    try:
+        typed = OmegaConf.structured(cls)
+        OmegaConf.set_readonly(typed, False)
+        return OmegaConf.to_object(OmegaConf.merge(typed, settings))
+    except (ConfigKeyError, ConfigAttributeError) as error:
+        allowed = ", ".join(OmegaConf.structured(cls).keys())
+        raise ConfigError(f"unknown key {group}.{error.key}; {group} {cls.__name__} takes {allowed}") from None
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
+        key = getattr(error, "full_key", None)
+        line = str(error).splitlines()[0]
+        raise ConfigError(f"{group}.{key}: {line}" if key else line) from None

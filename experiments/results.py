@@ -1,0 +1,253 @@
+"""From finished runs to two small tables, and back: the contract between training and figures (no torch).
+
+`outputs/<experiment>/runs/<id>/{config.yaml, metrics.csv, run.json, done}`  --collect-->
+`results/<experiment>/{runs.csv, metrics.csv}`  --load-->  `Results`, from which every claim and figure is made.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+SCALES = ("smoke", "cpu", "paper")  # ascending: a figure is drawn from the last one present
+STATUSES = ("done", "nan", "failed")
+LEAD = ("id", "scale", "status", "seed")
+# Timing and origin: the columns (and groups of columns, as in `versions.torch`) that may differ between equal results.
+PROVENANCE = ("git_sha", "dirty", "device", "threads", "seconds", "versions")
+METRICS = ("id", "step", "split", "metric", "value")
+
+Arm = Mapping[str, object]  # column -> value, as in {"regularizer.name": "syre", "regularizer.sigma": 0.01}
+Row = dict[str, str]
+
+
+class ResultsError(RuntimeError):
+    """One line for the user: what is missing or damaged, and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """One experiment at one scale: `runs`, one row a run, and `metrics` (id, step, split, metric, value)."""
+
+    experiment: str
+    scale: str
+    runs: pd.DataFrame
+    metrics: pd.DataFrame
+
+    def final(self, *metrics: str, split: str = "test", failed: float = float("nan")) -> pd.DataFrame:
+        """The runs, with one more column a metric: its value at the last step of each run.
+
+        A run that failed, went NaN or ended on a non-finite value has the value `failed`.
+        """
+        table = self.runs.copy()
+        for metric in metrics:
+            last = self._rows(metric, split).sort_values("step", kind="stable").drop_duplicates("id", keep="last")
+            value = table["id"].map(last.set_index("id")["value"])
+            table[metric] = value.where((table["status"] == "done") & np.isfinite(value), failed)
+        return table
+
+    def curve(self, metric: str, split: str = "test") -> pd.DataFrame:
+        """The runs, one row a recorded step, with the columns `step` and `metric`."""
+        rows = self._rows(metric, split)[["id", "step", "value"]].rename(columns={"value": metric})
+        return self.runs.merge(rows, on="id")
+
+    def _rows(self, metric: str, split: str) -> pd.DataFrame:
+        rows = self.metrics[(self.metrics["metric"] == metric) & (self.metrics["split"] == split)]
+        if rows.empty:
+            known = sorted(set(self.metrics["split"] + "/" + self.metrics["metric"]))
+            raise ResultsError(f"{self.experiment} has no metric {split}/{metric}; there are: {', '.join(known)}")
+        return rows
+
+
+def load(results: Path, experiment: str) -> Results:
+    """The tables of `experiment`, restricted to the largest scale there is.
+
+    Raises: `ResultsError` without tables, or when the two do not belong together.
+    """
+    folder = Path(results) / experiment
+    if not ((folder / "runs.csv").is_file() and (folder / "metrics.csv").is_file()):
+        raise ResultsError(f"no results for {experiment} in {folder}: `make {experiment}` trains and collects them")
+    header = (folder / "runs.csv").read_text().split("\n", 1)[0].split(",")
+    text = [name for name in header if name in ("id", "git_sha", "device") or name.startswith("versions.")]
+    # Only an empty cell is missing: "nan" is a status, and "none" may be the name of something.
+    runs = pd.read_csv(folder / "runs.csv", dtype=dict.fromkeys(text, str), na_values=[""], keep_default_na=False)
+    metrics = pd.read_csv(
+        folder / "metrics.csv", dtype={"id": str}, na_values={"value": ["nan"]}, keep_default_na=False
+    )
+    if runs.empty or not set(metrics["id"]) <= set(runs["id"]):
+        raise ResultsError(f"the tables in {folder} do not match each other: `make {experiment}` collects them again")
+    scale = max(runs["scale"], key=SCALES.index)
+    runs = runs[runs["scale"] == scale].reset_index(drop=True)
+    metrics = metrics[metrics["id"].isin(runs["id"])].reset_index(drop=True)
+    return Results(experiment=experiment, scale=scale, runs=runs, metrics=metrics)
+
+
+def select(df: pd.DataFrame, **filters: object) -> pd.DataFrame:
+    """The rows where every column has the value asked for: `select(df, **{"regularizer.sigma": 0.1}, seed=[0, 1])`.
+
+    Numbers match to 1e-6 however they are written, a list matches any of its values, None matches an empty cell.
+    Raises: `ResultsError` for a column that is not there.
+    """
+    for column, wanted in filters.items():
+        if column not in df:
+            raise ResultsError(f"no column {column!r}; there are: {', '.join(without_provenance(df).columns)}")
+        options = wanted if isinstance(wanted, list | tuple | set | frozenset | range) else [wanted]
+        df = df[np.logical_or.reduce([_matches(df[column], option) for option in options])]
+    return df
+
+
+def without_provenance(df: pd.DataFrame) -> pd.DataFrame:
+    """The table without the columns of `PROVENANCE`: what must be equal, byte for byte, when a sweep is run again."""
+    return df[[column for column in df if not _is_provenance(column)]]
+
+
+def collect(outputs: Path, results: Path, experiment: str, scale: str, run_ids: Iterable[str]) -> Path:
+    """Write the finished runs `run_ids` into results/<experiment>/{runs,metrics}.csv; the folder is returned.
+
+    They replace the rows of this scale; rows of other scales stay. Row and column order depend on the configs alone.
+    Raises: `ResultsError` when runs are missing or damaged, or the files cannot be written (then both are untouched).
+    """
+    folder, ids = Path(results) / experiment, sorted(set(run_ids))
+    directories = {run_id: Path(outputs) / experiment / "runs" / run_id for run_id in ids}
+    missing = [run_id for run_id, directory in directories.items() if not (directory / "done").is_file()]
+    if missing or not ids:
+        example = f", {missing[0]} first" if missing else ""
+        raise ResultsError(
+            f"{experiment}: {len(missing)} of {len(ids)} runs at scale {scale} are missing{example}: "
+            f"`make {experiment} SCALE={scale}` runs what is missing"
+        )
+    runs = [row for row in _read_rows(folder / "runs.csv") if row["scale"] != scale]
+    kept = {row["id"] for row in runs}
+    metrics = [row for row in _read_rows(folder / "metrics.csv") if row["id"] in kept]
+    for directory in directories.values():
+        run, records = _read_run(directory, scale)
+        runs.append(run)
+        metrics += records
+
+    columns = sorted({column for row in runs for column in row} - set(LEAD))
+    config = [column for column in columns if not _is_provenance(column)]
+    origin = [column for name in PROVENANCE for column in columns if column.split(".")[0] == name]
+    runs.sort(key=lambda row: [SCALES.index(row["scale"]), *(_order(row.get(c, "")) for c in [*config, "seed", "id"])])
+    place = {row["id"]: index for index, row in enumerate(runs)}
+    metrics.sort(key=lambda row: (place[row["id"]], row["split"], row["metric"], _order(row["step"])))
+    write_files(
+        {
+            folder / "metrics.csv": _to_csv(METRICS, metrics),  # first: a kill between the two shows in `load`
+            folder / "runs.csv": _to_csv([*LEAD, *config, *origin], runs),
+        }
+    )
+    return folder
+
+
+def write_files(files: Mapping[Path, bytes]) -> None:
+    """Write all of `files` or none: each to a temporary file first, renamed when all are on the disk.
+
+    A file that already has these bytes is left alone, so that redrawing unchanged results touches nothing.
+    Raises: `ResultsError`, with every old file as it was.
+    """
+    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in files}
+    try:
+        changed = [path for path, data in files.items() if not (path.is_file() and path.read_bytes() == data)]
+        for path in changed:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary[path], "wb") as file:
+                file.write(files[path])
+                file.flush()
+                os.fsync(file.fileno())  # some file systems report a full disk only here
+        for path in changed:
+            os.replace(temporary[path], path)
+    except OSError as error:
+        names = ", ".join(path.name for path in files)
+        folder = next(iter(files)).parent
+        raise ResultsError(f"cannot write {names} in {folder}: {error.strerror or error}") from error
+    finally:
+        for path in temporary.values():
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _read_run(directory: Path, scale: str) -> tuple[Row, list[Row]]:
+    """One run as a row of runs.csv and its rows of metrics.csv, every cell already text."""
+    try:
+        run = json.loads((directory / "run.json").read_text())
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml: a thousand configs in a second, not in ten
+        config = yaml.load((directory / "config.yaml").read_text(), Loader=loader)
+        row = dict(_flatten({key: value for key, value in config.items() if key != "experiment"}))
+        row |= dict(_flatten({key: run[key] for key in PROVENANCE}))
+        row |= {"id": directory.name, "scale": scale, "status": run["status"], "seed": _cell(config["seed"])}
+        row["seconds"] = f"{float(run['seconds']):.3f}"
+        records = [
+            {**record, "id": directory.name, "value": _cell(float(record["value"]))}
+            for record in _read_rows(directory / "metrics.csv")
+        ]
+        if row["status"] not in STATUSES or any(set(record) != set(METRICS) for record in records):
+            raise ValueError(f"a status of {', '.join(STATUSES)} and the columns {', '.join(METRICS[1:])} are expected")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ResultsError(f"run {directory} is damaged ({reason}): delete it and run again") from error
+    return row, records
+
+
+def _read_rows(path: Path) -> list[Row]:
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _to_csv(columns: Sequence[str], rows: list[Row]) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue().encode()
+
+
+def _flatten(value: object, name: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, child in value.items():
+            yield from _flatten(child, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, _cell(value)
+
+
+def _cell(value: object) -> str:
+    """The text of one cell: nine digits of a float, empty for None, JSON for the rest."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.9g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _order(text: str) -> tuple[int, float, str]:
+    """Sort key of a cell: empty ones first, then numbers by value, then words."""
+    try:
+        return (1, float(text), "")
+    except ValueError:
+        return (2 if text else 0, 0.0, text)
+
+
+def _is_provenance(column: str) -> bool:
+    return column.split(".")[0] in PROVENANCE
+
+
+def _matches(column: pd.Series, wanted: object) -> np.ndarray:
+    if wanted is None:
+        return column.isna().to_numpy()
+    text = column.astype(str).to_numpy(dtype=object)
+    if isinstance(wanted, bool):
+        return np.array([cell.lower() == str(wanted).lower() for cell in text], dtype=bool)
+    try:
+        number = float(wanted)
+    except (TypeError, ValueError):
+        return np.array(text == str(wanted), dtype=bool)
+    numbers = pd.to_numeric(pd.Series(text), errors="coerce").to_numpy(dtype=float)
+    return np.isclose(numbers, number, rtol=1e-6, atol=0) | np.array(text == str(wanted), dtype=bool)

@@ -1,0 +1,133 @@
+"""Intervals over seeds, and the per-seed quantities that claims are made of: pure functions of arrays and tables."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.special import stdtrit  # Student's quantile; scipy.stats would add seconds to the import for the same number
+
+
+class Interval(NamedTuple):
+    """An estimate, its two-sided confidence limits and the number of samples behind it."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Student's interval of the mean, m +- t_{n-1}((1 + level) / 2) s / sqrt(n); the limits are NaN for n < 2."""
+    x = np.asarray(values, dtype=float).ravel()
+    n = len(x)
+    mean = float(x.mean()) if n else float("nan")
+    if n < 2:
+        return Interval(mean, float("nan"), float("nan"), n)
+    half = float(stdtrit(n - 1, (1 + level) / 2) * x.std(ddof=1) / np.sqrt(n))
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def bootstrap_interval(
+    values: ArrayLike,
+    generator: np.random.Generator,
+    *,
+    statistic: Callable[..., np.ndarray] = np.mean,
+    level: float = 0.95,
+    resamples: int = 4000,
+) -> Interval:
+    """Percentile bootstrap interval of `statistic(values, axis=-1)`."""
+    x = np.asarray(values, dtype=float).ravel()
+    draws = statistic(x[generator.integers(len(x), size=(resamples, len(x)))], axis=-1)
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(statistic(x, axis=-1)), float(low), float(high), len(x))
+
+
+def paired_differences(treatment: pd.Series, control: pd.Series) -> pd.Series:
+    """treatment - control on the seeds (the index) that both have."""
+    treatment, control = treatment.align(control, join="inner")
+    return (treatment - control).sort_index()
+
+
+def tost(values: ArrayLike, margin: float, alpha: float = 0.05) -> tuple[Interval, bool]:
+    """Two one-sided t-tests of |mean| < margin: passed when the 1 - 2 alpha interval lies inside (-margin, margin)."""
+    interval = t_interval(values, 1 - 2 * alpha)
+    return interval, -margin < interval.low and interval.high < margin
+
+
+def kendall(x: ArrayLike, y: ArrayLike) -> float:
+    """Kendall's tau of y against x: mean of sign(x_j - x_i) sign(y_j - y_i) over the pairs with x_i != x_j.
+
+    1 is strictly increasing, -1 strictly decreasing; a tie in y counts 0 (Somers' D). NaN if y has one, or x no pair.
+    """
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    i, j = np.triu_indices(len(x), k=1)
+    i, j = i[x[i] != x[j]], j[x[i] != x[j]]
+    if not len(i) or np.isnan(y).any():
+        return float("nan")
+    return float(np.mean(np.sign(x[j] - x[i]) * np.sign(y[j] - y[i])))
+
+
+def monotonicity(df: pd.DataFrame, x: str, y: str) -> pd.Series:
+    """Kendall's tau of column y against column x, one a seed."""
+    return pd.Series({seed: kendall(rows[x], rows[y]) for seed, rows in df.groupby("seed")}, dtype=float)
+
+
+def loglog_slope(df: pd.DataFrame, x: str, y: str) -> pd.Series:
+    """Least-squares slope of log y against log x, one a seed; NaN for a seed where some y is not positive.
+
+    Raises: ValueError when an x is not positive (select the positive levels first).
+    """
+    if not (df[x] > 0).all():
+        raise ValueError(f"a log-log slope needs {x} > 0")
+
+    def slope(rows: pd.DataFrame) -> float:
+        if rows[x].nunique() < 2 or not (rows[y] > 0).all():
+            return float("nan")
+        return float(np.polyfit(np.log(rows[x].astype(float)), np.log(rows[y].astype(float)), 1)[0])
+
+    return pd.Series({seed: slope(rows) for seed, rows in df.groupby("seed")}, dtype=float)
+
+
+def cross_fitted_best(
+    df: pd.DataFrame, *, metric: str, over: str = "regularizer.sigma", maximize: bool = True
+) -> pd.DataFrame:
+    """For each seed, the level of `over` that is best on average on the OTHER seeds, and `metric` there on this seed.
+
+    The maximum over levels on the same seeds would be biased upwards by the noise it selects. A level with a NaN on the
+    other seeds is not chosen; among equals the lowest level is. The index is the seed; columns are `over` and `metric`.
+    Raises: ValueError when a seed has two rows at one level (select the other columns first).
+    """
+    table = df.pivot(index="seed", columns=over, values=metric).sort_index(axis=1)
+    best = {}
+    for seed in table.index if len(table) > 1 else ():
+        others = table.drop(index=seed).mean(skipna=False).dropna()
+        level = (others.idxmax() if maximize else others.idxmin()) if len(others) else float("nan")
+        best[seed] = (level, table.loc[seed].get(level, float("nan")))
+    return pd.DataFrame.from_dict(best, orient="index", columns=[over, metric]).rename_axis("seed")
+
+
+def pareto_front(points: ArrayLike, maximize: Sequence[bool] = (False, False)) -> np.ndarray:
+    """Mask (n,) of the points (n, k) that no other one beats in one coordinate without losing in another; NaN never."""
+    p = _to_minimize(points, maximize)
+    dominated = [bool(((p <= q).all(axis=1) & (p < q).any(axis=1)).any()) for q in p]
+    return ~np.array(dominated, dtype=bool) & ~np.isnan(p).any(axis=1)
+
+
+def hypervolume(points: ArrayLike, reference: ArrayLike, maximize: Sequence[bool] = (False, False)) -> float:
+    """Area that the points (n, 2) dominate, bounded by the worst corner `reference` (2,): larger is a better front."""
+    corner = _to_minimize([reference], maximize)[0]
+    p = _to_minimize(points, maximize)
+    p = p[(p < corner).all(axis=1)]
+    area, height = 0.0, corner[1]
+    for x, y in sorted(map(tuple, p)):
+        area += (corner[0] - x) * max(height - y, 0.0)
+        height = min(height, y)
+    return float(area)
+
+
+def _to_minimize(points: ArrayLike, maximize: Sequence[bool]) -> np.ndarray:
+    """The points (n, k) with the coordinates to be maximised negated."""
+    signs = np.where(list(maximize), -1.0, 1.0)
+    return np.asarray(points, dtype=float).reshape(-1, len(signs)) * signs

@@ -1,0 +1,144 @@
+"""A figure's sweep: from its blocks to runs, and from runs to groups that train as one.
+
+An experiment lists its runs as a union of products, `runs:`, a list of blocks. A block maps a key to a value, a list of
+values, or a mapping from scale to either:
+
+    runs:
+      - {regularizer: weight_decay, regularizer.weight_decay: [0.01, 0.1]}
+      - {regularizer: syre, regularizer.sigma: {smoke: 1, cpu: [0.1, 1]}, regularizer.weight_decay: [0.01, 0.1]}
+    seeds: {smoke: 2, cpu: 5}              # seed: 0, 1, ... in every block that does not set it
+    scales: {smoke: {train.epochs: 1}}     # settings of one scale
+    batched: [seed, regularizer]           # keys (with all below them) that may differ inside a group
+    replicas: 0                            # runs per group; 0: by the measured rule of syre.ensemble
+
+What is given on the command line wins over all of these. A group is written down before it trains and is never repacked:
+it is the unit of checkpoint and resume.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.config import GROUPS, ConfigError, Run, identity, resolve
+from experiments.files import write_atomically
+
+Compose = Callable[[list[str]], DictConfig]  # Hydra overrides -> composed configuration
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Runs that train as one process step, in the order in which they are stacked."""
+
+    runs: list[Run]
+
+    @property
+    def id(self) -> str:
+        return hashlib.blake2b("/".join(run.id for run in self.runs).encode(), digest_size=6).hexdigest()
+
+
+def expand(config: DictConfig, compose: Compose, fixed: Sequence[str] = ()) -> list[Run]:
+    """All runs of an experiment, without repetition, in the order of its blocks.
+
+    Args:
+        config: the composed configuration of the experiment.
+        compose: composes a configuration from overrides; called once per choice of groups.
+        fixed: keys given on the command line; blocks do not touch them.
+
+    Raises:
+        ConfigError: a block that names an unknown key, or a run that cannot be resolved.
+    """
+    composed: dict[tuple[str, ...], DictConfig] = {}
+    runs: dict[str, Run] = {}
+    for chosen in _products(config, fixed):
+        members = tuple(f"{key}={value}" for key, value in chosen.items() if key in GROUPS)
+        if members not in composed:
+            composed[members] = compose(list(members))
+        settings = {**_scale_settings(config, fixed), **{k: v for k, v in chosen.items() if k not in GROUPS}}
+        run = resolve(_with(composed[members], settings))
+        runs.setdefault(run.id, run)
+    return list(runs.values())
+
+
+def _with(config: DictConfig, settings: dict[str, Any]) -> dict[str, Any]:
+    """The identity of a configuration with some dotted keys set."""
+    plain = identity(config)
+    for key, value in settings.items():
+        *path, last = key.split(".")
+        node = plain
+        for part in path:
+            node = node.get(part) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or last not in node:
+            raise ConfigError(f"unknown key {key} in runs: or scales: of experiment {plain['experiment']}")
+        node[last] = value
+    return plain
+
+
+def _scale_settings(config: DictConfig, fixed: Sequence[str]) -> dict[str, Any]:
+    settings = OmegaConf.to_container(config.scales).get(config.scale) or {}
+    return {key: value for key, value in settings.items() if key not in fixed}
+
+
+def _products(config: DictConfig, fixed: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """One mapping key -> value for each run of each block."""
+    blocks = OmegaConf.to_container(config.runs) or [{}]
+    seeds = _at_scale(OmegaConf.to_container(config.seeds) if OmegaConf.is_config(config.seeds) else config.seeds, config)
+    for block in blocks:
+        axes = {key: _at_scale(value, config) for key, value in block.items()}
+        if seeds is not None:
+            axes.setdefault("seed", list(range(seeds)))
+        axes = {key: value if isinstance(value, list) else [value] for key, value in axes.items() if key not in fixed}
+        for values in itertools.product(*axes.values()):
+            yield dict(zip(axes, values, strict=True))
+
+
+def _at_scale(value: Any, config: DictConfig) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if config.scale not in value:
+        raise ConfigError(f"experiment {config.experiment} has no value for scale {config.scale} in {value}")
+    return value[config.scale]
+
+
+def pack(runs: Sequence[Run], *, batched: Sequence[str], size: Callable[[Run], int]) -> list[Group]:
+    """Groups of runs that agree in all but the batched keys, at most `size(run)` each, in a fixed order."""
+    alike: dict[str, list[Run]] = {}
+    for run in runs:
+        alike.setdefault(json.dumps(_without(run.config, batched), sort_keys=True), []).append(run)
+    return [
+        Group(runs=members[start : start + step])
+        for members in alike.values()
+        for step in [max(1, size(members[0]))]
+        for start in range(0, len(members), step)
+    ]
+
+
+def _without(config: dict[str, Any], keys: Sequence[str], prefix: str = "") -> dict[str, Any]:
+    """The configuration without the given dotted keys and all below them."""
+    kept = {}
+    for key, value in config.items():
+        if (path := prefix + key) not in keys:
+            kept[key] = _without(value, keys, path + ".") if isinstance(value, dict) else value
+    return kept
+
+
+def plan(runs: Sequence[Run], folder: Path, *, batched: Sequence[str], size: Callable[[Run], int]) -> list[Group]:
+    """The groups that are still to train: interrupted ones as they were packed, then new ones of what else is missing.
+
+    `folder` is `outputs/<experiment>`: groups are kept in `groups/<id>.json`, finished runs have `runs/<id>/done`.
+    """
+    missing = {run.id: run for run in runs if not (folder / "runs" / run.id / "done").exists()}
+    groups = []
+    for file in sorted((folder / "groups").glob("*.json")):
+        members = json.loads(file.read_text())
+        if all(member in missing for member in members):
+            groups.append(Group(runs=[missing.pop(member) for member in members]))
+    new = pack(list(missing.values()), batched=batched, size=size)
+    for group in new:
+        write_atomically(folder / "groups" / f"{group.id}.json", json.dumps([run.id for run in group.runs]))
+    return groups + new

@@ -1,0 +1,394 @@
+"""Optimizer form: weight decay toward an anchor, as step hooks on a stock optimizer. The forward pass is untouched.
+
+With ``w = theta + b``, ``dl/dtheta = dl/dw``, so decaying theta toward 0 *is* decaying w toward b. The optimizer keeps
+its own ``weight_decay``, and the hooks add only the missing constant pull; for an update rule where that is not exact
+they move to theta before the step and back to w after it (the *shift* form).
+"""
+
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .anchor import (
+    AddAnchor,
+    Sigma,
+    Slot,
+    canonical_parameters,
+    checksum,
+    decay_coupled_,
+    decay_decoupled_,
+    draw_anchors,
+    draw_scales,
+    pull_coupled_,
+    pull_decoupled_,
+    require_full_precision,
+    require_start,
+    shift_,
+    slots,
+)
+
+# Optimizers whose decay is exactly `g += lambda w` (False) or `w -= eta lambda w` (True), and whose update does not
+# otherwise depend on w. A group's own `decoupled_weight_decay` wins. Compared by `is`: a subclass may have any rule.
+EXACT: dict[type[Optimizer], bool] = {
+    torch.optim.SGD: False,
+    torch.optim.Adam: False,
+    torch.optim.AdamW: True,
+    torch.optim.NAdam: False,
+    torch.optim.RAdam: False,
+    torch.optim.Adamax: False,
+    torch.optim.Adagrad: False,
+    torch.optim.Adadelta: False,
+    torch.optim.RMSprop: False,
+    torch.optim.Muon: True,
+}
+
+_attached: "weakref.WeakSet[Optimizer]" = weakref.WeakSet()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """The anchored parameters of one parameter group, as parallel lists."""
+
+    parameters: list[Tensor]
+    anchors: list[Tensor]
+    scales: list[Tensor] | None
+
+    def live(self, has: Callable[[Tensor], bool]) -> "_Part":
+        """The part whose parameters satisfy ``has``; itself, at no cost, when all do."""
+        keep = [has(p) for p in self.parameters]
+        if all(keep):
+            return self
+        index = [i for i, kept in enumerate(keep) if kept]
+        return _Part(
+            parameters=[self.parameters[i] for i in index],
+            anchors=[self.anchors[i] for i in index],
+            scales=None if self.scales is None else [self.scales[i] for i in index],
+        )
+
+
+def _has_grad(parameter: Tensor) -> bool:
+    return parameter.grad is not None
+
+
+class SyreHandle:
+    """What ``attach`` returns: the anchors, and the way to check or remove them.
+
+    Attributes:
+        anchors: canonical name -> b, shape of the parameter. Change them only in place.
+        scales: canonical name -> the diagonal of D, shape of the parameter; empty when D = 1.
+        form: ``"pull"`` or ``"shift"``.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        anchors: dict[str, Tensor],
+        scales: dict[str, Tensor],
+        parts: list[_Part | None],
+        form: str,
+        recipe: dict[str, Any],
+    ) -> None:
+        self.anchors = anchors
+        self.scales = scales
+        self.form = form
+        self._parts = parts
+        self._recipe = recipe
+        self._default_decoupled = EXACT.get(type(optimizer), False)
+        self._optimizer = weakref.ref(optimizer)
+        self._shifted: list[_Part] = []
+        pre, post = (self._pre_pull, self._post_pull) if form == "pull" else (self._pre_shift, self._post_shift)
+        self._hooks = [optimizer.register_step_pre_hook(pre), optimizer.register_step_post_hook(post)]
+        _attached.add(optimizer)
+
+    def detach(self) -> None:
+        """Remove the hooks: from now on the optimizer decays toward 0 again. The weights stay where they are."""
+        for hook in self._hooks:
+            hook.remove()
+        if (optimizer := self._optimizer()) is not None:
+            _attached.discard(optimizer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seed, sigma, sigma_d, the anchored names and a checksum: a few hundred bytes that identify the anchors."""
+        named = self.anchors | {f"{name}:scale": scale for name, scale in self.scales.items()}
+        return {**self._recipe, "names": sorted(self.anchors), "checksum": checksum(named)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Check on resume that these anchors are the ones the checkpoint was trained with.
+
+        Raises:
+            ValueError: they differ; the message names the first entry that does.
+        """
+        for key, mine in self.state_dict().items():
+            if key not in state or state[key] != mine:
+                saved = state.get(key, "nothing")
+                raise ValueError(f"these are not the anchors of the checkpoint: {key} was {saved}, and is {mine} now")
+
+    # ------------------------------------------------------------------------------------------------------ pull form
+
+    def _pre_pull(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if getattr(optimizer, "grad_scale", None) is not None or getattr(optimizer, "found_inf", None) is not None:
+            # The fused step unscales the gradient itself, and may skip itself: both after we have acted.
+            raise RuntimeError(
+                "a fused optimizer under a GradScaler: use fused=False, form='shift', or bfloat16 autocast"
+            )
+        closure, replace = _closure_of(args, kwargs)
+        if closure is None:
+            self._before_update(optimizer)
+            return None
+
+        def pulled() -> Any:  # the gradient exists only once the closure has run
+            loss = closure()
+            self._before_update(optimizer)
+            return loss
+
+        return replace(pulled)
+
+    @torch.no_grad()
+    def _before_update(self, optimizer: Optimizer) -> None:
+        for group, part in self._decayed(optimizer):
+            decoupled = self._is_decoupled(group)
+            if decoupled and part.scales is None:
+                continue  # after the update
+            part = part.live(_has_grad)
+            decay, lists = float(group["weight_decay"]), (part.parameters, part.anchors)
+            grads = [p.grad for p in part.parameters if p.grad is not None]
+            if part.scales is None:
+                pull_coupled_(grads, part.anchors, weight_decay=decay, maximize=group.get("maximize", False))
+            elif decoupled:
+                decay_decoupled_(*lists, part.scales, lr=float(group["lr"]), weight_decay=decay)
+            else:
+                decay_coupled_(grads, *lists, part.scales, weight_decay=decay, maximize=group.get("maximize", False))
+
+    @torch.no_grad()
+    def _post_pull(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for group, part in self._decayed(optimizer):
+            if self._is_decoupled(group) and part.scales is None:
+                part = part.live(_has_grad)
+                lr, decay = float(group["lr"]), float(group["weight_decay"])
+                pull_decoupled_(part.parameters, part.anchors, lr=lr, weight_decay=decay)
+
+    def _is_decoupled(self, group: dict[str, Any]) -> bool:
+        return bool(group.get("decoupled_weight_decay", self._default_decoupled))
+
+    def _decayed(self, optimizer: Optimizer) -> Iterator[tuple[dict[str, Any], _Part]]:
+        """The groups that decay now, with their anchored parameters."""
+        for index, group in enumerate(optimizer.param_groups):
+            if group.get("weight_decay", 0) == 0:
+                continue
+            part = self._parts[index] if index < len(self._parts) else None
+            if part is None:
+                raise RuntimeError(
+                    f"parameter group {index} decays (weight_decay={group['weight_decay']}) but did not, or did not "
+                    "exist, when syre was attached: detach, and attach again with start='keep'"
+                )
+            yield group, part
+
+    # ----------------------------------------------------------------------------------------------------- shift form
+
+    def _pre_shift(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        list(self._decayed(optimizer))  # for its error
+        self._shifted = [part.live(lambda p: p.requires_grad) for part in self._parts if part is not None]
+        self._shift(-1)
+        closure, replace = _closure_of(args, kwargs)
+        if closure is None:
+            return None
+
+        def at_w() -> Any:  # the closure's forward pass sees w, however often the optimizer calls it
+            self._shift(+1)
+            loss = closure()
+            self._shift(-1)
+            return loss
+
+        return replace(at_w)
+
+    def _post_shift(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._shift(+1)
+
+    @torch.no_grad()
+    def _shift(self, sign: int) -> None:
+        for part in self._shifted:
+            shift_(part.parameters, part.anchors, sign=sign)
+
+
+def attach(
+    optimizer: Optimizer,
+    model: nn.Module,
+    *,
+    sigma: Sigma = 0.01,
+    seed: int = 0,
+    sigma_d: float = 0.0,
+    start: str = "shift",
+    anchor_dtype: torch.dtype | None = None,
+    form: str | None = None,
+) -> SyreHandle:
+    """Remove the symmetries of ``model``: from now on ``optimizer`` decays w toward a static random b, not toward 0.
+
+    ``l(w) + (lambda/2) ||w - b||^2_D`` with ``b ~ N(0, sigma^2 / fan_in)``: arXiv 2408.15495v3, Eq. (6), and Eq. (7)
+    for sigma_d > 0 (the paper's gamma is read as torch's ``weight_decay``). Every parameter of a group with
+    weight_decay > 0 gets an anchor, tied parameters once; learning rate and weight_decay are read at each step. Extra
+    memory: one copy of these parameters, half with bfloat16 anchors, twice with D.
+
+    Know before use:
+      - Call it when the model is on its device.
+      - Hooks are not in ``optimizer.state_dict()``; ``deepcopy`` and pickle of it drop them. On resume attach
+        again, then load the model's state, then check with ``handle.load_state_dict``. If the weights are loaded
+        already, attach with ``start="keep"``, or they are shifted a second time.
+      - With coupled decay ``p.grad`` holds the pull after the step: zero it before the next backward, as is usual.
+      - A learning rate that is a tensor on a GPU is read back once per step where it is needed (decoupled decay).
+      - Frozen parameters are anchored but not shifted, and pulled only once they get gradients.
+
+    Args:
+        sigma: relative to 1/sqrt(fan_in) of each tensor (table ``FAN_IN``); or a function (name, parameter) -> absolute
+            std.
+        seed: fixes the anchors together with the parameters' canonical names.
+        sigma_d: std of the diagonal D, in [0, 0.577); 0 is D = 1.
+        start: ``"shift"`` moves the weights to init + b, Eq. (6) as written; ``"keep"`` leaves them, for pretrained
+            weights.
+        anchor_dtype: default the parameter's.
+        form: ``"pull"``, ``"shift"``, or None: the constant pull where it is exact (table ``EXACT``), the shift
+            elsewhere. The pull with sigma = 0 is bit-identical to plain decay; the shift rounds w once or twice per
+            step, in its last digit.
+
+    Raises:
+        ValueError: no group with weight_decay > 0; an optimizer that has syre already; a decayed parameter that the
+            model does not have, that is not float32 or float64, or whose scale is unknown; a model in module form;
+            sigma, sigma_d, start or form out of range; sigma_d > 0 or form="pull" with an optimizer not in ``EXACT``.
+        RuntimeError: at a step: a group decays that did not when attached; a fused optimizer under a GradScaler.
+    """
+    found = slots(model)
+    if any(isinstance(module, AddAnchor) for module in model.modules()):
+        raise ValueError("the model is in module form already (syre.parametrize): merge it first, or do not attach")
+    names = _decayed_names(optimizer, found)
+    anchors = draw_anchors(model, sigma=sigma, seed=seed, anchor_dtype=anchor_dtype, parameters=names)
+    scales = draw_scales(model, sigma_d=sigma_d, seed=seed, parameters=names) if sigma_d else None
+    recipe = {
+        "seed": seed,
+        "sigma": getattr(sigma, "__qualname__", "function") if callable(sigma) else sigma,
+        "sigma_d": sigma_d,
+    }
+    return attach_anchors(optimizer, model, anchors, scales=scales, start=start, form=form, recipe=recipe)
+
+
+def attach_anchors(
+    optimizer: Optimizer,
+    model: nn.Module,
+    anchors: Mapping[str, Tensor],
+    *,
+    scales: Mapping[str, Tensor] | None = None,
+    start: str = "keep",
+    form: str | None = None,
+    recipe: Mapping[str, Any] | None = None,
+) -> SyreHandle:
+    """Decay w toward any given centre, ``(lambda/2) ||w - b||^2_D``: what ``attach`` calls with its draws.
+
+    The initial weights as anchors give L2 Init. A decayed parameter without an anchor keeps its plain decay toward 0;
+    one with a scale only is decayed toward 0 by ``lambda D`` (so the module form gets its D).
+
+    Args:
+        anchors: canonical name (see ``canonical_parameters``) -> tensor of the parameter's shape. Used as they are, not
+            copied.
+        scales: canonical name -> positive diagonal of D; those left out are 1.
+        start, form: as in ``attach``.
+        recipe: what made the anchors; goes into the handle's ``state_dict``.
+
+    Raises:
+        ValueError: as ``attach``; and a name or a shape that is not the model's, or a parameter that the optimizer
+            lacks.
+    """
+    require_start(start)
+    form = _choose_form(optimizer, form, has_scales=bool(scales))
+    if optimizer in _attached:
+        raise ValueError("this optimizer has syre attached already: detach the first handle")
+    if not any(group.get("weight_decay", 0) > 0 for group in optimizer.param_groups):
+        raise ValueError(
+            "no parameter group has weight_decay > 0, and without decay syre does nothing: set weight_decay"
+        )
+    scales = dict(scales or {})
+    parameters = canonical_parameters(model)
+    for name, tensor in (*anchors.items(), *scales.items()):
+        if name not in parameters:
+            raise ValueError(f"the model has no parameter named {name!r}; it has {', '.join(parameters)}")
+        require_full_precision(name, parameters[name])
+        if tensor.shape != parameters[name].shape:
+            raise ValueError(
+                f"{name!r} has shape {tuple(parameters[name].shape)}, its anchor or scale {tuple(tensor.shape)}"
+            )
+    centres = dict(anchors)
+    for name in scales.keys() - centres.keys():
+        centres[name] = parameters[name].new_zeros(()).expand_as(parameters[name])  # costs no memory
+    parts = _partition(optimizer, parameters, centres, scales)
+    if start == "shift":
+        trained = [name for name in anchors if parameters[name].requires_grad]
+        with torch.no_grad():
+            shift_([*map(parameters.__getitem__, trained)], [anchors[name] for name in trained], sign=+1)
+    return SyreHandle(optimizer, anchors=centres, scales=scales, parts=parts, form=form, recipe=dict(recipe or {}))
+
+
+def _partition(
+    optimizer: Optimizer, parameters: dict[str, nn.Parameter], anchors: dict[str, Tensor], scales: dict[str, Tensor]
+) -> list[_Part | None]:
+    """One part per parameter group; None for a group that neither decays nor has an anchor."""
+    names = {id(parameters[name]): name for name in anchors}
+    parts: list[_Part | None] = []
+    for group in optimizer.param_groups:
+        held: list[Tensor] = [p for p in group["params"] if id(p) in names]
+        mine = [names.pop(id(p)) for p in held]
+        diagonals = [scales.get(name, p.new_ones(()).expand_as(p)) for name, p in zip(mine, held, strict=True)]
+        part = _Part(
+            parameters=held,
+            anchors=[anchors[name] for name in mine],
+            scales=diagonals if any(name in scales for name in mine) else None,
+        )
+        parts.append(part if held or group.get("weight_decay", 0) > 0 else None)
+    if names:
+        raise ValueError(
+            f"parameter {next(iter(names.values()))!r} has an anchor or a scale, but is not in the optimizer"
+        )
+    return parts
+
+
+def _decayed_names(optimizer: Optimizer, found: dict[str, Slot]) -> list[str]:
+    """Canonical names of the parameters in groups with weight_decay > 0, in the model's order."""
+    decayed = {
+        id(p): p for group in optimizer.param_groups if group.get("weight_decay", 0) > 0 for p in group["params"]
+    }
+    names = [name for name, slot in found.items() if decayed.pop(id(slot.parameter), None) is not None]
+    if decayed:
+        shape = tuple(next(iter(decayed.values())).shape)
+        raise ValueError(
+            f"the optimizer decays a parameter of shape {shape} that the model does not have: pass its model"
+        )
+    for name in names:
+        require_full_precision(name, found[name].parameter)
+    return names
+
+
+def _choose_form(optimizer: Optimizer, form: str | None, *, has_scales: bool) -> str:
+    kind = type(optimizer)
+    if form not in (None, "pull", "shift"):
+        raise ValueError(f"form must be 'pull', 'shift' or None, got {form!r}")
+    chosen = form or ("pull" if kind in EXACT else "shift")
+    if chosen == "pull" and kind not in EXACT:
+        raise ValueError(f"the constant pull is not known to be exact for {kind.__name__}: use form='shift' or None")
+    if chosen == "shift" and has_scales:
+        raise ValueError(
+            "sigma_d > 0 has no shift form: it needs an optimizer whose decay rule is known "
+            f"({', '.join(known.__name__ for known in EXACT)}) and form='pull' or None, "
+            f"got {kind.__name__} and form={form!r}"
+        )
+    return chosen
+
+
+def _closure_of(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Callable[[], Any] | None, Callable[[Callable[[], Any]], tuple[tuple[Any, ...], dict[str, Any]]]]:
+    """The closure in ``step(closure)``, and how to put another in its place. ``args`` begins with the optimizer."""
+    if len(args) > 1:
+        return args[1], lambda closure: ((args[0], closure, *args[2:]), kwargs)
+    return kwargs.get("closure"), lambda closure: (args, {**kwargs, "closure": closure})

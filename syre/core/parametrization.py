@@ -1,0 +1,124 @@
+"""Module form: ``w = theta + b`` inside the model, Eq. (6) to the letter. Any optimizer's decay then acts on theta."""
+
+from collections import defaultdict
+from collections.abc import Collection
+
+import torch
+from torch import nn
+from torch.nn.utils.parametrize import is_parametrized, register_parametrization, remove_parametrizations
+from torch.optim import Optimizer
+
+from .anchor import (
+    AddAnchor,
+    Sigma,
+    Slot,
+    draw_anchors,
+    draw_scales,
+    require_full_precision,
+    require_start,
+    slots,
+    walk,
+)
+from .attach import attach_anchors
+
+
+def parametrize(
+    model: nn.Module,
+    *,
+    sigma: Sigma = 0.01,
+    seed: int = 0,
+    sigma_d: float = 0.0,
+    start: str = "shift",
+    parameters: Collection[str] | None = None,
+    optimizer: Optimizer | None = None,
+) -> nn.Module:
+    """Make ``model`` compute ``f(theta + b)``, in place: arXiv 2408.15495v3, Eq. (6). ``merge`` bakes b in again.
+
+    The trained parameters are now theta (``<layer>.parametrizations.<name>.original``, the same Parameter objects as
+    before, so an optimizer made earlier stays right), and the optimizer's weight_decay acts on them. Same anchors,
+    hence the same method, as ``attach``; but every parameter gets an anchor, decayed or not. Attach nothing else.
+
+    Eq. (7), sigma_d > 0: D enters through the decay alone, ``lambda D theta``, and lambda belongs to the optimizer.
+    (Rescaling ``theta = phi / sqrt(D)`` instead would change the metric of the gradient too, which is another
+    trajectory.) So the optimizer must be given, and D is attached to it by step hooks: the same trajectory as
+    ``attach(..., sigma_d=...)``.
+
+    Args:
+        sigma, seed, sigma_d: as in ``attach``.
+        start: ``"shift"`` keeps theta = init, so w = init + b, as Eq. (6); ``"keep"`` makes theta = init - b.
+            Frozen parameters always keep their value.
+        parameters: canonical names to parametrize; default all.
+        optimizer: the optimizer of these parameters; only, and always, with sigma_d > 0.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: tied weights (parametrizing one end would untie them), a parameter that is parametrized already,
+            sigma_d > 0 without optimizer or the reverse; and as ``attach`` for sigma, sigma_d, start, precision and
+            unknown kinds.
+    """
+    require_start(start)
+    if (sigma_d != 0) != (optimizer is not None):
+        raise ValueError(
+            "the module form takes an optimizer with sigma_d > 0 (D acts through its decay), and only then"
+        )
+    anchors = draw_anchors(model, sigma=sigma, seed=seed, parameters=parameters)
+    found = slots(model)
+    _refuse_tied(model, anchors)
+    for name in anchors:
+        _refuse_unfit(found[name])
+    if optimizer is not None:  # before the model is touched: this may raise
+        scales = draw_scales(model, sigma_d=sigma_d, seed=seed, parameters=anchors)
+        attach_anchors(optimizer, model, {}, scales=scales, recipe={"seed": seed, "sigma_d": sigma_d})
+    for name, anchor in anchors.items():
+        slot = found[name]
+        if start == "shift" and slot.parameter.requires_grad:
+            with torch.no_grad():
+                slot.parameter.add_(anchor)  # registering takes b off again
+        register_parametrization(slot.module, slot.leaf, AddAnchor(anchor))
+    return model
+
+
+def merge(model: nn.Module) -> nn.Module:
+    """Bake the anchors in, in place: ``w = theta + b`` becomes the plain parameter (the same object).
+
+    For inference and export. To train on with syre, ``attach(..., start="keep")``: plain decay would pull w toward 0.
+
+    Raises:
+        ValueError: no parameter is in module form, or one has another parametrization on top.
+    """
+    chains = [
+        (module, leaf, [type(step) for step in chain])
+        for module in model.modules()
+        if is_parametrized(module)
+        for leaf, chain in module.parametrizations.items()  # type: ignore[operator, union-attr]
+    ]
+    mine = [(module, leaf, kinds) for module, leaf, kinds in chains if AddAnchor in kinds]
+    if not mine:
+        raise ValueError("nothing to merge: no parameter of the model was parametrized by syre")
+    for _, leaf, kinds in mine:
+        if len(kinds) > 1:
+            raise ValueError(f"{leaf!r} has another parametrization on top of syre's: remove that first")
+    for module, leaf, _ in mine:
+        remove_parametrizations(module, leaf, leave_parametrized=True)
+    return model
+
+
+def _refuse_tied(model: nn.Module, names: Collection[str]) -> None:
+    ends: dict[int, list[str]] = defaultdict(list)
+    for slot in walk(model):
+        ends[id(slot.parameter)].append(slot.name)
+    for tied in ends.values():
+        if len(tied) > 1 and tied[0] in names:
+            raise ValueError(
+                f"{' and '.join(tied)} are tied, and parametrizing would untie them: use syre.attach instead"
+            )
+
+
+def _refuse_unfit(slot: Slot) -> None:
+    require_full_precision(slot.name, slot.parameter)
+    if is_parametrized(slot.module, slot.leaf):
+        raise ValueError(
+            f"{slot.name!r} is parametrized already: use syre.attach, or remove that parametrization first"
+        )

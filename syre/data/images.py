@@ -1,0 +1,154 @@
+"""Image classification data sets: frozen leaf configs whose `load` gives tensors, shared by all runs of a process."""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from syre.data.files import data_root, ensure, torchvision_class
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """The tensors of one data set; cached and shared between runs, so never write to them.
+
+    Inputs are float32 [n, channels, height, width], targets int64 [n] in 0..num_classes-1.
+    """
+
+    train_inputs: Tensor
+    train_targets: Tensor
+    test_inputs: Tensor
+    test_targets: Tensor
+    num_classes: int
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return tuple(self.train_inputs.shape[1:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Images:
+    """What all image data sets share.
+
+    input_scale: the factor alpha on every input (arXiv 2408.15495v3, section 6.3). The trainer applies it, per
+        replica; `load` does not, so that replicas with different alpha share one tensor.
+    """
+
+    input_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.input_scale < math.inf:
+            raise ValueError(f"input_scale must be a positive number, not {self.input_scale}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Torchvision(_Images):
+    """A data set of torchvision: pixels in [0, 1], then, if `normalize`, (pixel - mean) / std per channel.
+
+    mean, std: over the training pixels, as widely published, to four digits.
+    """
+
+    name: ClassVar[str]
+    mean: ClassVar[tuple[float, ...]]
+    std: ClassVar[tuple[float, ...]]
+    normalize: bool = True
+
+    def load(self, root: str | Path | None = None) -> Dataset:
+        """Read from `root`, else $SYRE_DATA, else ~/.cache/syre; nothing is fetched.
+
+        Raises:
+            DataError: missing or damaged files.
+        """
+        mean, std = (self.mean, self.std) if self.normalize else ((0.0,), (1.0,))
+        return _read(self.name, mean, std, data_root(root))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mnist(_Torchvision):
+    """60,000 + 10,000 handwritten digits, [1, 28, 28], 10 classes."""
+
+    name = "mnist"
+    mean, std = (0.1307,), (0.3081,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FashionMnist(_Torchvision):
+    """60,000 + 10,000 articles of clothing, [1, 28, 28], 10 classes."""
+
+    name = "fashion_mnist"
+    mean, std = (0.2860,), (0.3530,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar10(_Torchvision):
+    """50,000 + 10,000 colour images, [3, 32, 32], 10 classes."""
+
+    name = "cifar10"
+    mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar100(_Torchvision):
+    """50,000 + 10,000 colour images, [3, 32, 32], 100 classes."""
+
+    name = "cifar100"
+    mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Digits(_Images):
+    """1797 handwritten digits of scikit-learn, [1, 8, 8], pixels in [0, 1], 10 classes; nothing to fetch.
+
+    Split: of each class, every fifth image in scikit-learn's order is a test image (1442 + 355).
+    """
+
+    name: ClassVar[str] = "digits"
+
+    def load(self, root: str | Path | None = None) -> Dataset:
+        """Read from scikit-learn; `root` is not used."""
+        return _read_digits()
+
+
+@lru_cache(maxsize=4)  # each CIFAR is 0.7 GB as float32
+def _read(name: str, mean: tuple[float, ...], std: tuple[float, ...], root: Path) -> Dataset:
+    ensure(name, root)
+    source = torchvision_class(name)
+    train, test = (source(root, train=train, download=False) for train in (True, False))
+    shift, scale = (torch.tensor(per_channel).view(-1, 1, 1) for per_channel in (mean, std))
+    return Dataset(
+        train_inputs=_pixels(train.data).sub_(shift).div_(scale),
+        train_targets=torch.as_tensor(train.targets),
+        test_inputs=_pixels(test.data).sub_(shift).div_(scale),
+        test_targets=torch.as_tensor(test.targets),
+        num_classes=len(train.classes),
+    )
+
+
+def _pixels(images: Any) -> Tensor:
+    """uint8 [n, h, w] or [n, h, w, c] -> float32 [n, c, h, w] in [0, 1]."""
+    pixels = torch.as_tensor(images)
+    pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+    return pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+
+
+@lru_cache(maxsize=1)
+def _read_digits() -> Dataset:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    inputs = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16
+    targets = torch.tensor(digits.target, dtype=torch.int64)
+    same_before = torch.nn.functional.one_hot(targets).cumsum(0).gather(1, targets[:, None]).squeeze(1)
+    test = same_before % 5 == 0
+    return Dataset(
+        train_inputs=inputs[~test],
+        train_targets=targets[~test],
+        test_inputs=inputs[test],
+        test_targets=targets[test],
+        num_classes=10,
+    )

@@ -1,0 +1,252 @@
+"""Many runs trained as one: R replicas of a module, stacked, stepped together, each on its own trajectory.
+
+A replica is a lone run up to the moment of stacking: a module, a stock optimizer, what its regularizer attached, and its
+noise stream. So learning rate, decay, sigma, input scale, dropout rate and seed may all differ between replicas, and
+replica k takes the steps that it would have taken alone. The gradient of the summed loss is each replica's own gradient.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.optim import Optimizer
+from torch.overrides import TorchFunctionMode
+
+from syre.checks import check
+from syre.models.noise import Noisy
+from syre.optim import BatchedOptimizer
+from syre.regularizers import Handle
+
+Loss = Callable[..., Tensor]  # (output [..., batch, ...], *batch) -> [...]: the mean over the batch, per replica
+
+# Working set up to which replicas gain from sharing a step: above it they push one another out of the cache.
+CACHE_BYTES = 24 * 2**20
+MOST_REPLICAS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replica:
+    """One run, ready to train."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    handle: Handle | None = None
+    noise: torch.Generator
+
+
+class Learner(Protocol):
+    """What the trainer needs: R replicas that can be evaluated and stepped. The leading axis R is always there."""
+
+    size: int
+
+    def forward(self, *inputs: Tensor, train: bool = False, **options: Any) -> Any: ...
+
+    def step(self, loss_fn: Loss, batch: Sequence[Tensor], *, lr_factor: float, clip: float | None) -> Tensor: ...
+
+    def parameters(self) -> dict[str, Tensor]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def replicas_per_process(parameters: int, activations: int, batch: int) -> int:
+    """How many replicas to stack on a CPU: as many as fit the cache, `R (6 P + 3 B A) * 4 bytes <= 24 MiB`, at most 64.
+
+    Args:
+        parameters: P, of one replica (weights, gradient, two moments, anchor, one temporary: 6 copies).
+        activations: A, hidden and output units per sample (forward, backward, one temporary: 3 copies).
+        batch: B, samples per step.
+
+    Returns:
+        R; 1 (a lone run on a stock optimizer) where stacking would not gain. Measured by `make bench`.
+    """
+    fit = CACHE_BYTES // (4 * (6 * parameters + 3 * batch * activations))
+    return 1 if fit < 4 else min(fit, MOST_REPLICAS)
+
+
+class Single:
+    """R = 1: the plain module and its stock optimizer. The module may be compiled, and the forward pass run in bf16."""
+
+    size = 1
+
+    def __init__(self, replica: Replica, *, autocast: torch.dtype | None = None, compiled: bool = False) -> None:
+        self.replica = replica
+        self.model, self.optimizer = replica.model, replica.optimizer
+        self._call = torch.compile(self.model) if compiled else self.model
+        self._autocast = autocast
+        self._noisy = [module for module in self.model.modules() if isinstance(module, Noisy) and module.wanted()]
+        self._device = next(self.model.parameters()).device
+        self._lrs = [group["lr"] for group in self.optimizer.param_groups]
+
+    @contextmanager
+    def _precision(self) -> Iterator[None]:
+        with torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None):
+            yield
+
+    def forward(self, *inputs: Tensor, train: bool = False, **options: Any) -> Any:
+        """The output with a leading axis of 1; no gradient."""
+        self.model.train(train)
+        with torch.no_grad(), self._precision():
+            output = self._call(*(tensor[0] for tensor in inputs), **options)
+        return tuple(o.unsqueeze(0) for o in output) if isinstance(output, tuple) else output.unsqueeze(0)
+
+    def step(self, loss_fn: Loss, batch: Sequence[Tensor], *, lr_factor: float, clip: float | None) -> Tensor:
+        """One step of the stock optimizer; the loss before it, [1]."""
+        self.model.train()
+        inputs, *rest = (tensor[0] for tensor in batch)
+        for module in self._noisy:
+            module.noise = module.draw(len(inputs), self.replica.noise).to(self._device)
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._precision():
+            loss = loss_fn(self._call(inputs), inputs, *rest)
+        loss.backward()
+        if clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+        for group, lr in zip(self.optimizer.param_groups, self._lrs, strict=True):
+            group["lr"] = lr * lr_factor
+        self.optimizer.step()
+        return loss.detach().unsqueeze(0)
+
+    def parameters(self) -> dict[str, Tensor]:
+        return {name: parameter.detach().unsqueeze(0) for name, parameter in self.model.named_parameters()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "noise": self.replica.noise.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.replica.noise.set_state(state["noise"])
+
+
+class Ensemble:
+    """R stacked replicas: parameters are views of one tensor `flat [R, P]`, which one batched optimizer steps.
+
+    A module that says `leading_dims = True` runs directly on stacked parameters (its linear layers as batched matrix
+    products); any other runs under `torch.func.vmap`. The two agree (tested).
+
+    Raises:
+        ValueError: replicas of different structure, a module with running statistics (BatchNorm), or an optimizer whose
+            groups do not list the parameters in the module's order.
+    """
+
+    def __init__(self, replicas: Sequence[Replica]) -> None:
+        self.replicas, self.size = list(replicas), len(replicas)
+        models = [replica.model for replica in replicas]
+        self.model = models[0]
+        shapes = [{name: tuple(p.shape) for name, p in model.named_parameters()} for model in models]
+        check(all(shape == shapes[0] for shape in shapes), "replicas of one ensemble must have the same parameters")
+        check(not any(getattr(module, "track_running_stats", False) for module in self.model.modules()),
+              f"{type(self.model).__name__} keeps running statistics (BatchNorm): train it alone (replicas: 1)")  # fmt: skip
+        for replica in replicas:
+            stepped = [p for group in replica.optimizer.param_groups for p in group["params"]]
+            check([id(p) for p in stepped] == [id(p) for p in replica.model.parameters()],
+                  "the optimizer of a replica must step all its parameters, in the module's order")  # fmt: skip
+
+        self.flat = torch.stack([nn.utils.parameters_to_vector(model.parameters()).detach() for model in models])
+        self.buffers = {
+            name: torch.stack([dict(model.named_buffers())[name] for model in models])
+            for name, _ in self.model.named_buffers()
+        }
+        names, sizes = list(shapes[0]), [parameter.numel() for parameter in self.model.parameters()]
+        self.leaves = {
+            name: view.view(self.size, *shapes[0][name]).requires_grad_()
+            for name, view in zip(names, self.flat.split(sizes, 1), strict=True)
+        }
+        self.optimizer = BatchedOptimizer(
+            self.flat, [replica.optimizer for replica in replicas], models, [replica.handle for replica in replicas]
+        )
+        self._grad = torch.empty_like(self.flat)
+        self._direct = getattr(self.model, "leading_dims", False)
+        self._noisy = {
+            name: module
+            for name, module in self.model.named_modules()
+            if isinstance(module, Noisy) and any(model.get_submodule(name).wanted() for model in models)  # type: ignore[operator]
+        }
+
+    def _call(self, inputs: Sequence[Tensor], options: dict[str, Any]) -> Any:
+        if self._direct:
+            with _BatchedLinear():
+                return functional_call(self.model, {**self.leaves, **self.buffers}, tuple(inputs), options)
+        one = lambda leaves, buffers, *args: functional_call(self.model, {**leaves, **buffers}, args, options)  # noqa: E731
+        return vmap(one)(self.leaves, self.buffers, *inputs)
+
+    def forward(self, *inputs: Tensor, train: bool = False, **options: Any) -> Any:
+        """The outputs [R, ...] for inputs [R, ...]; no gradient."""
+        self.model.train(train)
+        with torch.no_grad():
+            return self._call(inputs, options)
+
+    def step(self, loss_fn: Loss, batch: Sequence[Tensor], *, lr_factor: float, clip: float | None) -> Tensor:
+        """One step of every replica on its own batch; the losses before it, [R]. `clip` bounds each replica's norm."""
+        self.model.train()
+        for name, module in self._noisy.items():
+            drawn = [module.draw(batch[0].shape[1], replica.noise) for replica in self.replicas]
+            self.buffers[f"{name}.noise"] = torch.stack(drawn).to(self.flat.device)
+        losses = loss_fn(self._call(batch[:1], {}), *batch)
+        grads = torch.autograd.grad(losses.sum(), list(self.leaves.values()))
+        torch.cat([grad.reshape(self.size, -1) for grad in grads], 1, out=self._grad)
+        if clip is not None:
+            norm = self._grad.norm(dim=1, keepdim=True)
+            self._grad.mul_((clip / (norm + 1e-6)).clamp(max=1.0))
+        self.optimizer.step(self._grad, lr_factor)
+        return losses.detach()
+
+    def parameters(self) -> dict[str, Tensor]:
+        return {name: leaf.detach() for name, leaf in self.leaves.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "flat": self.flat,
+            "optimizer": self.optimizer.state_dict(),
+            "noise": [replica.noise.get_state() for replica in self.replicas],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.flat.copy_(state["flat"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for replica, noise in zip(self.replicas, state["noise"], strict=True):
+            replica.noise.set_state(noise)
+
+
+class _BatchedLinear(TorchFunctionMode):
+    """Lets `F.linear` take a weight [R, out, in] and a bias [R, out]: `y[r] = x[r] W[r]^T + b[r]`."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is nn.functional.linear and args[1].dim() == 3:
+            return _LinearRows.apply(*args)
+        return func(*args, **(kwargs or {}))
+
+
+class _LinearRows(torch.autograd.Function):
+    """`baddbmm(b, x, W^T)` whose gradient of W comes out contiguous (autograd's own is a transpose, copied once more)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias = bias is not None
+        return torch.bmm(x, weight.mT) if bias is None else torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        (grad,) = grads
+        return (
+            torch.bmm(grad, weight) if ctx.needs_input_grad[0] else None,
+            torch.bmm(grad.mT, x),
+            grad.sum(1) if ctx.has_bias else None,
+        )
+
+
+def learner(replicas: Sequence[Replica], **single: Any) -> Learner:
+    """The learner for these replicas: a lone run on its stock optimizer, or an ensemble."""
+    return Single(replicas[0], **single) if len(replicas) == 1 else Ensemble(replicas)

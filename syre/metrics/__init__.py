@@ -1,0 +1,26 @@
+"""Pure functions on tensors: spectra and ranks of representations, accuracy, symmetry, dead and duplicated neurons."""
+
+from syre.metrics.networks import accuracy, dead_units, degree_of_symmetry, duplicated_neurons
+from syre.metrics.spectra import (
+    covariance_spectrum,
+    effective_rank,
+    numerical_rank,
+    rank_99,
+    singular_values,
+    stable_rank,
+    threshold_rank,
+)
+
+__all__ = [
+    "accuracy",
+    "covariance_spectrum",
+    "dead_units",
+    "degree_of_symmetry",
+    "duplicated_neurons",
+    "effective_rank",
+    "numerical_rank",
+    "rank_99",
+    "singular_values",
+    "stable_rank",
+    "threshold_rank",
+]

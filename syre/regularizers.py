@@ -1,0 +1,227 @@
+"""What is done against collapse: one frozen dataclass per regularizer, spelt alike in YAML, class, table and legend.
+
+Each has two methods. `prepare(model, seed)` changes the model before its optimizer exists; `attach(optimizer, model, seed)`
+hooks the optimizer and returns what it attached, or None. Each owns its weight decay (torch's convention: the gradient of
+`weight_decay / 2 * |theta|^2`), which the caller gives to the optimizer's decayed group.
+
+"vanilla" is no decay at all. The paper often calls plain weight decay "vanilla"; here that is always "weight_decay".
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from syre.checks import at_least, check, fraction, one_of, positive
+from syre.core import SyreHandle, attach, attach_anchors, canonical_name
+from syre.models.noise import Dropout as DropoutModule
+from syre.seeding import derive_seed, generator
+
+
+class Handle(Protocol):
+    """What a regularizer attached to an optimizer."""
+
+    def detach(self) -> None: ...
+
+
+class Regularizer(Protocol):
+    """The interface of every class below."""
+
+    name: ClassVar[str]
+
+    @property
+    def weight_decay(self) -> float: ...
+
+    def prepare(self, model: nn.Module, seed: int) -> None: ...
+
+    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> Handle | None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vanilla:
+    """No regularizer and no decay."""
+
+    name: ClassVar[str] = "vanilla"
+
+    @property
+    def weight_decay(self) -> float:
+        return 0.0
+
+    def prepare(self, model: nn.Module, seed: int) -> None: ...
+
+    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightDecay:
+    """Plain weight decay, `l(theta) + lambda / 2 |theta|^2`: the control of every syre run at the same lambda."""
+
+    name: ClassVar[str] = "weight_decay"
+    weight_decay: float
+
+    def __post_init__(self) -> None:
+        at_least("regularizer.weight_decay", self.weight_decay)
+
+    def prepare(self, model: nn.Module, seed: int) -> None: ...
+
+    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Syre:
+    """`l(theta + b) + lambda / 2 |theta|^2`, Eq. (6); `sigma` in units of 1 / sqrt(fan_in), 0.01 recommended (5.4)."""
+
+    name: ClassVar[str] = "syre"
+    weight_decay: float
+    sigma: float = 0.01
+    start: str = "shift"
+
+    def __post_init__(self) -> None:
+        positive("regularizer.weight_decay (without decay syre only moves the symmetry)", self.weight_decay)
+        at_least("regularizer.sigma", self.sigma)
+        one_of("regularizer.start", self.start, ("shift", "keep"))
+
+    def prepare(self, model: nn.Module, seed: int) -> None: ...
+
+    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> SyreHandle:
+        return attach(optimizer, model, sigma=self.sigma, seed=derive_seed(seed, "anchor"), start=self.start)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyreAdvanced:
+    """`l(theta + b) + lambda / 2 theta^T D theta`, Eq. (7); `D_ii ~ U(1 -+ sqrt(3) sigma_d)` also breaks rotations."""
+
+    name: ClassVar[str] = "syre_advanced"
+    weight_decay: float
+    sigma: float = 0.01
+    sigma_d: float = 0.001
+    start: str = "shift"
+
+    def __post_init__(self) -> None:
+        positive("regularizer.weight_decay (without decay syre only moves the symmetry)", self.weight_decay)
+        at_least("regularizer.sigma", self.sigma)
+        check(0 < self.sigma_d < 3**-0.5, f"regularizer.sigma_d must be in (0, 1/sqrt(3)), got {self.sigma_d}")
+        one_of("regularizer.start", self.start, ("shift", "keep"))
+
+    def prepare(self, model: nn.Module, seed: int) -> None: ...
+
+    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> SyreHandle:
+        anchor_seed = derive_seed(seed, "anchor")
+        return attach(
+            optimizer, model, sigma=self.sigma, sigma_d=self.sigma_d, seed=anchor_seed, start=self.start
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class L2Init:
+    """Decay towards the initial weights, `l(w) + lambda / 2 |w - w_init|^2` (Kumar et al. 2023, arXiv 2308.11958).
+
+    syre's nearest relative: its centre is the start itself, so a symmetric start stays symmetric.
+    """
+
+    name: ClassVar[str] = "l2_init"
+    weight_decay: float
+
+    def __post_init__(self) -> None:
+        positive("regularizer.weight_decay", self.weight_decay)
+
+    def prepare(self, model: nn.Module, seed: int) -> None: ...
+
+    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> SyreHandle:
+        initial = {canonical_name(name): weight.detach().clone() for name, weight in model.named_parameters()}
+        return attach_anchors(optimizer, model, initial, start="keep")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropout:
+    """Dropout at `rate` in every `syre.models.Dropout` of the model (after each hidden activation of the MLP)."""
+
+    name: ClassVar[str] = "dropout"
+    rate: float
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        fraction("regularizer.rate", self.rate)
+        at_least("regularizer.weight_decay", self.weight_decay)
+
+    def prepare(self, model: nn.Module, seed: int) -> None:
+        places = [module for module in model.modules() if isinstance(module, DropoutModule)]
+        check(bool(places), f"regularizer=dropout needs a model with dropout layers, {type(model).__name__} has none")
+        for module in places:
+            module.rate.fill_(self.rate)
+
+    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class WFix:
+    """W-fix: a `fraction` of the entries of every row of every weight matrix is frozen at draws of `kappa * N(0, 1)`.
+
+    Source: the W-asymmetric networks of Lim et al. 2024 (mask type "random subsets": the same number of frozen entries in
+    each row, output unit or channel, at other places; `kappa` is the std itself, with no fan-in scaling), with explicit
+    integer seeds. Biases and norm layers are free.
+    """
+
+    name: ClassVar[str] = "w_fix"
+    fraction: float
+    kappa: float = 1.0
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        fraction("regularizer.fraction", self.fraction)
+        at_least("regularizer.kappa", self.kappa)
+        at_least("regularizer.weight_decay", self.weight_decay)
+
+    def frozen(self, model: nn.Module, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
+        """For each weight matrix: the mask of its frozen entries and their values, both shaped like the weight."""
+        drawn = {}
+        for name, weight in model.named_parameters():
+            if weight.dim() < 2:
+                continue
+            rows = weight.flatten(1)
+            stream = generator(seed, "w_fix", canonical_name(name))
+            order = torch.rand(rows.shape, generator=stream).argsort(1)
+            mask = torch.zeros(rows.shape, dtype=torch.bool)
+            mask.scatter_(1, order[:, : round(self.fraction * rows.shape[1])], True)
+            values = self.kappa * torch.randn(rows.shape, generator=stream)
+            drawn[name] = mask.view_as(weight).to(weight.device), values.view_as(weight).to(weight)
+        return drawn
+
+    def prepare(self, model: nn.Module, seed: int) -> None: ...
+
+    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> "FrozenHandle":
+        return FrozenHandle(optimizer, model, self.frozen(model, seed))
+
+
+class FrozenHandle:
+    """Holds chosen entries of parameters at fixed values: their gradients are 0, and they are written back after each step."""
+
+    def __init__(self, optimizer: Optimizer, model: nn.Module, frozen: dict[str, tuple[Tensor, Tensor]]) -> None:
+        self.frozen = frozen
+        self._entries = [(weight, *frozen[name]) for name, weight in model.named_parameters() if name in frozen]
+        self._hooks = (
+            optimizer.register_step_pre_hook(lambda *_: self._mask_gradients()),
+            optimizer.register_step_post_hook(lambda *_: self._write_back()),
+        )
+        self._write_back()
+
+    @torch.no_grad()
+    def _mask_gradients(self) -> None:
+        for weight, mask, _ in self._entries:
+            if weight.grad is not None:
+                weight.grad.masked_fill_(mask, 0)
+
+    @torch.no_grad()
+    def _write_back(self) -> None:
+        for weight, mask, values in self._entries:
+            torch.where(mask, values, weight, out=weight)
+
+    def detach(self) -> None:
+        """Stop holding the entries."""
+        for hook in self._hooks:
+            hook.remove()
+
+
+REGULARIZERS: tuple[type, ...] = (Vanilla, WeightDecay, Syre, SyreAdvanced, L2Init, Dropout, WFix)

@@ -1,0 +1,19 @@
+"""Seeds: every random stream of a run is derived from its one integer seed and a purpose."""
+
+import hashlib
+
+import torch
+
+
+def derive_seed(seed: int, *purpose: str | int) -> int:
+    """A 63-bit integer from (seed, purpose): blake2b, so it is equal in every process and on every machine.
+
+    Python's `hash()` would not do: it is salted per process.
+    """
+    text = "/".join(map(str, (seed, *purpose))).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+
+
+def generator(seed: int, *purpose: str | int) -> torch.Generator:
+    """A CPU generator for one purpose of one run."""
+    return torch.Generator().manual_seed(derive_seed(seed, *purpose))

@@ -1,0 +1,25 @@
+"""Tasks: which loss is minimised and what is measured. A task is a frozen dataclass, the leaf of a config."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from syre.batches import Batches
+from syre.ensemble import Learner
+from syre.tasks.classification import Classification
+from syre.tasks.matrix import MatrixObjective
+
+
+class Task(Protocol):
+    """What the trainer asks of a task. Losses are written for any number of leading axes, so one loss serves R replicas."""
+
+    def loss(self, output: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each replica, mean over its batch: [..., batch, ...] -> [...]."""
+        ...
+
+    def evaluate(self, learner: Learner, batches: Batches, *, final: bool) -> dict[str, Tensor]:
+        """Metrics of each replica, [R]; `final` at the end of training, when costly ones are due."""
+        ...
+
+
+__all__ = ["Classification", "MatrixObjective", "Task"]

@@ -1,0 +1,66 @@
+"""Classification: cross-entropy, accuracy, and the rank of what the network represents."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from syre import metrics
+from syre.batches import Batches
+from syre.checks import check
+from syre.ensemble import Learner
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification:
+    """Cross-entropy over classes; measures loss, accuracy and the ranks of the last hidden layer on the test set.
+
+    `rank` is the numerical rank of the features (the tolerance of `torch.linalg.matrix_rank`), `rank/<t>` the number of
+    eigenvalues of their covariance above t times the largest (the paper's measure; its threshold is not printed, so each t
+    of `thresholds` is recorded), next to the effective rank, the stable rank and the 99 % rule. At the end also `eigenvalue/<i>` (i from 1), the spectrum of the
+    covariance at `spectrum` evenly log-spaced indices.
+    """
+
+    thresholds: list[float] = field(default_factory=lambda: [1e-2, 1e-3, 1e-4])
+    spectrum: int = 0
+
+    def __post_init__(self) -> None:
+        check(all(0 < threshold < 1 for threshold in self.thresholds),
+              f"task.thresholds must be fractions in (0, 1), got {list(self.thresholds)}")  # fmt: skip
+        check(self.spectrum >= 0, f"task.spectrum must be an integer >= 0, got {self.spectrum}")
+
+    def loss(self, output: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        return cross_entropy(output, targets)
+
+    def evaluate(self, learner: Learner, batches: Batches, *, final: bool) -> dict[str, Tensor]:
+        logits, features, labels = [], [], []
+        for inputs, targets in batches.evaluation("test"):
+            chunk = learner.forward(inputs, features=True)
+            logits.append(chunk[0])
+            features.append(chunk[1])
+            labels.append(targets)
+        output, targets = torch.cat(logits, 1), torch.cat(labels, 1)
+        values = {"loss": cross_entropy(output, targets), "accuracy": metrics.accuracy(output, targets)}
+        return values | self._ranks(torch.cat(features, 1), final)
+
+    def _ranks(self, features: Tensor, final: bool) -> dict[str, Tensor]:
+        eigenvalues, singular = metrics.covariance_spectrum(features), metrics.singular_values(features)
+        width = features.shape[-1]
+        values = {
+            "rank": metrics.numerical_rank(singular, max(features.shape[-2:])),
+            "rank/effective": metrics.effective_rank(singular),
+            "rank/stable": metrics.stable_rank(singular),
+            "rank/99": metrics.rank_99(singular),
+            "dead": metrics.dead_units(features),
+        }
+        values |= {f"rank/{t:g}": metrics.threshold_rank(eigenvalues, t) for t in self.thresholds}
+        if final and self.spectrum:
+            chosen = torch.logspace(0, torch.log10(torch.tensor(float(width))), self.spectrum).round().int().unique()
+            values |= {f"eigenvalue/{i}": eigenvalues[..., i - 1] for i in chosen.tolist()}
+        return values
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy in nats; logits [..., batch, classes], targets [..., batch] -> [...]."""
+    losses = nn.functional.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
+    return losses.view(targets.shape).mean(-1)

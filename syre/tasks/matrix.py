@@ -1,0 +1,66 @@
+"""Section 6.2: a benchmark of symmetry removal in which every symmetry is known."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from syre.batches import Batches
+from syre.checks import check, one_of
+from syre.ensemble import Learner
+from syre.metrics import degree_of_symmetry
+
+
+def factorisation(w: Tensor, a: Tensor) -> Tensor:
+    """`(|A - w w^T|_F^2 - |A|_F^2) / 4 = |w|^4 / 4 - w^T A w / 2`; w [..., N], A [..., N, N] -> [...].
+
+    Invariant under every reflection `w -> (I - 2 v_i v_i^T) w` in an eigenvector of A. The constant |A|^2 / 4 is left out.
+    """
+    norm = w.square().sum(-1)
+    return (norm * norm / 2 - (w * _times(a, w)).sum(-1)) / 2
+
+
+def spectral(w: Tensor, a: Tensor) -> Tensor:
+    """`sum_i ((v_i^T w)^2 - a_i)^2 / 4` over the eigenpairs of A: the same N reflections, but 2^N minima."""
+    values, vectors = torch.linalg.eigh(a)
+    return (_times(vectors.mT, w).square() - values).square().sum(-1) / 4
+
+
+def _times(a: Tensor, w: Tensor) -> Tensor:
+    """A w; one matrix product where all replicas share one A (an expanded tensor), far faster than R of them."""
+    if a.dim() > 2 and a.stride(0) == 0:
+        return w @ a[0].mT
+    return (a @ w.unsqueeze(-1)).squeeze(-1)
+
+
+OBJECTIVES = {"factorisation": factorisation, "spectral": spectral}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixObjective:
+    """Minimise a function of w in R^N with the N reflection symmetries of a matrix A (section 6.2).
+
+    The paper does not print its objective; `factorisation` is the candidate that fits what it states, `spectral` another.
+
+    Measures: `objective` without dropout, and `symmetry/<c>`, the degree of symmetry `#{i : |v_i^T w| < c}` for each
+    threshold c, in [0, N]; `rank`, N minus the degree at the first threshold.
+    """
+
+    objective: str = "factorisation"
+    thresholds: list[float] = field(default_factory=lambda: [0.05])
+
+    def __post_init__(self) -> None:
+        one_of("task.objective", self.objective, OBJECTIVES)
+        check(bool(self.thresholds) and min(self.thresholds) > 0,
+              f"task.thresholds must be numbers > 0, got {list(self.thresholds)}")  # fmt: skip
+
+    def loss(self, output: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        return OBJECTIVES[self.objective](output.squeeze(-2), inputs.squeeze(-3))
+
+    def evaluate(self, learner: Learner, batches: Batches, *, final: bool) -> dict[str, Tensor]:
+        (inputs, _), *_ = batches.evaluation("train")
+        w, a = learner.forward(inputs).squeeze(-2), inputs.squeeze(-3)
+        vectors = torch.linalg.eigh(a).eigenvectors
+        degrees = {f"symmetry/{c:g}": degree_of_symmetry(w, vectors, c) for c in self.thresholds}
+        rank = w.shape[-1] - next(iter(degrees.values()))
+        return {"loss": OBJECTIVES[self.objective](w, a), "rank": rank, **degrees}

@@ -1,0 +1,133 @@
+"""The training loop: it yields records, and knows no logger, no configuration and no figure.
+
+    for event in train(learner, task, batches, settings):
+        ...  # a Record of metrics, or a Snapshot to keep
+
+A Snapshot holds all that the rest of the run depends on: `train(..., resume=snapshot.state)` goes on from it and yields,
+on a CPU, bit for bit the records that the undisturbed run would have.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import cos, pi
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from syre.batches import Batches
+from syre.checks import at_least, check, one_of, positive
+from syre.ensemble import Learner
+from syre.tasks import Task
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "cosine": lambda progress: (1 + cos(pi * progress)) / 2,
+    "linear": lambda progress: 1 - progress,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How long and how a run is trained.
+
+    Args:
+        epochs: passes over the training set; or `steps`: optimizer steps. One of the two is 0.
+        batch_size: samples per step; 0 means the full batch.
+        schedule: factor on the learning rate over the run: constant, cosine or linear to 0.
+        warmup: fraction of the run over which the factor first rises from 0, in [0, 1].
+        clip: bound on each run's gradient norm; 0 means none.
+        evaluations: evenly spaced evaluations, the last at the end; the start is always evaluated too.
+        checkpoints: evenly spaced snapshots before the end.
+    """
+
+    epochs: int = 0
+    steps: int = 0
+    batch_size: int = 64
+    schedule: str = "constant"
+    warmup: float = 0.0
+    clip: float = 0.0
+    evaluations: int = 1
+    checkpoints: int = 0
+
+    def __post_init__(self) -> None:
+        check((self.epochs > 0) != (self.steps > 0) and min(self.epochs, self.steps) >= 0,
+              f"train.epochs or train.steps must be > 0, and the other 0, got {self.epochs} and {self.steps}")  # fmt: skip
+        at_least("train.batch_size", self.batch_size)
+        one_of("train.schedule", self.schedule, SCHEDULES)
+        check(0 <= self.warmup <= 1, f"train.warmup must be a fraction in [0, 1], got {self.warmup}")
+        at_least("train.clip", self.clip)
+        positive("train.evaluations", self.evaluations)
+        at_least("train.checkpoints", self.checkpoints)
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        return self.steps or self.epochs * steps_per_epoch
+
+    def lr_factor(self, step: int, total: int) -> float:
+        """The factor on the learning rate of step 0, ..., total - 1."""
+        rise = self.warmup * total
+        if step < rise:
+            return (step + 1) / rise if rise > 1 else 1.0
+        return SCHEDULES[self.schedule]((step - rise) / max(1.0, total - rise))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """Metrics of R replicas after `step` steps: name -> [R]."""
+
+    step: int
+    split: str
+    values: dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """All that the rest of the run depends on, after `step` of `total` steps."""
+
+    step: int
+    total: int
+    state: dict[str, Any]
+
+
+def _milestones(count: int, total: int) -> set[int]:
+    """`count` evenly spaced steps, the last one `total`."""
+    return {round(total * k / count) for k in range(1, count + 1)} if count else set()
+
+
+def flush_denormals(threads: int = 0) -> None:
+    """Make this process treat denormal numbers as 0, and use `threads` threads (0: as many as torch takes by itself).
+
+    To be called before the first tensor operation: torch's worker threads inherit the setting when they are started. A
+    collapsed network lives in denormal numbers, and a step then takes up to 80 times longer on a CPU.
+    """
+    torch.set_flush_denormal(True)
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def train(learner: Learner, task: Task, batches: Batches, settings: Training, *,
+          resume: dict[str, Any] | None = None) -> Iterator[Record | Snapshot]:  # fmt: skip
+    """Train R replicas; yield a Record per split at each evaluation, and a Snapshot at each checkpoint.
+
+    The record of split "train" holds the mean loss over the steps since the last evaluation, that of "test" what the task
+    measures. A replica whose numbers are no longer finite goes on (it cannot disturb the others) and says so in its records.
+    """
+    total = settings.total_steps(batches.steps_per_epoch)
+    evaluations, checkpoints = _milestones(settings.evaluations, total), _milestones(settings.checkpoints + 1, total)
+    step, summed, since = 0, torch.zeros(learner.size, device=batches.device, dtype=torch.float64), 0
+    if resume is None:
+        yield Record(step=0, split="test", values=task.evaluate(learner, batches, final=False))
+    else:
+        step, summed, since = resume["step"], resume["summed"].to(batches.device), resume["since"]
+        learner.load_state_dict(resume["learner"])
+    while step < total:
+        factor = settings.lr_factor(step, total)
+        summed += learner.step(task.loss, batches.train(step), lr_factor=factor, clip=settings.clip or None)
+        step, since = step + 1, since + 1
+        if step in evaluations:
+            yield Record(step=step, split="train", values={"loss": summed / since})
+            yield Record(step=step, split="test", values=task.evaluate(learner, batches, final=step == total))
+            summed, since = torch.zeros_like(summed), 0
+        if step in checkpoints and step < total:
+            state = {"step": step, "summed": summed, "since": since, "learner": learner.state_dict()}
+            yield Snapshot(step=step, total=total, state=state)

@@ -1,0 +1,158 @@
+"""The report follows from the tables alone: the same tables, the same files; without tables, one line."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+import experiments
+from experiments import report
+
+MODULE = """
+from experiments.claims import Equivalence, Monotone, Superiority
+from experiments.plotting import arms, legend, line_with_band, panels
+
+TITLE = "a synthetic figure"
+NOTES = '''
+    The paper does not say | how.
+'''
+SYRE = {"regularizer.name": "syre", "regularizer.sigma": 0.1}
+DECAY = {"regularizer.name": "weight_decay"}
+CLAIMS = (
+    Superiority(
+        id="C1", text="syre keeps the rank", source="6.3", paper="42 %", metric="rank",
+        treatment=SYRE | {"optim.lr": 0.1}, control=DECAY | {"optim.lr": 0.1}, margin=1,
+    ),
+    Equivalence(
+        id="C2", text="accuracy is the same", source="6.3", metric="accuracy",
+        treatment=SYRE | {"optim.lr": 0.1}, control=DECAY | {"optim.lr": 0.1}, margin=0.05,
+    ),
+    Monotone(id="C3", text="rank falls with lr", source="6.3", metric="rank", treatment=SYRE, over="optim.lr"),
+    Superiority(
+        id="C4", text="dropout is worse", source="B", metric="rank",
+        treatment=DECAY | {"optim.lr": 0.1}, control={"regularizer.name": "dropout"},
+    ),
+)
+
+
+def draw(results):
+    figure, (ax,) = panels()
+    for look, rows in arms(results.final("rank")):
+        line_with_band(ax, rows, "optim.lr", "rank", look)
+    ax.set(xscale="log", xlabel="lr", ylabel="rank")
+    legend(figure)
+    return figure
+"""
+
+
+def write_results(folder, seeds=4):
+    """Tables as `collect` writes them."""
+    folder.mkdir(parents=True)
+    head = "id,scale,status,seed,optim.lr,regularizer.name,regularizer.sigma,git_sha,dirty,device,threads,seconds"
+    runs, metrics = [head + ",versions.torch"], ["id,step,split,metric,value"]
+    for name, sigma in (("syre", "0.1"), ("weight_decay", "")):
+        for k, lr in enumerate((0.01, 0.1, 1)):
+            for seed in range(seeds):
+                run_id = f"{len(runs):012x}"
+                runs.append(f"{run_id},cpu,done,{seed},{lr},{name},{sigma},abc123,false,cpu,1,10.25,2.15.0")
+                rank = (90 if name == "syre" else 40) + k + 0.1 * seed
+                metrics += [f"{run_id},100,test,rank,{rank}", f"{run_id},100,test,accuracy,{0.9 + 0.001 * seed}"]
+    (folder / "runs.csv").write_text("\n".join(runs) + "\n")
+    (folder / "metrics.csv").write_text("\n".join(metrics) + "\n")
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """A results folder with two figures, `synth2` and `synth10`, whose modules are importable."""
+    for name in ("synth2", "synth10"):
+        (tmp_path / "modules").mkdir(exist_ok=True)
+        (tmp_path / "modules" / f"{name}.py").write_text(MODULE)
+        write_results(tmp_path / "results" / name)
+        monkeypatch.delitem(sys.modules, f"experiments.{name}", raising=False)
+    monkeypatch.setattr(experiments, "__path__", [*experiments.__path__, str(tmp_path / "modules")])
+    return tmp_path / "results"
+
+
+def state(folder):
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_figure_gets_its_pictures_its_report_and_its_line_in_the_overview(results, capsys):
+    assert report.main(["synth2", "--results", str(results)]) == 0
+    assert {path.name for path in (results / "synth2").iterdir()} == {
+        *("runs.csv", "metrics.csv", "figure.pdf", "figure.png", "report.md")
+    }
+    assert not (results / "synth10/report.md").exists()  # not asked for
+    text = (results / "synth2/report.md").read_text()
+    for part in (
+        "# synth2: a synthetic figure",
+        "Scale `cpu`: 24 runs over 4 seeds, 0 failed, 0 went NaN; 246 s of training.",
+        "| **C1** syre keeps the rank (6.3) | reproduced | +50 [+50, +50] | 4 | 42 % |",
+        "| **C2** accuracy is the same (6.3) | reproduced | +0 [+0, +0] ≈ 0 ± 0.05 | 4 |  |",
+        "| **C4** dropout is worse (B) | not tested at this scale | – | 0 |  |",
+        "\nThe paper does not say | how.\n",
+        "- git: abc123\n",
+        "- torch: 2.15.0\n",
+    ):
+        assert part in text, part
+    overview = (results / "REPORT.md").read_text()
+    assert overview.index("[synth2](synth2/report.md)") < overview.index("[synth10](synth10/report.md)")
+    assert "2 not tested at this scale; 6 reproduced." in overview
+    printed = capsys.readouterr().out
+    assert "C1  reproduced" in printed
+    assert "paper: 42 %" in printed
+
+
+def test_without_names_every_figure_is_drawn_and_a_second_time_nothing_is_touched(results):
+    assert report.main(["--results", str(results)]) == 0
+    before = state(results)
+    assert len(before) == 2 * 5 + 1
+    assert report.main(["--results", str(results)]) == 0
+    assert state(results) == before
+    table = results / "synth2/metrics.csv"
+    table.write_text(table.read_text().replace(",rank,9", ",rank,8"))
+    assert report.main(["--results", str(results)]) == 0
+    changed = {path.relative_to(results).as_posix() for path, now in state(results).items() if now != before[path]}
+    assert changed == {f"synth2/{name}" for name in ("metrics.csv", "figure.pdf", "figure.png", "report.md")} | {
+        "REPORT.md"
+    }  # control
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("synth3", "error: no results for synth3 in {}/synth3: `make synth3` trains and collects them\n"),
+        ("fig99", "error: no figure 'fig99': there is no experiments/fig99.py\n"),
+    ],
+)
+def test_a_figure_that_is_not_there_is_one_line_and_exit_2_and_nothing_is_written(results, capsys, name, line):
+    (results.parent / "modules/synth3.py").write_text(MODULE)
+    before = state(results)
+    assert report.main(["synth2", name, "--results", str(results)]) == 2
+    assert capsys.readouterr().err == line.format(results)
+    assert state(results) == before
+
+
+def test_an_import_that_fails_inside_a_figure_is_not_mistaken_for_a_missing_figure(results):
+    (results.parent / "modules/synth2.py").write_text("import no_such_module")
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        report.main(["synth2", "--results", str(results)])
+
+
+def test_an_empty_results_folder_is_one_line(tmp_path, capsys):
+    assert report.main(["--results", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_drawing_needs_no_torch(results):
+    code = f"""
+        import sys, experiments
+        experiments.__path__.append({str(results.parent / "modules")!r})
+        for name in ("torch", "syre", "hydra", "wandb"):
+            sys.modules[name] = None  # importing it raises
+        from experiments.report import main
+        sys.exit(main(["--results", {str(results)!r}]))
+    """
+    assert subprocess.run([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.DEVNULL).returncode == 0
+    assert (results / "synth10/figure.png").is_file()
