@@ -8,7 +8,8 @@ anything is written, in one line that names the key. After this file, functions 
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
 
 from hydra.utils import get_class
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -95,9 +96,8 @@ IDENTITY = ("experiment", "recipe", "scale", "seed", *GROUPS, "train", "compute"
 
 def identity(config: DictConfig) -> dict[str, Any]:
     """The part of a configuration that decides its numbers: all but paths, logging and the description of the sweep."""
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
-    return {key: plain[key] for key in IDENTITY}
+    part = OmegaConf.masked_copy(config, list(IDENTITY))
+    return cast(dict[str, Any], OmegaConf.to_container(part, resolve=True))
 
 
 def run_id(config: dict[str, Any]) -> str:
@@ -116,13 +116,16 @@ def resolve(config: dict[str, Any]) -> Run:
         raise ConfigError(f"scale must be one of {', '.join(SCALES)}, got {config['scale']!r}")
     if config["compute"]["precision"] not in ("fp32", "bf16"):
         raise ConfigError(f"compute.precision must be fp32 or bf16, got {config['compute']['precision']!r}")
-    leaves = {group: _leaf(group, get_class(config[group]["_target_"]), config[group]) for group in GROUPS}
-    return Run(config=config, seed=config["seed"], train=_leaf("train", Training, config["train"]), **leaves)
+    leaves = {group: _leaf(group, json.dumps(config[group])) for group in (*GROUPS, "train")}
+    return Run(config=config, seed=config["seed"], **leaves)
 
 
-def _leaf(group: str, cls: type, settings: dict[str, Any]) -> Any:
-    """The dataclass `cls` from its settings, types checked by OmegaConf and ranges by the class itself."""
-    settings = {key: value for key, value in settings.items() if key not in ("_target_", "name")}
+@lru_cache(maxsize=4096)  # a sweep repeats the same leaves hundreds of times
+def _leaf(group: str, text: str) -> Any:
+    """A frozen dataclass from its settings as JSON, types checked by OmegaConf and ranges by the class itself."""
+    settings = json.loads(text)
+    cls = get_class(settings.pop("_target_")) if group in GROUPS else Training
+    settings.pop("name", None)
     try:
         typed = OmegaConf.structured(cls)
         OmegaConf.set_readonly(typed, False)

@@ -15,18 +15,19 @@ What is given on the command line wins over all of these. A group is written dow
 it is the unit of checkpoint and resume.
 """
 
+import copy
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.config import GROUPS, ConfigError, Run, identity, resolve
-from experiments.files import write_atomically
+from experiments.config import GROUPS, ConfigError, Run, identity, resolve, run_id
+from experiments.results import write_files
 
 Compose = Callable[[list[str]], DictConfig]  # Hydra overrides -> composed configuration
 
@@ -42,32 +43,34 @@ class Group:
         return hashlib.blake2b("/".join(run.id for run in self.runs).encode(), digest_size=6).hexdigest()
 
 
-def expand(config: DictConfig, compose: Compose, fixed: Sequence[str] = ()) -> list[Run]:
+def expand(config: DictConfig, compose: Compose, fixed: Sequence[str] = (),
+           axes: Mapping[str, list[Any]] | None = None) -> list[Run]:  # fmt: skip
     """All runs of an experiment, without repetition, in the order of its blocks.
 
     Args:
         config: the composed configuration of the experiment.
         compose: composes a configuration from overrides; called once per choice of groups.
         fixed: keys given on the command line; blocks do not touch them.
+        axes: keys that the command line sweeps, with their values.
 
     Raises:
         ConfigError: a block that names an unknown key, or a run that cannot be resolved.
     """
-    composed: dict[tuple[str, ...], DictConfig] = {}
+    composed: dict[tuple[str, ...], dict[str, Any]] = {}
     runs: dict[str, Run] = {}
-    for chosen in _products(config, fixed):
+    for chosen in _products(config, fixed, axes or {}):
         members = tuple(f"{key}={value}" for key, value in chosen.items() if key in GROUPS)
         if members not in composed:
-            composed[members] = compose(list(members))
+            composed[members] = identity(compose(list(members)))
         settings = {**_scale_settings(config, fixed), **{k: v for k, v in chosen.items() if k not in GROUPS}}
         run = resolve(_with(composed[members], settings))
         runs.setdefault(run.id, run)
     return list(runs.values())
 
 
-def _with(config: DictConfig, settings: dict[str, Any]) -> dict[str, Any]:
-    """The identity of a configuration with some dotted keys set."""
-    plain = identity(config)
+def _with(config: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the configuration with some dotted keys set."""
+    plain = copy.deepcopy(config)
     for key, value in settings.items():
         *path, last = key.split(".")
         node = plain
@@ -84,7 +87,7 @@ def _scale_settings(config: DictConfig, fixed: Sequence[str]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in fixed}
 
 
-def _products(config: DictConfig, fixed: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _products(config: DictConfig, fixed: Sequence[str], given: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
     """One mapping key -> value for each run of each block."""
     blocks = OmegaConf.to_container(config.runs) or [{}]
     seeds = _at_scale(OmegaConf.to_container(config.seeds) if OmegaConf.is_config(config.seeds) else config.seeds, config)
@@ -93,6 +96,7 @@ def _products(config: DictConfig, fixed: Sequence[str]) -> Iterator[dict[str, An
         if seeds is not None:
             axes.setdefault("seed", list(range(seeds)))
         axes = {key: value if isinstance(value, list) else [value] for key, value in axes.items() if key not in fixed}
+        axes |= given
         for values in itertools.product(*axes.values()):
             yield dict(zip(axes, values, strict=True))
 
@@ -127,18 +131,35 @@ def _without(config: dict[str, Any], keys: Sequence[str], prefix: str = "") -> d
     return kept
 
 
-def plan(runs: Sequence[Run], folder: Path, *, batched: Sequence[str], size: Callable[[Run], int]) -> list[Group]:
-    """The groups that are still to train: interrupted ones as they were packed, then new ones of what else is missing.
+def finished(folder: Path, run_id: str) -> bool:
+    """Whether a run has ended, well or in NaN; one that failed is tried again."""
+    place = folder / "runs" / run_id
+    return (place / "done").exists() and json.loads((place / "run.json").read_text())["status"] != "failed"
 
-    `folder` is `outputs/<experiment>`: groups are kept in `groups/<id>.json`, finished runs have `runs/<id>/done`.
+
+def load_group(folder: Path, group_id: str) -> Group:
+    """A group as it was packed."""
+    return Group(runs=[resolve(config) for config in json.loads(_group_file(folder, group_id).read_text())])
+
+
+def _group_file(folder: Path, group_id: str) -> Path:
+    return folder / "groups" / f"{group_id}.json"
+
+
+def plan(runs: Sequence[Run], folder: Path, *, batched: Sequence[str], size: Callable[[Run], int]) -> list[Group]:
+    """The groups that are still to train: interrupted ones whole and as they were packed, then what else is missing.
+
+    `folder` is `outputs/<experiment>`: groups are kept in `groups/<id>.json`, runs in `runs/<id>`.
     """
-    missing = {run.id: run for run in runs if not (folder / "runs" / run.id / "done").exists()}
+    wanted = {run.id for run in runs}
+    missing = {run.id: run for run in runs if not finished(folder, run.id)}
     groups = []
     for file in sorted((folder / "groups").glob("*.json")):
-        members = json.loads(file.read_text())
-        if all(member in missing for member in members):
-            groups.append(Group(runs=[missing.pop(member) for member in members]))
+        members = [run_id(config) for config in json.loads(file.read_text())]
+        if wanted.issuperset(members) and any(member in missing for member in members):
+            groups.append(load_group(folder, file.stem))
+            for member in members:
+                missing.pop(member, None)
     new = pack(list(missing.values()), batched=batched, size=size)
-    for group in new:
-        write_atomically(folder / "groups" / f"{group.id}.json", json.dumps([run.id for run in group.runs]))
+    write_files({_group_file(folder, g.id): json.dumps([run.config for run in g.runs]).encode() for g in new})
     return groups + new

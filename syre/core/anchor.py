@@ -330,4 +330,5 @@ def decay_decoupled_(
 
 def shift_(parameters: list[Tensor], anchors: list[Tensor], *, sign: int) -> None:
     """``w += sign b``: with -1 from w to theta, with +1 back (Eq. (6) to the letter, for any update rule)."""
-    torch._foreach_add_(parameters, anchors, alpha=sign)
+    if parameters:
+        torch._foreach_add_(parameters, anchors, alpha=sign)

@@ -156,6 +156,8 @@ class SyreHandle:
             if decoupled and part.scales is None:
                 continue  # after the update
             part = part.live(_has_grad)
+            if not part.parameters:
+                continue
             decay, lists = float(group["weight_decay"]), (part.parameters, part.anchors)
             grads = [p.grad for p in part.parameters if p.grad is not None]
             if part.scales is None:
@@ -168,8 +170,10 @@ class SyreHandle:
     @torch.no_grad()
     def _post_pull(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         for group, part in self._decayed(optimizer):
-            if self._is_decoupled(group) and part.scales is None:
-                part = part.live(_has_grad)
+            if not self._is_decoupled(group) or part.scales is not None:
+                continue  # before the update
+            part = part.live(_has_grad)
+            if part.parameters:
                 lr, decay = float(group["lr"]), float(group["weight_decay"])
                 pull_decoupled_(part.parameters, part.anchors, lr=lr, weight_decay=decay)
 

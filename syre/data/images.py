@@ -1,6 +1,5 @@
 """Image classification data sets: frozen leaf configs whose `load` gives tensors, shared by all runs of a process."""
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from syre.checks import positive
 from syre.data.files import data_root, ensure, torchvision_class
 
 
@@ -42,8 +42,7 @@ class _Images:
     input_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.input_scale < math.inf:
-            raise ValueError(f"input_scale must be a positive number, not {self.input_scale}")
+        positive("data.input_scale", self.input_scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +57,10 @@ class _Torchvision(_Images):
     std: ClassVar[tuple[float, ...]]
     normalize: bool = True
 
-    def load(self, root: str | Path | None = None) -> Dataset:
+    def load(self, root: str | Path | None = None, seed: int = 0) -> Dataset:
         """Read from `root`, else $SYRE_DATA, else ~/.cache/syre; nothing is fetched.
+
+        The published split, whatever the seed.
 
         Raises:
             DataError: missing or damaged files.
@@ -109,8 +110,8 @@ class Digits(_Images):
 
     name: ClassVar[str] = "digits"
 
-    def load(self, root: str | Path | None = None) -> Dataset:
-        """Read from scikit-learn; `root` is not used."""
+    def load(self, root: str | Path | None = None, seed: int = 0) -> Dataset:
+        """Read from scikit-learn, whatever the root and seed."""
         return _read_digits()
 
 

@@ -1,0 +1,304 @@
+"""Train: the one place where Hydra, W&B and syre meet.
+
+    python -m experiments.run regularizer=syre data=mnist               one run
+    python -m experiments.run -m experiment=fig4 scale=cpu              a figure: trains what is missing, judges, draws
+    python -m experiments.run -m regularizer=syre regularizer.sigma=0.01,0.1,1 seed=0,1,2
+
+Each run leaves outputs/<experiment>/runs/<id>/{config.yaml, metrics.csv, run.json, done}, `done` last.
+"""
+
+import io
+import json
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).parent))  # where Hydra looks for `hydra_plugins`
+
+import hydra
+import torch
+import yaml
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
+from hydra.core.utils import JobStatus
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from tqdm import tqdm
+
+from experiments import report, results
+from experiments.config import Config, ConfigError, Run, Wandb, identity, resolve
+from experiments.provenance import provenance
+from experiments.sweep import Group, expand, finished, load_group, plan
+from experiments.tracking import Row, Tracker
+from syre.batches import Batches
+from syre.data import DataError
+from syre.ensemble import Learner, Replica, learner, replicas_per_process
+from syre.models import Noisy
+from syre.seeding import derive_seed, generator
+from syre.trainer import Record, flush_denormals, train
+
+ConfigStore.instance().store(name="schema", node=Config)
+USER_ERRORS = (ConfigError, DataError, results.ResultsError, HydraException, OmegaConfBaseException)
+FREE = ("experiment", "scale", "outputs", "results", "data_root")  # keys that leave a figure's runs what they are
+
+
+# ---- from a configuration to something that trains -------------------------------------------------------------------
+
+
+def device_of(name: str) -> torch.device:
+    """The torch device; `auto` is the GPU if there is one.
+
+    Raises:
+        ConfigError: an unknown device, or one that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"compute.device must be auto, cpu or cuda[:index], got {name!r}") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"compute.device={name} asked for, but torch sees {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def build(run: Run, data_root: str | None, device: torch.device) -> tuple[Replica, Any]:
+    """A run as a replica, ready to train, and its data set.
+
+    Raises:
+        ConfigError: settings that do not fit one another. DataError: data missing or damaged.
+    """
+    data = run.data.load(root=data_root, seed=run.seed)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(run.seed, "init"))
+            model = run.model.build(data.input_shape, data.num_classes).to(device)
+        run.regularizer.prepare(model, run.seed)
+        optimizer = run.optim.build(model, run.regularizer.weight_decay)
+        handle = run.regularizer.attach(optimizer, model, run.seed)
+    except ValueError as error:
+        raise ConfigError(f"{run.regularizer.name} on this model: {error}") from error
+    return Replica(model=model, optimizer=optimizer, handle=handle, noise=generator(run.seed, "noise")), data
+
+
+def assemble(group: Group, data_root: str | None, device: torch.device) -> tuple[Learner, Batches]:
+    """The runs of a group as one learner, and their batches."""
+    first, compute = group.runs[0], group.runs[0].config["compute"]
+    built = [build(run, data_root, device) for run in group.runs]
+    autocast = torch.bfloat16 if compute["precision"] == "bf16" else None
+    if len(built) > 1 and (autocast is not None or compute["compile"]):
+        raise ConfigError("compute.precision=bf16 and compute.compile=true are for lone runs: set replicas=1")
+    team = learner([replica for replica, _ in built], autocast=autocast, compiled=compute["compile"])
+    scales = [getattr(run.data, "input_scale", 1.0) for run in group.runs]
+    return team, Batches(
+        [data for _, data in built], scales=scales, seeds=[run.seed for run in group.runs],
+        batch_size=first.train.batch_size, device=device,
+    )  # fmt: skip
+
+
+def group_size(run: Run, data_root: str | None) -> int:
+    """How many replicas gain from training together with this run, by the measured rule of syre.ensemble."""
+    replica, data = build(run, data_root, torch.device("cpu"))
+    units = sum(math.prod(module.features) for module in replica.model.modules() if isinstance(module, Noisy))
+    parameters = sum(parameter.numel() for parameter in replica.model.parameters())
+    samples = len(data.train_inputs)
+    batch = min(run.train.batch_size or samples, samples)
+    return replicas_per_process(parameters, units + data.num_classes, batch)
+
+
+# ---- one group of runs -------------------------------------------------------------------------------------------------
+
+
+def train_group(group: Group, folder: Path, *, data_root: str | None, wandb: Wandb, progress: bool) -> None:
+    """Train a group from where its last checkpoint left it, and write its runs into `folder`.
+
+    A group that fails is written too, as runs of status `failed`; then the error goes on.
+    """
+    compute, training = group.runs[0].config["compute"], group.runs[0].train
+    flush_denormals(compute["threads"])
+    device = device_of(compute["device"])
+    team, batches = assemble(group, data_root, device)
+    saved = folder / "groups" / f"{group.id}.pt"
+    kept = torch.load(saved, weights_only=True) if saved.exists() else {"rows": [], "seconds": 0.0, "state": None}
+    rows: list[Row] = [tuple(row) for row in kept["rows"]]
+    started = time.perf_counter() - kept["seconds"]
+    live = _tracker(group.runs[0], wandb, folder) if len(group.runs) == 1 else None
+    total, error = training.total_steps(batches.steps_per_epoch), None
+    try:
+        with tqdm(total=total, unit="step", disable=None if progress else True, leave=False) as bar:
+            for event in train(team, group.runs[0].task, batches, training, resume=kept["state"]):
+                bar.update(event.step - bar.n)
+                if isinstance(event, Record):
+                    new = [(event.step, event.split, name, v.tolist()) for name, v in event.values.items()]
+                    rows += new
+                    if live:
+                        live.log(new)
+                else:
+                    _save(saved, {"rows": rows, "seconds": time.perf_counter() - started, "state": event.state})
+    except Exception as caught:
+        error = caught
+    statuses = _write(group, folder, rows, time.perf_counter() - started, device, error)
+    saved.unlink(missing_ok=True)
+    for k, (run, status) in enumerate(zip(group.runs, statuses, strict=True)):
+        tracker = live or _tracker(run, wandb, folder)
+        if tracker:
+            if not live:
+                tracker.log(rows, k)
+            tracker.finish(status)
+    if error:
+        raise error
+
+
+def _tracker(run: Run, wandb: Wandb, folder: Path) -> Tracker | None:
+    if wandb.mode == "disabled":
+        return None
+    return Tracker(run, mode=wandb.mode, project=wandb.project, folder=folder / "wandb")
+
+
+def _save(path: Path, content: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    results.write_files({path: buffer.getvalue()})
+
+
+def _write(group: Group, folder: Path, rows: list[Row], seconds: float, device: torch.device,
+           error: Exception | None) -> list[str]:  # fmt: skip
+    """The directories of the group's runs; their statuses."""
+    facts = provenance(device) | {"group": group.id, "seconds": seconds / len(group.runs)}
+    facts |= {"error": f"{type(error).__name__}: {error}"} if error else {}
+    statuses = []
+    for k, run in enumerate(group.runs):
+        last = [values[k] for _, split, metric, values in rows if (split, metric) == ("test", "loss")][-1:]
+        healthy = bool(last) and math.isfinite(last[0])
+        statuses.append("failed" if error else "done" if healthy else "nan")
+        lines = ["step,split,metric,value"]
+        lines += [f"{step},{split},{metric},{values[k]:.9g}" for step, split, metric, values in rows]
+        place = folder / "runs" / run.id
+        run_json = {"id": run.id, "experiment": run.config["experiment"], "scale": run.config["scale"],
+                    "status": statuses[-1], **facts}  # fmt: skip
+        results.write_files({
+            place / "config.yaml": yaml.safe_dump(run.config, sort_keys=False).encode(),
+            place / "metrics.csv": ("\n".join(lines) + "\n").encode(),
+            place / "run.json": json.dumps(run_json, indent=1).encode(),
+            place / "done": b"",
+        })  # fmt: skip
+    return statuses
+
+
+# ---- a sweep -----------------------------------------------------------------------------------------------------------
+
+
+def sweep(config: DictConfig, arguments: Sequence[str], compose: Callable[[list[str]], DictConfig],
+          launcher: Any) -> None:  # fmt: skip
+    """Train what is missing of an experiment, collect its tables, judge its claims and draw its figure."""
+    given = OverridesParser.create().parse_overrides(list(arguments))
+    axes = {o.get_key_element(): [_plain(v) for v in o.sweep_iterator()] for o in given if o.is_sweep_override()}
+    plain = [word for word, o in zip(arguments, given, strict=True) if not o.is_sweep_override()]
+    keys = [o.get_key_element() for o in given]
+
+    runs = expand(config, lambda members: compose([*plain, *members]), fixed=keys, axes=axes)
+    folder = Path(config.outputs) / config.experiment
+    device_of(config.compute.device)
+    for run in {json.dumps(run.config["data"]): run for run in runs}.values():
+        run.data.load(root=config.data_root, seed=run.seed)  # missing data is found before anything is written
+    size = (lambda run: config.replicas) if config.replicas else (lambda run: group_size(run, config.data_root))
+    groups = plan(runs, folder, batched=config.batched, size=size)
+    missing = sum(not finished(folder, run.id) for run in runs)
+    print(f"{config.experiment}: {len(runs)} runs at scale {config.scale}, {missing} to train in {len(groups)} groups",
+          flush=True)  # fmt: skip
+
+    failed: list[Any] = []
+    if groups:
+        with _progress(runs, folder):
+            jobs = launcher.launch([[*plain, f"group={group.id}"] for group in groups], initial_job_idx=0)
+        failed = [job._return_value for job in jobs if job.status is not JobStatus.COMPLETED]
+    custom = any(key.split(".")[0] not in (*FREE, "wandb") and not key.startswith("hydra/") for key in keys)
+    place = folder / f"results-{'custom' if custom else config.scale}"
+    if not custom and config.scale != "smoke":
+        place = Path(config.results)
+    if failed:
+        print(f"{len(failed)} of {len(groups)} groups failed, the first with {_line(failed[0])}", file=sys.stderr)
+    results.collect(Path(config.outputs), place, config.experiment, config.scale, [run.id for run in runs])
+    print(f"tables: {place / config.experiment}")
+    if find_spec(f"experiments.{config.experiment}") and report.main([config.experiment, "--results", str(place)]):
+        raise SystemExit(2)
+    if failed:
+        raise SystemExit(1)
+
+
+def _plain(value: Any) -> Any:
+    return value.text if isinstance(value, QuotedString) else value
+
+
+@contextmanager
+def _progress(runs: Sequence[Run], folder: Path) -> Iterator[None]:
+    """A bar with the time left over the runs of a sweep, wherever they train; nothing unless in a terminal."""
+    stop = threading.Event()
+    count = lambda: sum((folder / "runs" / run.id / "done").exists() for run in runs)  # noqa: E731
+
+    def watch(bar: tqdm) -> None:
+        while not stop.wait(1.0):
+            bar.update(count() - bar.n)
+
+    with tqdm(total=len(runs), initial=count(), unit="run", disable=None) as bar:
+        thread = threading.Thread(target=watch, args=(bar,), daemon=True)
+        if not bar.disable:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            if thread.is_alive():
+                thread.join()
+
+
+# ---- the command line --------------------------------------------------------------------------------------------------
+
+
+@hydra.main(version_base="1.3", config_path=str(Path(__file__).parents[1] / "configs"), config_name="config")
+def main(config: DictConfig) -> None:
+    """One job: a group of a sweep, or one run of its own."""
+    folder = Path(config.outputs) / config.experiment
+    if config.group is not None:
+        group, progress = load_group(folder, config.group), False
+    else:
+        group, progress = Group(runs=[resolve(identity(config))]), True
+    if progress and finished(folder, group.runs[0].id):
+        print(f"finished before: {folder / 'runs' / group.runs[0].id}")
+        return
+    wandb = Wandb(**config.wandb)
+    train_group(group, folder, data_root=config.data_root, wandb=wandb, progress=progress)
+    if progress:
+        print(f"finished: {folder / 'runs' / group.runs[0].id}")
+
+
+def _line(error: BaseException) -> str:
+    """An error and what Hydra hides behind it, as one line."""
+    lines = [str(e) for e in (error, error.__cause__) if e is not None]
+    text = "; ".join(" ".join(line.split()) for line in lines)
+    return text if isinstance(error, USER_ERRORS) else f"{type(error).__name__}: {text}"
+
+
+def cli() -> None:
+    """Exit code 0; 1 for runs that failed; 2 after one line for what the user can mend."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra's way of letting errors through to the line below
+    try:
+        main()
+    except USER_ERRORS as error:
+        print(f"error: {_line(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    from experiments.run import cli  # so that worker processes find the job by its name, not inside __main__
+
+    cli()
