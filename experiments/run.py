@@ -47,6 +47,7 @@ from syre.seeding import derive_seed, generator
 from syre.trainer import Record, flush_denormals, train
 
 ConfigStore.instance().store(name="schema", node=Config)
+Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml: ten times faster
 USER_ERRORS = (ConfigError, DataError, results.ResultsError, HydraException, OmegaConfBaseException)
 FREE = ("experiment", "scale", "outputs", "results", "data_root")  # keys that leave a figure's runs what they are
 
@@ -186,7 +187,7 @@ def _write(group: Group, folder: Path, rows: list[Row], seconds: float, device: 
         run_json = {"id": run.id, "experiment": run.config["experiment"], "scale": run.config["scale"],
                     "status": statuses[-1], **facts}  # fmt: skip
         results.write_files({
-            place / "config.yaml": yaml.safe_dump(run.config, sort_keys=False).encode(),
+            place / "config.yaml": yaml.dump(run.config, sort_keys=False, Dumper=Dumper).encode(),
             place / "metrics.csv": ("\n".join(lines) + "\n").encode(),
             place / "run.json": json.dumps(run_json, indent=1).encode(),
             place / "done": b"",

@@ -6,8 +6,8 @@ values, or a mapping from scale to either:
     runs:
       - {regularizer: weight_decay, regularizer.weight_decay: [0.01, 0.1]}
       - {regularizer: syre, regularizer.sigma: {smoke: 1, cpu: [0.1, 1]}, regularizer.weight_decay: [0.01, 0.1]}
-    seeds: {smoke: 2, cpu: 5}              # seed: 0, 1, ... in every block that does not set it
-    scales: {smoke: {train.epochs: 1}}     # settings of one scale
+    seeds: {smoke: 2, cpu: [5, 6, 7]}      # a number n: 0, ..., n - 1; the seeds of blocks that do not set theirs
+    scales: {smoke: {train.epochs: 1, data: digits}}   # settings of one scale
     batched: [seed, regularizer]           # keys (with all below them) that may differ inside a group
     replicas: 0                            # runs per group; 0: by the measured rule of syre.ensemble
 
@@ -59,10 +59,11 @@ def expand(config: DictConfig, compose: Compose, fixed: Sequence[str] = (),
     composed: dict[tuple[str, ...], dict[str, Any]] = {}
     runs: dict[str, Run] = {}
     for chosen in _products(config, fixed, axes or {}):
+        chosen = {**_scale_settings(config, fixed), **chosen}
         members = tuple(f"{key}={value}" for key, value in chosen.items() if key in GROUPS)
         if members not in composed:
             composed[members] = identity(compose(list(members)))
-        settings = {**_scale_settings(config, fixed), **{k: v for k, v in chosen.items() if k not in GROUPS}}
+        settings = {key: value for key, value in chosen.items() if key not in GROUPS}
         run = resolve(_with(composed[members], settings))
         runs.setdefault(run.id, run)
     return list(runs.values())
@@ -94,7 +95,7 @@ def _products(config: DictConfig, fixed: Sequence[str], given: Mapping[str, list
     for block in blocks:
         axes = {key: _at_scale(value, config) for key, value in block.items()}
         if seeds is not None:
-            axes.setdefault("seed", list(range(seeds)))
+            axes.setdefault("seed", list(range(seeds)) if isinstance(seeds, int) else seeds)
         axes = {key: value if isinstance(value, list) else [value] for key, value in axes.items() if key not in fixed}
         axes |= given
         for values in itertools.product(*axes.values()):

@@ -8,7 +8,7 @@ replica k takes the steps that it would have taken alone. The gradient of the su
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -167,11 +167,12 @@ class Ensemble:
         )
         self._grad = torch.empty_like(self.flat)
         self._direct = getattr(self.model, "leading_dims", False)
-        self._noisy = {
-            name: module
-            for name, module in self.model.named_modules()
-            if isinstance(module, Noisy) and any(model.get_submodule(name).wanted() for model in models)  # type: ignore[operator]
-        }
+        self._noisy: dict[str, tuple[Noisy, list[int]]] = {}  # name -> module, replicas whose noise matters
+        for name, module in self.model.named_modules():
+            if isinstance(module, Noisy):
+                rows = [k for k, model in enumerate(models) if cast(Noisy, model.get_submodule(name)).wanted()]
+                if rows:
+                    self._noisy[name] = (module, rows)
 
     def _call(self, inputs: Sequence[Tensor], options: dict[str, Any]) -> Any:
         if self._direct:
@@ -189,9 +190,11 @@ class Ensemble:
     def step(self, loss_fn: Loss, batch: Sequence[Tensor], *, lr_factor: float, clip: float | None) -> Tensor:
         """One step of every replica on its own batch; the losses before it, [R]. `clip` bounds each replica's norm."""
         self.model.train()
-        for name, module in self._noisy.items():
-            drawn = [module.draw(batch[0].shape[1], replica.noise) for replica in self.replicas]
-            self.buffers[f"{name}.noise"] = torch.stack(drawn).to(self.flat.device)
+        for name, (module, rows) in self._noisy.items():
+            noise = torch.zeros(self.size, batch[0].shape[1], *module.features)
+            for row in rows:
+                noise[row] = module.draw(batch[0].shape[1], self.replicas[row].noise)
+            self.buffers[f"{name}.noise"] = noise.to(self.flat)
         losses = loss_fn(self._call(batch[:1], {}), *batch)
         grads = torch.autograd.grad(losses.sum(), list(self.leaves.values()))
         torch.cat([grad.reshape(self.size, -1) for grad in grads], 1, out=self._grad)

@@ -1,6 +1,7 @@
 """Data that a run draws for itself, from its seed."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -26,14 +27,19 @@ class RandomMatrix:
         check(self.size > 1, f"data.size must be an integer > 1, got {self.size}")
 
     def load(self, root: str | Path | None = None, seed: int = 0) -> Dataset:
-        """Draw A from the seed; nothing is read."""
-        stream = generator(seed, "random_matrix", self.spectrum)
-        if self.spectrum == "structured":
-            a = torch.diag(torch.randn(self.size, generator=stream))
-        else:
-            g = torch.randn(self.size, self.size, generator=stream)
-            a = (g + g.T) / (2 * self.size) ** 0.5
-        inputs, targets = a.unsqueeze(0), torch.zeros(1)
-        return Dataset(
-            train_inputs=inputs, train_targets=targets, test_inputs=inputs, test_targets=targets, num_classes=1
-        )
+        """Draw A from the seed; nothing is read, and runs of one seed share one tensor."""
+        return _draw(self, seed)
+
+
+@lru_cache(maxsize=64)
+def _draw(matrix: RandomMatrix, seed: int) -> Dataset:
+    stream, n = generator(seed, "random_matrix", matrix.spectrum), matrix.size
+    if matrix.spectrum == "structured":
+        a = torch.diag(torch.randn(n, generator=stream))
+    else:
+        g = torch.randn(n, n, generator=stream)
+        a = (g + g.T) / (2 * n) ** 0.5
+    inputs, targets = a.unsqueeze(0), torch.zeros(1)
+    return Dataset(
+        train_inputs=inputs, train_targets=targets, test_inputs=inputs, test_targets=targets, num_classes=1
+    )

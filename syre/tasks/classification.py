@@ -22,12 +22,12 @@ class Classification:
     """
 
     thresholds: list[float] = field(default_factory=lambda: [1e-2, 1e-3, 1e-4])
-    spectrum: int = 0
+    spectrum: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         check(all(0 < threshold < 1 for threshold in self.thresholds),
               f"task.thresholds must be fractions in (0, 1), got {list(self.thresholds)}")  # fmt: skip
-        check(self.spectrum >= 0, f"task.spectrum must be an integer >= 0, got {self.spectrum}")
+        check(all(i >= 1 for i in self.spectrum), f"task.spectrum must list integers >= 1, got {list(self.spectrum)}")
 
     def loss(self, output: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         return cross_entropy(output, targets)
@@ -54,9 +54,8 @@ class Classification:
             "dead": metrics.dead_units(features),
         }
         values |= {f"rank/{t:g}": metrics.threshold_rank(eigenvalues, t) for t in self.thresholds}
-        if final and self.spectrum:
-            chosen = torch.logspace(0, torch.log10(torch.tensor(float(width))), self.spectrum).round().int().unique()
-            values |= {f"eigenvalue/{i}": eigenvalues[..., i - 1] for i in chosen.tolist()}
+        if final:
+            values |= {f"eigenvalue/{i}": eigenvalues[..., i - 1] for i in self.spectrum if i <= width}
         return values
 
 
