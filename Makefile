@@ -1,31 +1,64 @@
-# Everything here works from a fresh clone: each target first builds .venv from requirements.lock (once).
+# Everything here works from a fresh clone: each target first builds .venv from requirements.lock, once.
 .DEFAULT_GOAL := help
-SHELL := /bin/bash
 .DELETE_ON_ERROR:
+SHELL := /bin/bash
+# A shell that switches bytecode off (containers often do) makes every start of Python seconds slower.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON   ?= python3
 SCALE    ?= cpu
 LAUNCHER ?= joblib
-ARGS     ?=
 DATA     ?= all
-BIN      := .venv/bin
+ARGS     ?=
+RUN      := .venv/bin/python -m experiments.run -m
 STAMP    := .venv/.complete
 FIGURES  := $(patsubst configs/experiment/%.yaml,%,$(wildcard configs/experiment/*.yaml))
 
-.PHONY: help env data $(FIGURES) plots report smoke test lint bench ci clean
+.PHONY: help env data $(FIGURES) fig8 plots report smoke test lint bench clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z$$()A-Z%]+:.*## / {sub(/\$$\(FIGURES\)/, "figN", $$1); printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  figures: $(FIGURES)"
-	@echo "  options: SCALE=smoke|cpu|paper  LAUNCHER=local|joblib|slurm  DATA=mnist,cifar10,...  ARGS=\"any Hydra override\""
+	@echo "make TARGET [SCALE=smoke|cpu|paper] [LAUNCHER=local|joblib] [DATA=mnist,...] [ARGS=\"any Hydra override\"]"
+	@awk -F ':.*## ' '/:.*## / && !/awk/ {sub(/^\$$\(FIGURES\).*/, "figN", $$1); printf "  %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  figures and tables: $(FIGURES) fig8"
 
-env: $(STAMP)  ## build .venv from requirements.lock (every other target does this too)
+env: $(STAMP)  ## build .venv from requirements.lock (every other target does, if need be)
 
 $(STAMP): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"Python 3.11, 3.12 or 3.13 is needed, not {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"error: Python 3.11, 3.12 or 3.13 is needed, not {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv --clear .venv
 	@awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements.lock > .venv/uv.lock
-	$(BIN)/python -m pip install --quiet --require-hashes -r .venv/uv.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	.venv/bin/python -m pip install --quiet --require-hashes -r .venv/uv.lock
+	.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock
+	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps -e .
 	@touch $@
+
+$(FIGURES): $(STAMP)  ## train what is missing of a figure, judge its claims, draw it: make fig4
+	@$(RUN) experiment=$@ scale=$(SCALE) hydra/launcher=$(LAUNCHER) $(ARGS)
+
+fig8: fig5  # drawn from the runs of figure 5
+
+data: $(STAMP)  ## fetch data sets with checksums: make data DATA=mnist,fashion_mnist,cifar10,cifar100
+	@.venv/bin/python scripts/data.py $(DATA)
+
+plots: $(STAMP)  ## redraw all figures and reports from the committed tables, in seconds, without torch
+	@.venv/bin/python -m experiments.report
+
+report: plots  ## the same: results/REPORT.md lists every verdict
+
+smoke: $(STAMP)  ## every experiment at its smallest scale, results under outputs/
+	@set -e; for name in $(FIGURES); do $(RUN) experiment=$$name scale=smoke hydra/launcher=$(LAUNCHER); done
+
+test: $(STAMP)  ## lint, types, every experiment at smoke scale, all tests: what CI runs
+	@$(MAKE) --no-print-directory lint smoke
+	.venv/bin/python -m pytest $(ARGS)
+
+lint: $(STAMP)  ## ruff and mypy
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+bench: $(STAMP)  ## step time, memory and ensemble speed, as ratios measured in one run
+	@.venv/bin/python scripts/bench.py $(ARGS)
+
+clean:  ## remove .venv and caches; results and outputs stay
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache *.egg-info

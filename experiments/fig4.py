@@ -1,6 +1,7 @@
 """Figure 4 (section 6.2): objective against degree of symmetry, for every way of removing symmetries."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -15,14 +16,21 @@ TITLE = "benchmark of symmetry removal: objective against degree of symmetry"
 GAMMA, NAME, SIGMA, SPECTRUM = "regularizer.weight_decay", "regularizer.name", "regularizer.sigma", "data.spectrum"
 SPECTRA = ("unstructured", "structured")
 OTHERS = ("weight_decay", "dropout", "w_fix")
+STRENGTHS = {
+    "vanilla": "data.size",
+    "weight_decay": GAMMA,
+    "syre": GAMMA,
+    "dropout": "regularizer.rate",
+    "w_fix": "regularizer.fraction",
+}
 LEVELS = {"syre": SIGMA, "w_fix": "regularizer.kappa"}  # a method's scale; its strength is what it is swept over
 
 
 def dominated(results: Results, spectrum: str, threshold: str) -> pd.DataFrame:
     """Area of the (degree, objective) plane that a method dominates, one row per method, level of its scale and seed.
 
-    Both are minimised. The worst corner is w = 0, all N symmetries kept and objective 0; the area is in units of N times
-    the objective of vanilla, so that 1 is no symmetry kept at vanilla's objective.
+    Both are minimised. The worst corner is w = 0, all N symmetries kept and objective 0; the area is in units of N
+    times the objective of vanilla, so that 1 is no symmetry kept at vanilla's objective.
     """
     degree = f"symmetry/{threshold}"
     table = select(results.final("loss", degree), **{SPECTRUM: spectrum})
@@ -52,11 +60,14 @@ def _pareto(spectrum: str, other: str, threshold: str = "0.05", sigma: float | N
 
     at = f", σ = {sigma:g}" if sigma else ""
     return Superiority(
-        id=f"pareto-{other}-{spectrum}" + (f"-{sigma:g}" if sigma else "") + (f"-c{threshold}" if threshold != "0.05" else ""),
-        text=f"syre{at} dominates more of the (symmetry, objective) plane than {plotting.look(other).label}; {spectrum} "
-             f"spectrum, c = {threshold}.",
-        source="6.2" if threshold == "0.05" and not sigma else "ours", samples=samples,
-    )  # fmt: skip
+        id=f"pareto-{other}-{spectrum}"
+        + (f"-{sigma:g}" if sigma else "")
+        + (f"-c{threshold}" if threshold != "0.05" else ""),
+        text=f"syre{at} dominates more of the (symmetry, objective) plane than {plotting.look(other).label}; "
+        f"{spectrum} spectrum, c = {threshold}.",
+        source="6.2" if threshold == "0.05" and not sigma else "ours",
+        samples=samples,
+    )
 
 
 def _least(name: str, spectrum: str) -> Callable[[Results], pd.Series]:
@@ -71,22 +82,68 @@ def _least(name: str, spectrum: str) -> Callable[[Results], pd.Series]:
 
 
 CLAIMS: tuple[Claim, ...] = (
-    *(Superiority(id=f"reach-{s}", text=f"syre removes more than half of all symmetries somewhere in its range; {s} spectrum.",
-                  source="6.2", samples=_least("syre", s), margin=0.5) for s in SPECTRA),
-    *(Monotone(id=f"smooth-{s}", text=f"At σ = 1 the degree of symmetry falls steadily as γ grows; {s} spectrum.", source="6.2",
-               metric="symmetry/0.05", treatment={NAME: "syre", SIGMA: 1, SPECTRUM: s}, over=GAMMA,
-               direction="decreasing") for s in SPECTRA),
-    *(Equivalence(id=f"only-{name}-{s}", text=f"{plotting.look(name).label} removes no more than a tenth of the symmetries "
-                  f"anywhere in its range; {s} spectrum.", source="6.2", samples=_least(name, s), margin=0.1)
-      for s in SPECTRA for name in OTHERS),
+    *(
+        Superiority(
+            id=f"reach-{s}",
+            text=f"syre removes more than half of all symmetries somewhere in its range; {s} spectrum.",
+            source="6.2",
+            samples=_least("syre", s),
+            margin=0.5,
+        )
+        for s in SPECTRA
+    ),
+    *(
+        Monotone(
+            id=f"smooth-{s}",
+            text=f"At σ = 1 the degree of symmetry falls steadily as γ grows; {s} spectrum.",
+            source="6.2",
+            metric="symmetry/0.05",
+            treatment={NAME: "syre", SIGMA: 1, SPECTRUM: s},
+            over=GAMMA,
+            direction="decreasing",
+        )
+        for s in SPECTRA
+    ),
+    *(
+        Equivalence(
+            id=f"only-{name}-{s}",
+            text=f"{plotting.look(name).label} removes no more than a tenth of the symmetries "
+            f"anywhere in its range; {s} spectrum.",
+            source="6.2",
+            samples=_least(name, s),
+            margin=0.1,
+        )
+        for s in SPECTRA
+        for name in OTHERS
+    ),
     *(_pareto(s, other) for s in SPECTRA for other in OTHERS),
     *(_pareto(s, "w_fix", threshold=c) for s in SPECTRA for c in ("0.01", "0.1")),
     *(_pareto(s, "weight_decay", sigma=0.01) for s in SPECTRA),
-)  # fmt: skip
+)
 
 NOTES = ""
 
 
 def draw(results: Results) -> Figure:
-    figure, axes = plotting.panels(2, 1)
+    figure, axes = plotting.panels(2, width=3.9, height=3.4)
+    table = results.final("loss", "symmetry/0.05")
+    for ax, spectrum in zip(axes, SPECTRA, strict=True):
+        rows = select(table, **{SPECTRUM: spectrum})
+        for look, arm in plotting.arms(rows):
+            for part_look, part, strength in _parts(look, arm):
+                plotting.scatter_with_bars(ax, part, "symmetry/0.05", "loss", strength, part_look)
+        best = rows.loc[rows[NAME] == "vanilla", "loss"].mean()
+        ax.set(title=f"{spectrum} A", xlabel="degree of symmetry, #{i : |v_i·w| < 0.05}", xlim=(0, 103))
+        ax.set(ylim=(1.1 * best, -0.6 * best), ylabel="objective" if spectrum == SPECTRA[0] else "")
+    plotting.legend(figure)
     return figure
+
+
+def _parts(look: plotting.Look, arm: pd.DataFrame) -> Iterator[tuple[plotting.Look, pd.DataFrame, str]]:
+    """An arm, W-fix once per scale of its frozen values, and the column of its strength."""
+    strength = STRENGTHS[arm[NAME].iloc[0]]
+    if arm[NAME].iloc[0] != "w_fix":
+        yield look, arm, strength
+        return
+    for (kappa, part), marker in zip(arm.groupby("regularizer.kappa"), ("^", ">"), strict=False):
+        yield replace(look, label=f"W-fix, κ = {kappa:g}", marker=marker), part, strength

@@ -15,21 +15,47 @@ MILD = {GAMMA: 1e-4, ALPHA: 1.0}
 FAINT = {GAMMA: 1e-3, ALPHA: 0.01}  # the smallest inputs
 
 
-def _beats(name: str, text: str, metric: str, at: dict[str, float], control: str = "weight_decay", sigma: float | None = None,
-           source: str = "6.3") -> Superiority:  # fmt: skip
+def _beats(
+    name: str,
+    text: str,
+    metric: str,
+    at: dict[str, float],
+    control: str = "weight_decay",
+    sigma: float | None = None,
+    source: str = "6.3",
+) -> Superiority:
     """syre against a control at one place; sigma from the other seeds unless it is given."""
     treatment = {NAME: "syre", **at} | ({SIGMA: sigma} if sigma else {})
     return Superiority(
-        id=name, text=text, source=source, metric=metric, treatment=treatment, control={NAME: control, **at},
+        id=name,
+        text=text,
+        source=source,
+        metric=metric,
+        treatment=treatment,
+        control={NAME: control, **at},
         tune="" if sigma else SIGMA,
-    )  # fmt: skip
+    )
 
 
 CLAIMS: tuple[Claim, ...] = (
-    Monotone(id="collapse-gamma", text="Without syre the rank falls as weight decay grows.", source="6.3", metric="rank",
-             treatment={NAME: "weight_decay", ALPHA: 1.0}, over=GAMMA, direction="decreasing"),
-    Monotone(id="collapse-alpha", text="Without syre the rank falls as the inputs shrink.", source="6.3", metric="rank",
-             treatment={NAME: "weight_decay", GAMMA: 1e-3}, over=ALPHA, direction="increasing"),
+    Monotone(
+        id="collapse-gamma",
+        text="Without syre the rank falls as weight decay grows.",
+        source="6.3",
+        metric="rank",
+        treatment={NAME: "weight_decay", ALPHA: 1.0},
+        over=GAMMA,
+        direction="decreasing",
+    ),
+    Monotone(
+        id="collapse-alpha",
+        text="Without syre the rank falls as the inputs shrink.",
+        source="6.3",
+        metric="rank",
+        treatment={NAME: "weight_decay", GAMMA: 1e-3},
+        over=ALPHA,
+        direction="increasing",
+    ),
     _beats("rank-gamma", "Under strong decay (γ = 0.1) syre keeps a higher rank than decay alone.", "rank", STRONG),
     _beats("rank-gamma-0.01", "The same at the recommended σ = 0.01.", "rank", STRONG, sigma=0.01),
     _beats("accuracy-gamma", "Under strong decay syre keeps a higher accuracy than decay alone.", "accuracy", STRONG),
@@ -38,33 +64,82 @@ CLAIMS: tuple[Claim, ...] = (
     _beats("rank-alpha-0.01", "The same at the recommended σ = 0.01.", "rank", FAINT, sigma=0.01),
     _beats("accuracy-alpha", "On small inputs syre keeps a higher accuracy than decay alone.", "accuracy", FAINT),
     _beats("accuracy-alpha-0.01", "The same at the recommended σ = 0.01.", "accuracy", FAINT, sigma=0.01),
-    Equivalence(id="full-rank", text="syre's rank at γ = 0.1 is that of mild decay (γ = 1e-4), within 10 % of the width.",
-                source="6.3", metric="rank", treatment={NAME: "syre", **STRONG}, control={NAME: "weight_decay", **MILD},
-                tune=SIGMA, margin=0.1 * WIDTH),
-    _beats("rank-threshold", "rank-gamma with the rank at 1e-3 of the top covariance eigenvalue.", "rank/0.001", STRONG,
-           source="ours"),
+    Equivalence(
+        id="full-rank",
+        text="syre's rank at γ = 0.1 is that of mild decay (γ = 1e-4), within 10 % of the width.",
+        source="6.3",
+        metric="rank",
+        treatment={NAME: "syre", **STRONG},
+        control={NAME: "weight_decay", **MILD},
+        tune=SIGMA,
+        margin=0.1 * WIDTH,
+    ),
+    _beats(
+        "rank-threshold",
+        "rank-gamma with the rank at 1e-3 of the top covariance eigenvalue.",
+        "rank/0.001",
+        STRONG,
+        source="ours",
+    ),
     _beats("rank-effective", "rank-gamma with the effective rank.", "rank/effective", STRONG, source="ours"),
-    _beats("rank-w-fix", "Under strong decay syre keeps a higher rank than W-fix.", "rank", STRONG, "w_fix", source="ours"),
-    _beats("accuracy-w-fix", "Under strong decay syre keeps a higher accuracy than W-fix.", "accuracy", STRONG, "w_fix",
-           source="ours"),
-    _beats("rank-dropout", "Under strong decay syre keeps a higher rank than dropout.", "rank", STRONG, "dropout",
-           source="ours"),
-    Equivalence(id="cost-0.01", text="At mild decay (γ = 1e-4) the recommended σ costs no accuracy (within 0.5 points).",
-                source="5.4", metric="accuracy", treatment={NAME: "syre", SIGMA: 0.01, **MILD},
-                control={NAME: "weight_decay", **MILD}, margin=0.005),
-)  # fmt: skip
+    _beats(
+        "rank-w-fix", "Under strong decay syre keeps a higher rank than W-fix.", "rank", STRONG, "w_fix", source="ours"
+    ),
+    _beats(
+        "accuracy-w-fix",
+        "Under strong decay syre keeps a higher accuracy than W-fix.",
+        "accuracy",
+        STRONG,
+        "w_fix",
+        source="ours",
+    ),
+    _beats(
+        "rank-dropout",
+        "Under strong decay syre keeps a higher rank than dropout.",
+        "rank",
+        STRONG,
+        "dropout",
+        source="ours",
+    ),
+    Equivalence(
+        id="cost-0.01",
+        text="At mild decay (γ = 1e-4) the recommended σ costs no accuracy (within 0.5 points).",
+        source="5.4",
+        metric="accuracy",
+        treatment={NAME: "syre", SIGMA: 0.01, **MILD},
+        control={NAME: "weight_decay", **MILD},
+        margin=0.005,
+    ),
+)
+
+METRICS = {
+    "rank": "rank (of 300), numerical",
+    "rank/0.001": "rank, eigenvalues > 1e-3 of top",
+    "accuracy": "test accuracy",
+}
 
 NOTES = ""
 
 
 def draw(results: Results) -> Figure:
-    figure, axes = plotting.panels(2, 2, width=3.8)
-    table = results.final("rank", "accuracy")
-    left, right = select(table, **{ALPHA: 1.0}), select(table, **{GAMMA: 1e-3})
-    for column, (rows, x) in enumerate(((left, GAMMA), (right, ALPHA))):
-        for row, metric in enumerate(("rank", "accuracy")):
+    figure, axes = plotting.panels(2, 3, width=3.8, height=2.5)
+    table = results.final("rank", "rank/0.001", "accuracy")
+    vanilla = table[NAME] == "vanilla"
+    sides = (
+        (select(table, **{ALPHA: 1.0})[~vanilla], GAMMA, "weight decay γ"),
+        (table[vanilla | (table[GAMMA] == 1e-3)], ALPHA, "input scale α"),
+    )
+    for column, (rows, x, label) in enumerate(sides):
+        for row, (metric, name) in enumerate(METRICS.items()):
             ax = axes[2 * row + column]
             for look, arm in plotting.arms(rows):
-                plotting.line_with_band(ax, arm[arm[x] > 0], x, metric, look)
-            ax.set_xscale("log")
+                plotting.line_with_band(ax, arm, x, metric, look)
+            if x == GAMMA:  # vanilla has no decay: a level
+                level = select(table, **{ALPHA: 1.0, NAME: "vanilla"})[metric].mean()
+                ax.axhline(level, color=plotting.look("vanilla").color, lw=0.8, ls=":", zorder=0)
+            ax.set(xscale="log", xlabel=label if row == len(METRICS) - 1 else "", ylabel="" if column else name)
+            ax.set_ylim(bottom=0, top=1 if metric == "accuracy" else None)
+    axes[0].set_title("α = 1")
+    axes[1].set_title("γ = 0.001")
+    plotting.legend(figure)
     return figure

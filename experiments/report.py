@@ -6,12 +6,14 @@ Each figure is a module `experiments/<name>.py` that says what is claimed and ho
     CLAIMS: tuple[Claim, ...]                   see claims.py
     NOTES: str                                  markdown: deviations from the paper, and what is unknown
     def draw(results: Results) -> Figure        see plotting.py
+    EXPERIMENT: str                             only if it draws the runs of another figure
 
 It leaves results/<name>/{figure.pdf, figure.png, report.md} and results/REPORT.md, which depend on the tables only.
 """
 
 import argparse
 import importlib
+import pkgutil
 import re
 import sys
 import textwrap
@@ -23,9 +25,12 @@ from types import ModuleType
 
 import numpy as np
 
+import experiments
 from experiments import plotting
 from experiments.claims import Equivalence, Verdict, evaluate
 from experiments.results import Results, ResultsError, load, write_files
+
+FIGURE = re.compile(r"(fig|table)\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +54,7 @@ def judge(name: str, folder: Path) -> Report:
         if error.name != f"experiments.{name}":
             raise
         raise ResultsError(f"no figure {name!r}: there is no experiments/{name}.py") from error
-    results = load(folder, name)
+    results = load(folder, getattr(module, "EXPERIMENT", name))
     return Report(
         name=name, module=module, results=results, verdicts=tuple(evaluate(claim, results) for claim in module.CLAIMS)
     )
@@ -64,9 +69,18 @@ def write(report: Report, folder: Path) -> None:
 
 
 def available(folder: Path) -> list[str]:
-    """Names of the figures with tables in `folder`, in reading order (fig2 before fig10)."""
-    names = (path.parent.name for path in Path(folder).glob("*/runs.csv"))
+    """Names of the figures with results in `folder`, in reading order (fig2 before fig10)."""
+    names = [
+        name for path in Path(folder).glob("*/runs.csv") for name in (path.parent.name, *drawn_from(path.parent.name))
+    ]
     return sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+
+
+def drawn_from(experiment: str) -> list[str]:
+    """The other figures that are drawn from the runs of this one."""
+    names = [module.name for module in pkgutil.iter_modules(experiments.__path__) if FIGURE.fullmatch(module.name)]
+    modules = {name: importlib.import_module(f"experiments.{name}") for name in names}
+    return [name for name, module in modules.items() if getattr(module, "EXPERIMENT", name) == experiment != name]
 
 
 def to_markdown(report: Report) -> str:
@@ -161,7 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     options = parser.parse_args(arguments)
     try:
-        names = list(dict.fromkeys(options.figures)) or available(options.results)
+        asked = [name for figure in options.figures for name in (figure, *drawn_from(figure))]
+        names = list(dict.fromkeys(asked)) or available(options.results)
         if not names:
             raise ResultsError(f"no results in {options.results}: `make fig4`, say, trains and collects some")
         reports = {name: judge(name, options.results) for name in names}

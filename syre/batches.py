@@ -16,21 +16,30 @@ EVALUATION_SAMPLES = 1 << 16  # replicas x samples in one forward pass of an eva
 class Batches:
     """Batches of R replicas: inputs [R, batch, ...] times each replica's own input scale, targets [R, batch].
 
-    Epoch e of a run visits its training set in an order drawn from (seed, e) alone, so a run may resume at any step, and
-    runs of the same seed see the same batches whatever their regularizer. The last, partial batch of an epoch is left
-    out. A `batch_size` that reaches the size of the training set, or 0, means the full batch.
+    Epoch e of a run visits its training set in an order drawn from (seed, e) alone, so a run may resume at any step,
+    and runs of the same seed see the same batches whatever their regularizer. The last, partial batch of an epoch is
+    left out. A `batch_size` that reaches the size of the training set, or 0, means the full batch.
 
     Replicas whose data sets are one object share it in memory.
     """
 
-    def __init__(self, datasets: Sequence[Dataset], *, scales: Sequence[float], seeds: Sequence[int], batch_size: int,
-                 device: torch.device | str = "cpu") -> None:  # fmt: skip
+    def __init__(
+        self,
+        datasets: Sequence[Dataset],
+        *,
+        scales: Sequence[float],
+        seeds: Sequence[int],
+        batch_size: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.size, self.seeds, self.device = len(datasets), list(seeds), torch.device(device)
         self.shared = all(dataset is datasets[0] for dataset in datasets)
         self._splits = {split: self._tensors(datasets, split) for split in ("train", "test")}
         n = datasets[0].train_inputs.shape[0]
-        check(all(d.train_inputs.shape == datasets[0].train_inputs.shape for d in datasets),
-              "replicas of one ensemble must have training sets of the same shape")  # fmt: skip
+        check(
+            all(d.train_inputs.shape == datasets[0].train_inputs.shape for d in datasets),
+            "replicas of one ensemble must have training sets of the same shape",
+        )
         self.full = batch_size == 0 or batch_size >= n
         self.batch_size = n if self.full else batch_size
         self.steps_per_epoch = n // self.batch_size

@@ -1,8 +1,8 @@
 """What is done against collapse: one frozen dataclass per regularizer, spelt alike in YAML, class, table and legend.
 
-Each has two methods. `prepare(model, seed)` changes the model before its optimizer exists; `attach(optimizer, model, seed)`
-hooks the optimizer and returns what it attached, or None. Each owns its weight decay (torch's convention: the gradient of
-`weight_decay / 2 * |theta|^2`), which the caller gives to the optimizer's decayed group.
+Each has two methods. `prepare(model, seed)` changes the model before its optimizer exists; `attach(optimizer, model,
+seed)` hooks the optimizer and returns what it attached, or None. Each owns its weight decay (torch's convention: the
+gradient of `weight_decay / 2 * |theta|^2`), which the caller gives to the optimizer's decayed group.
 
 "vanilla" is no decay at all. The paper often calls plain weight decay "vanilla"; here that is always "weight_decay".
 """
@@ -109,9 +109,7 @@ class SyreAdvanced:
 
     def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> SyreHandle:
         anchor_seed = derive_seed(seed, "anchor")
-        return attach(
-            optimizer, model, sigma=self.sigma, sigma_d=self.sigma_d, seed=anchor_seed, start=self.start
-        )
+        return attach(optimizer, model, sigma=self.sigma, sigma_d=self.sigma_d, seed=anchor_seed, start=self.start)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,9 +157,9 @@ class Dropout:
 class WFix:
     """W-fix: a `fraction` of the entries of every row of every weight matrix is frozen at draws of `kappa * N(0, 1)`.
 
-    Source: the W-asymmetric networks of Lim et al. 2024 (mask type "random subsets": the same number of frozen entries in
-    each row, output unit or channel, at other places; `kappa` is the std itself, with no fan-in scaling), with explicit
-    integer seeds. Biases and norm layers are free.
+    Source: the W-asymmetric networks of Lim et al. 2024 (mask type "random subsets": the same number of frozen entries
+    in each row, output unit or channel, at other places; `kappa` is the std itself, with no fan-in scaling), with
+    explicit integer seeds. Biases and norm layers are free.
     """
 
     name: ClassVar[str] = "w_fix"
@@ -196,7 +194,7 @@ class WFix:
 
 
 class FrozenHandle:
-    """Holds chosen entries of parameters at fixed values: their gradients are 0, and they are written back after each step."""
+    """Holds entries of parameters at fixed values: their gradients are 0, and they are written back after each step."""
 
     def __init__(self, optimizer: Optimizer, model: nn.Module, frozen: dict[str, tuple[Tensor, Tensor]]) -> None:
         self.frozen = frozen

@@ -3,8 +3,8 @@
     for event in train(learner, task, batches, settings):
         ...  # a Record of metrics, or a Snapshot to keep
 
-A Snapshot holds all that the rest of the run depends on: `train(..., resume=snapshot.state)` goes on from it and yields,
-on a CPU, bit for bit the records that the undisturbed run would have.
+A Snapshot holds all that the rest of the run depends on: `train(..., resume=snapshot.state)` goes on from it and
+yields, on a CPU, bit for bit the records that the undisturbed run would have.
 """
 
 from collections.abc import Callable, Iterator
@@ -51,8 +51,10 @@ class Training:
     checkpoints: int = 0
 
     def __post_init__(self) -> None:
-        check((self.epochs > 0) != (self.steps > 0) and min(self.epochs, self.steps) >= 0,
-              f"train.epochs or train.steps must be > 0, and the other 0, got {self.epochs} and {self.steps}")  # fmt: skip
+        check(
+            (self.epochs > 0) != (self.steps > 0) and min(self.epochs, self.steps) >= 0,
+            f"train.epochs or train.steps must be > 0, and the other 0, got {self.epochs} and {self.steps}",
+        )
         at_least("train.batch_size", self.batch_size)
         one_of("train.schedule", self.schedule, SCHEDULES)
         check(0 <= self.warmup <= 1, f"train.warmup must be a fraction in [0, 1], got {self.warmup}")
@@ -105,12 +107,14 @@ def flush_denormals(threads: int = 0) -> None:
         torch.set_num_threads(threads)
 
 
-def train(learner: Learner, task: Task, batches: Batches, settings: Training, *,
-          resume: dict[str, Any] | None = None) -> Iterator[Record | Snapshot]:  # fmt: skip
+def train(
+    learner: Learner, task: Task, batches: Batches, settings: Training, *, resume: dict[str, Any] | None = None
+) -> Iterator[Record | Snapshot]:
     """Train R replicas; yield a Record per split at each evaluation, and a Snapshot at each checkpoint.
 
-    The record of split "train" holds the mean loss over the steps since the last evaluation, that of "test" what the task
-    measures. A replica whose numbers are no longer finite goes on (it cannot disturb the others) and says so in its records.
+    The record of split "train" holds the mean loss over the steps since the last evaluation, that of "test" what the
+    task measures. A replica whose numbers are no longer finite goes on (it cannot disturb the others) and says so in
+    its records.
     """
     total = settings.total_steps(batches.steps_per_epoch)
     evaluations, checkpoints = _milestones(settings.evaluations, total), _milestones(settings.checkpoints + 1, total)

@@ -40,6 +40,4 @@ def _draw(matrix: RandomMatrix, seed: int) -> Dataset:
         g = torch.randn(n, n, generator=stream)
         a = (g + g.T) / (2 * n) ** 0.5
     inputs, targets = a.unsqueeze(0), torch.zeros(1)
-    return Dataset(
-        train_inputs=inputs, train_targets=targets, test_inputs=inputs, test_targets=targets, num_classes=1
-    )
+    return Dataset(train_inputs=inputs, train_targets=targets, test_inputs=inputs, test_targets=targets, num_classes=1)

@@ -1,6 +1,7 @@
 """Fully connected networks."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import prod
 
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ class MLPModule(nn.Module):
     def __init__(self, sizes: list[int], activation: type[nn.Module], input_dims: int = 1) -> None:
         super().__init__()
         self.input_dims = input_dims
-        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(sizes))
         self.activation = activation()
         self.dropouts = nn.ModuleList(Dropout(size) for size in sizes[1:-1])
 
@@ -38,7 +39,7 @@ class MLPModule(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class MLP:
-    """A fully connected network with the given hidden widths; `hidden=[300, 300, 300]` is the paper's 4-layer FCN (6.3)."""
+    """A fully connected network with these hidden widths; `[300, 300, 300]` is the 4-layer FCN of section 6.3."""
 
     hidden: list[int] = field(default_factory=lambda: [300, 300, 300])
     activation: str = "relu"

@@ -1,8 +1,8 @@
 """Randomness inside a forward pass, drawn outside it.
 
-A module that needs noise keeps it in a buffer, `noise`, which the trainer refills before each step from the generator of
-the run. So a run follows the same trajectory alone and as one replica of an ensemble (`torch.nn.Dropout` draws from one
-global stream, which replicas would share).
+A module that needs noise keeps it in a buffer, `noise`, which the trainer refills before each step from the generator
+of the run. So a run follows the same trajectory alone and as one replica of an ensemble (`torch.nn.Dropout` draws from
+one global stream, which replicas would share).
 """
 
 from torch import Generator, Tensor, nn, rand, zeros

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from syre.checks import check
+from syre.checks import positive
 from syre.models.noise import Dropout
 
 
 class PointModule(nn.Module):
-    """`f() = w` in R^N, kept as the weight [1, N] of a linear form, so that fan-in and rows mean what they mean elsewhere.
+    """`f() = w` in R^N, kept as the weight [1, N] of a linear form, so that fan-in and rows mean what they always mean.
 
     Initialised `w_i ~ N(0, scale^2 / N)`. Dropout acts on the entries of w.
     """
@@ -34,7 +34,7 @@ class Point:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        check(self.scale > 0, f"model.scale must be a number > 0, got {self.scale}")
+        positive("model.scale", self.scale)
 
     def build(self, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
         return PointModule(input_shape[-1], self.scale)

@@ -11,7 +11,7 @@ from syre.tasks.matrix import MatrixObjective
 
 
 class Task(Protocol):
-    """What the trainer asks of a task. Losses are written for any number of leading axes, so one loss serves R replicas."""
+    """What the trainer asks of a task. A loss is written for any number of leading axes, so it serves R replicas."""
 
     def loss(self, output: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """The loss of each replica, mean over its batch: [..., batch, ...] -> [...]."""

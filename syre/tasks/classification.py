@@ -16,17 +16,19 @@ class Classification:
     """Cross-entropy over classes; measures loss, accuracy and the ranks of the last hidden layer on the test set.
 
     `rank` is the numerical rank of the features (the tolerance of `torch.linalg.matrix_rank`), `rank/<t>` the number of
-    eigenvalues of their covariance above t times the largest (the paper's measure; its threshold is not printed, so each t
-    of `thresholds` is recorded), next to the effective rank, the stable rank and the 99 % rule. At the end also `eigenvalue/<i>` (i from 1), the spectrum of the
-    covariance at `spectrum` evenly log-spaced indices.
+    eigenvalues of their covariance above t times the largest (the paper's measure; it does not print its threshold, so
+    each of `thresholds` is recorded), next to the effective rank, the stable rank and the 99 % rule; `dead` counts
+    units that are 0 on every sample. At the end also `eigenvalue/<i>`, the i-th largest, for each i of `spectrum`.
     """
 
     thresholds: list[float] = field(default_factory=lambda: [1e-2, 1e-3, 1e-4])
     spectrum: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        check(all(0 < threshold < 1 for threshold in self.thresholds),
-              f"task.thresholds must be fractions in (0, 1), got {list(self.thresholds)}")  # fmt: skip
+        check(
+            all(0 < threshold < 1 for threshold in self.thresholds),
+            f"task.thresholds must be fractions in (0, 1), got {list(self.thresholds)}",
+        )
         check(all(i >= 1 for i in self.spectrum), f"task.spectrum must list integers >= 1, got {list(self.spectrum)}")
 
     def loss(self, output: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:

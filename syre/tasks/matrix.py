@@ -14,7 +14,8 @@ from syre.metrics import degree_of_symmetry
 def factorisation(w: Tensor, a: Tensor) -> Tensor:
     """`(|A - w w^T|_F^2 - |A|_F^2) / 4 = |w|^4 / 4 - w^T A w / 2`; w [..., N], A [..., N, N] -> [...].
 
-    Invariant under every reflection `w -> (I - 2 v_i v_i^T) w` in an eigenvector of A. The constant |A|^2 / 4 is left out.
+    Invariant under every reflection `w -> (I - 2 v_i v_i^T) w` in an eigenvector of A. The constant |A|^2 / 4 is left
+    out.
     """
     norm = w.square().sum(-1)
     return (norm * norm / 2 - (w * _times(a, w)).sum(-1)) / 2
@@ -40,7 +41,8 @@ OBJECTIVES = {"factorisation": factorisation, "spectral": spectral}
 class MatrixObjective:
     """Minimise a function of w in R^N with the N reflection symmetries of a matrix A (section 6.2).
 
-    The paper does not print its objective; `factorisation` is the candidate that fits what it states, `spectral` another.
+    The paper does not print its objective; `factorisation` is the candidate that fits what it states, `spectral`
+    another.
 
     Measures: `objective` without dropout, and `symmetry/<c>`, the degree of symmetry `#{i : |v_i^T w| < c}` for each
     threshold c, in [0, N]; `rank`, N minus the degree at the first threshold.
@@ -51,8 +53,10 @@ class MatrixObjective:
 
     def __post_init__(self) -> None:
         one_of("task.objective", self.objective, OBJECTIVES)
-        check(bool(self.thresholds) and min(self.thresholds) > 0,
-              f"task.thresholds must be numbers > 0, got {list(self.thresholds)}")  # fmt: skip
+        check(
+            bool(self.thresholds) and min(self.thresholds) > 0,
+            f"task.thresholds must be numbers > 0, got {list(self.thresholds)}",
+        )
 
     def loss(self, output: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         return OBJECTIVES[self.objective](output.squeeze(-2), inputs.squeeze(-3))

@@ -1,0 +1,184 @@
+"""Replica k of an ensemble follows the trajectory of the same run trained alone."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from replicas import DEEP, INPUTS, TASK, WIDE, Run, assemble, build, gaussian, row, train_all
+from torch import nn
+
+from syre.ensemble import CACHE_BYTES, MOST_REPLICAS, Ensemble, Replica, Single, learner, replicas_per_process
+from syre.models import Noisy
+from syre.optim import SGD, SMALL, Adam
+from syre.regularizers import Dropout, L2Init, Syre, SyreAdvanced, Vanilla, WeightDecay, WFix
+from syre.trainer import Training
+
+SEVEN = [
+    Vanilla(),
+    WeightDecay(weight_decay=0.02),
+    Syre(weight_decay=0.05, sigma=0.7),
+    SyreAdvanced(weight_decay=0.03, sigma=0.3, sigma_d=0.2),
+    L2Init(weight_decay=0.04),
+    Dropout(rate=0.3, weight_decay=0.01),
+    WFix(fraction=0.2, kappa=0.5, weight_decay=0.06),
+]
+OPTIMIZERS = {
+    "sgd": SGD(lr=0.1),
+    "nesterov": SGD(lr=0.05, momentum=0.9, nesterov=True),
+    "adam": Adam(lr=0.01),
+    "adamw": Adam(lr=0.01, decoupled=True),
+}
+PLAIN = Training(steps=100, batch_size=8)
+CLIPPED = Training(steps=100, batch_size=8, clip=0.3, schedule="cosine", warmup=0.1)
+
+
+def alike(optim) -> list[Run]:
+    """One run per regularizer, all else equal."""
+    return [Run(regularizer=regularizer, optim=optim) for regularizer in SEVEN]
+
+
+def unlike(optim) -> list[Run]:
+    """Every run with its own learning rate, seed and input scale too, and a second dropout rate, decay and sigma."""
+    more = [*SEVEN, Dropout(rate=0.6), Syre(weight_decay=0.01, sigma=2.0)]
+    return [Run(regularizer=regularizer, optim=replace(optim, lr=optim.lr * (0.5 + 0.15 * k)), seed=k, scale=0.5 + k / 4)
+            for k, regularizer in enumerate(more)]  # fmt: skip
+
+
+@pytest.mark.parametrize("model", [DEEP, WIDE], ids=["small", "large"])
+@pytest.mark.parametrize(("variety", "settings"), [(alike, PLAIN), (unlike, CLIPPED)], ids=["plain", "clipped"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_replica_is_the_run_trained_alone(name, variety, settings, model):
+    runs, data = [replace(run, model=model) for run in variety(OPTIMIZERS[name])], gaussian()
+    team, records = train_all(runs, data, settings)
+    assert isinstance(team, Ensemble)
+    for k, run in enumerate(runs):
+        alone, its_records = train_all([run], data, settings)
+        assert isinstance(alone, Single)
+        torch.testing.assert_close(row(team, k), row(alone, 0), rtol=0, atol=1e-10)
+        for record, its in zip(records, its_records, strict=True):  # the records it would have written
+            assert (record.step, record.split, list(record.values)) == (its.step, its.split, list(its.values))
+            for metric, values in record.values.items():
+                torch.testing.assert_close(values[k], its.values[metric][0], rtol=1e-8, atol=1e-8, check_dtype=False)
+
+
+def test_the_two_sizes_take_the_two_paths_of_the_batched_optimizer():
+    sizes = [sum(p.numel() for p in build(Run(regularizer=Vanilla(), optim=SGD(lr=1.0), model=model)).model.parameters())
+             for model in (DEEP, WIDE)]  # fmt: skip
+    assert sizes[0] < SMALL < sizes[1]
+
+
+@pytest.mark.parametrize("change", [{"seed": 7}, {"scale": 0.9}, {"regularizer": Syre(weight_decay=0.05, sigma=0.71)},
+                                    {"optim": Adam(lr=0.0101)}])  # fmt: skip
+def test_control_another_run_is_another_trajectory(change):
+    runs = [Run(regularizer=regularizer, optim=OPTIMIZERS["adam"]) for regularizer in (Syre(weight_decay=0.05, sigma=0.7),
+                                                                                       Vanilla())]  # fmt: skip
+    team, _ = train_all(runs, gaussian(), PLAIN)
+    other, _ = train_all([replace(runs[0], **change)], gaussian(), PLAIN)
+    assert all((mine - its).abs().max() > 1e-5 for mine, its in zip(row(team, 0).values(), row(other, 0).values(),
+                                                                    strict=True))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_in_float32_a_replica_is_the_lone_run_to_1e_4(name):
+    """100 steps of rounding at 6e-8 each; weights are of order 1."""
+    data = gaussian(torch.float32)
+    team, _ = train_all(unlike(OPTIMIZERS[name]), data, CLIPPED)
+    for k, run in enumerate(unlike(OPTIMIZERS[name])):
+        torch.testing.assert_close(row(team, k), row(train_all([run], data, CLIPPED)[0], 0), rtol=0, atol=1e-4)
+
+
+def test_the_vmap_path_equals_the_direct_path(monkeypatch):
+    runs, data = unlike(OPTIMIZERS["nesterov"]), gaussian()
+    direct, _ = train_all(runs, data, CLIPPED)
+    monkeypatch.setattr("syre.models.mlp.MLPModule.leading_dims", False)
+    mapped, _ = train_all(runs, data, CLIPPED)
+    assert (direct._direct, mapped._direct) == (True, False)
+    torch.testing.assert_close(direct.flat, mapped.flat, rtol=0, atol=1e-12)
+
+
+def test_nan_in_one_replica_leaves_the_others_untouched():
+    runs, data = unlike(OPTIMIZERS["adam"]), gaussian()
+    settings = replace(CLIPPED, steps=20)
+    healthy, _ = train_all(runs, data, settings)
+    team, batches = assemble(runs, data, settings)
+    with torch.no_grad():
+        team.flat[2] = torch.nan
+    for step in range(20):
+        losses = team.step(TASK.loss, batches.train(step), lr_factor=settings.lr_factor(step, 20), clip=settings.clip)
+    assert losses.isnan().tolist() == [k == 2 for k in range(len(runs))]
+    assert team.flat[2].isnan().any()
+    others = [k for k in range(len(runs)) if k != 2]
+    torch.testing.assert_close(team.flat[others], healthy.flat[others], rtol=0, atol=0)
+
+
+def test_only_replicas_that_drop_out_draw_noise():
+    runs = [Run(regularizer=Vanilla(), optim=SGD(lr=0.1)), Run(regularizer=Dropout(rate=0.5), optim=SGD(lr=0.1))]
+    team, batches = assemble(runs, gaussian(), PLAIN)
+    before = [replica.noise.get_state() for replica in team.replicas]
+    team.step(TASK.loss, batches.train(0), lr_factor=1.0, clip=None)
+    moved = [not torch.equal(old, replica.noise.get_state()) for old, replica in zip(before, team.replicas, strict=True)]
+    assert moved == [False, True]
+
+
+def test_evaluation_does_not_drop_out():
+    run = Run(regularizer=Dropout(rate=0.5), optim=SGD(lr=0.1))
+    team, batches = assemble([run, run], gaussian(), PLAIN)
+    team.step(TASK.loss, batches.train(0), lr_factor=1.0, clip=None)
+    x = gaussian().test_inputs.expand(2, -1, -1)
+    torch.testing.assert_close(team.forward(x), team.forward(x), rtol=0, atol=0)
+    assert not torch.equal(team.forward(x[:, :8]), team.forward(x[:, :8], train=True))  # control: with the last noise
+
+
+# ---- what an ensemble refuses ------------------------------------------------------------------------------------------
+
+
+def replica(model: nn.Module, optimizer: torch.optim.Optimizer | None = None, handle=None) -> Replica:
+    optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=0.1)
+    return Replica(model=model, optimizer=optimizer, handle=handle, noise=torch.Generator())
+
+
+def test_batch_norm_is_refused():
+    models = [nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)) for _ in range(2)]
+    with pytest.raises(ValueError, match="running statistics"):
+        Ensemble([replica(model) for model in models])
+    Ensemble([replica(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))) for _ in range(2)])  # control
+
+
+def test_differing_structures_are_refused():
+    with pytest.raises(ValueError, match="same parameters"):
+        Ensemble([replica(nn.Linear(3, 4)), replica(nn.Linear(4, 3))])
+
+
+def test_an_optimizer_that_does_not_step_the_parameters_in_order_is_refused():
+    models = [nn.Linear(3, 4) for _ in range(2)]
+    swapped = [replica(m, torch.optim.SGD([m.bias, m.weight], lr=0.1)) for m in models]
+    partial = [replica(m, torch.optim.SGD([m.weight], lr=0.1)) for m in models]
+    for replicas in (swapped, partial):
+        with pytest.raises(ValueError, match="all its parameters, in the module's order"):
+            Ensemble(replicas)
+
+
+def test_a_lone_replica_is_a_plain_module_on_its_stock_optimizer():
+    assert isinstance(learner([replica(nn.Linear(3, 4))]), Single)
+    assert isinstance(learner([replica(nn.Linear(3, 4)) for _ in range(2)]), Ensemble)
+
+
+# ---- how many to stack -------------------------------------------------------------------------------------------------
+
+
+def test_the_rule_fills_the_cache_and_stacks_few_or_none_of_the_large():
+    assert replicas_per_process(1_000, 110, 32) == MOST_REPLICAS
+    assert replicas_per_process(10**7, 10, 1) == 1
+    chosen = [replicas_per_process(p, 110, 64) for p in range(100, 300_000, 5_000)]
+    assert chosen == sorted(chosen, reverse=True)
+    assert all(r == 1 or r * 4 * (6 * p + 3 * 64 * 110) <= CACHE_BYTES
+               for p, r in zip(range(100, 300_000, 5_000), chosen, strict=True))  # fmt: skip
+
+
+def test_noise_has_the_shape_that_the_modules_ask_for():
+    team, batches = assemble([Run(regularizer=Dropout(rate=0.5), optim=SGD(lr=0.1))] * 3, gaussian(), PLAIN)
+    team.step(TASK.loss, batches.train(0), lr_factor=1.0, clip=None)
+    features = [module.features for module in team.model.modules() if isinstance(module, Noisy)]
+    noises = [buffer for name, buffer in team.buffers.items() if name.endswith("noise")]
+    assert [tuple(noise.shape) for noise in noises] == [(3, 8, *shape) for shape in features]
+    assert batches.train(0)[0].shape == (3, 8, INPUTS)
