@@ -27,9 +27,10 @@ import numpy as np
 
 import experiments
 from experiments import plotting
-from experiments.claims import Equivalence, Verdict, evaluate
+from experiments.claims import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, Equivalence, Verdict, evaluate
 from experiments.results import Results, ResultsError, load, write_files
 
+VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED)
 FIGURE = re.compile(r"(fig|table)\d+")
 
 
@@ -144,6 +145,30 @@ def overview(reports: Sequence[Report]) -> str:
     )
 
 
+def summary_table(reports: Sequence[Report]) -> str:
+    """The README's table of figures: verdicts counted, and what they cost."""
+    rows = []
+    for r in reports:
+        count = Counter(v.verdict for v in r.verdicts)
+        verdicts = ", ".join(f"{count[verdict]} {verdict}" for verdict in sorted(count, key=VERDICTS.index))
+        minutes = r.results.runs["seconds"].sum() / 60
+        cost = (
+            f"{minutes:.0f} core-minutes" if r.results.experiment == r.name else f"the runs of {r.results.experiment}"
+        )
+        scale = f"{r.results.scale}, {r.results.runs['seed'].nunique()} seeds"
+        rows.append([f"[`make {r.name}`](results/{r.name}/report.md)", r.module.TITLE, verdicts, scale, cost])
+    return "\n".join(_table(["figure", "what", "ours", "scale", "training"], rows))
+
+
+def update_readme(readme: Path, reports: Sequence[Report]) -> None:
+    """Put the table between the README's two marks, if it has them."""
+    text = readme.read_text() if readme.is_file() else ""
+    before, mark, rest = text.partition("<!-- figures -->\n")
+    _, end, after = rest.partition("<!-- /figures -->")
+    if end:
+        write_files({readme: f"{before}{mark}{summary_table(reports)}\n{end}{after}".encode()})
+
+
 def effect(verdict: Verdict) -> str:
     """`+0.31 [+0.2, +0.42]`, with the margin of an equivalence; a dash without data."""
     if np.isnan(verdict.effect):
@@ -185,6 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(terminal_table(report))
         everything = [reports.get(name) or judge(name, options.results) for name in available(options.results)]
         write_files({options.results / "REPORT.md": overview(everything).encode()})
+        update_readme(options.results.parent / "README.md", everything)
     except ResultsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
