@@ -8,6 +8,7 @@ anything is written, in one line that names the key. After this file, functions 
 import hashlib
 import json
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import lru_cache
 from typing import Any, cast
 
@@ -15,14 +16,31 @@ from hydra.utils import get_class
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from syre.checks import at_least
 from syre.trainer import Training
 
 GROUPS = ("model", "data", "regularizer", "optim", "task")
-SCALES = ("smoke", "cpu", "paper")
 
 
 class ConfigError(Exception):
     """A configuration that cannot be run; the message is one line."""
+
+
+class Scale(StrEnum):
+    smoke = "smoke"
+    cpu = "cpu"
+    paper = "paper"
+
+
+class Precision(StrEnum):
+    fp32 = "fp32"
+    bf16 = "bf16"  # autocast; lone runs only
+
+
+class Mode(StrEnum):
+    disabled = "disabled"
+    offline = "offline"
+    online = "online"
 
 
 @dataclass
@@ -31,15 +49,18 @@ class Compute:
 
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
     threads: int = 1  # per process; 0: torch's own choice
-    precision: str = "fp32"  # fp32, bf16 (autocast)
+    precision: Precision = Precision.fp32
     compile: bool = False  # torch.compile; lone runs only
+
+    def __post_init__(self) -> None:
+        at_least("compute.threads", self.threads)
 
 
 @dataclass
 class Wandb:
     """Mirror of the local records; no figure reads from it."""
 
-    mode: str = "disabled"  # disabled, offline, online
+    mode: Mode = Mode.disabled
     project: str = "syre"
 
 
@@ -49,7 +70,7 @@ class Config:
 
     experiment: str = "run"
     recipe: int = 1  # raised when a change of behaviour changes an experiment's numbers
-    scale: str = "cpu"
+    scale: Scale = Scale.cpu
     seed: int = 0
     model: Any = MISSING
     data: Any = MISSING
@@ -85,19 +106,27 @@ class Run:
     optim: Any
     task: Any
     train: Training
+    compute: Compute
 
     @property
     def id(self) -> str:
         return run_id(self.config)
 
 
+TYPED = {"train": Training, "compute": Compute}  # the groups of settings that are always of one class
 IDENTITY = ("experiment", "recipe", "scale", "seed", *GROUPS, "train", "compute")
 
 
 def identity(config: DictConfig) -> dict[str, Any]:
-    """The part of a configuration that decides its numbers: all but paths, logging and the description of the sweep."""
+    """The part of a configuration that decides its numbers: all but paths, logging and the description of the sweep.
+
+    Raises:
+        ConfigError: a key that is not in `Config` (Hydra lets `+key=value` in).
+    """
+    if unknown := set(config) - {"hydra", *Config.__dataclass_fields__}:
+        raise ConfigError(f"unknown key {', '.join(sorted(map(str, unknown)))}")
     part = OmegaConf.masked_copy(config, list(IDENTITY))
-    return cast(dict[str, Any], OmegaConf.to_container(part, resolve=True))
+    return cast(dict[str, Any], OmegaConf.to_container(part, resolve=True, enum_to_str=True))
 
 
 def run_id(config: dict[str, Any]) -> str:
@@ -112,11 +141,9 @@ def resolve(config: dict[str, Any]) -> Run:
     Raises:
         ConfigError: an unknown key, a wrong type or a value out of range, named.
     """
-    if config["scale"] not in SCALES:
-        raise ConfigError(f"scale must be one of {', '.join(SCALES)}, got {config['scale']!r}")
-    if config["compute"]["precision"] not in ("fp32", "bf16"):
-        raise ConfigError(f"compute.precision must be fp32 or bf16, got {config['compute']['precision']!r}")
-    leaves = {group: _leaf(group, json.dumps(config[group])) for group in (*GROUPS, "train")}
+    if type(config["seed"]) is not int:
+        raise ConfigError(f"seed must be an integer, got {config['seed']!r}")
+    leaves = {group: _leaf(group, json.dumps(config[group])) for group in (*GROUPS, *TYPED)}
     return Run(config=config, seed=config["seed"], **leaves)
 
 
@@ -124,7 +151,7 @@ def resolve(config: dict[str, Any]) -> Run:
 def _leaf(group: str, text: str) -> Any:
     """A frozen dataclass from its settings as JSON, types checked by OmegaConf and ranges by the class itself."""
     settings = json.loads(text)
-    cls = get_class(settings.pop("_target_")) if group in GROUPS else Training
+    cls = TYPED.get(group) or get_class(settings.pop("_target_"))
     settings.pop("name", None)
     try:
         typed = OmegaConf.structured(cls)

@@ -11,11 +11,13 @@ import io
 import json
 import math
 import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,8 @@ from syre.trainer import Record, flush_denormals, train
 ConfigStore.instance().store(name="schema", node=Config)
 Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml: ten times faster
 USER_ERRORS = (ConfigError, DataError, results.ResultsError, HydraException, OmegaConfBaseException)
-FREE = ("experiment", "scale", "outputs", "results", "data_root")  # keys that leave a figure's runs what they are
+# What leaves a figure's runs what they are; the tables of any other sweep do not go to results/.
+FREE = ("experiment", "scale", "outputs", "results", "data_root", "wandb", "hydra")
 
 
 # ---- from a configuration to something that trains -------------------------------------------------------------------
@@ -116,20 +119,23 @@ def group_size(run: Run, data_root: str | None) -> int:
     return replicas_per_process(parameters, units + data.num_classes, batch)
 
 
-# ---- one group of runs -------------------------------------------------------------------------------------------------
+# ---- one group of runs -----------------------------------------------------------------------------------------------
 
 
 def train_group(group: Group, folder: Path, *, data_root: str | None, wandb: Wandb, progress: bool) -> None:
     """Train a group from where its last checkpoint left it, and write its runs into `folder`.
 
-    A group that fails is written too, as runs of status `failed`; then the error goes on.
+    A group that fails is written too, as runs of status `failed`; then the error goes on. Where nothing can be written,
+    on a full disk say, what is there stays as it is: the last checkpoint can be resumed once there is room.
     """
     compute, training = group.runs[0].config["compute"], group.runs[0].train
     flush_denormals(compute["threads"])
     device = device_of(compute["device"])
     team, batches = assemble(group, data_root, device)
     saved = folder / "groups" / f"{group.id}.pt"
-    kept = torch.load(saved, weights_only=True) if saved.exists() else {"rows": [], "seconds": 0.0, "state": None}
+    if not saved.exists():
+        _save(saved, {"rows": [], "seconds": 0.0, "state": None})  # a place that cannot be written shows now
+    kept = torch.load(saved, weights_only=True)
     rows: list[Row] = [tuple(row) for row in kept["rows"]]
     started = time.perf_counter() - kept["seconds"]
     live = _tracker(group.runs[0], wandb, folder) if len(group.runs) == 1 else None
@@ -145,6 +151,8 @@ def train_group(group: Group, folder: Path, *, data_root: str | None, wandb: Wan
                         live.log(new)
                 else:
                     _save(saved, {"rows": rows, "seconds": time.perf_counter() - started, "state": event.state})
+    except results.ResultsError:
+        raise
     except Exception as caught:
         error = caught
     statuses = _write(group, folder, rows, time.perf_counter() - started, device, error)
@@ -162,7 +170,7 @@ def train_group(group: Group, folder: Path, *, data_root: str | None, wandb: Wan
 def _tracker(run: Run, wandb: Wandb, folder: Path) -> Tracker | None:
     if wandb.mode == "disabled":
         return None
-    return Tracker(run, mode=wandb.mode, project=wandb.project, folder=folder / "wandb")
+    return Tracker(run, mode=wandb.mode, project=wandb.project, folder=folder)
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:
@@ -195,7 +203,7 @@ def _write(group: Group, folder: Path, rows: list[Row], seconds: float, device: 
     return statuses
 
 
-# ---- a sweep -----------------------------------------------------------------------------------------------------------
+# ---- a sweep ---------------------------------------------------------------------------------------------------------
 
 
 def sweep(config: DictConfig, arguments: Sequence[str], compose: Callable[[list[str]], DictConfig],
@@ -222,7 +230,7 @@ def sweep(config: DictConfig, arguments: Sequence[str], compose: Callable[[list[
         with _progress(runs, folder):
             jobs = launcher.launch([[*plain, f"group={group.id}"] for group in groups], initial_job_idx=0)
         failed = [job._return_value for job in jobs if job.status is not JobStatus.COMPLETED]
-    custom = any(key.split(".")[0] not in (*FREE, "wandb") and not key.startswith("hydra/") for key in keys)
+    custom = any(re.split("[./]", key)[0] not in FREE for key in keys)
     place = folder / f"results-{'custom' if custom else config.scale}"
     if not custom and config.scale != "smoke":
         place = Path(config.results)
@@ -230,10 +238,29 @@ def sweep(config: DictConfig, arguments: Sequence[str], compose: Callable[[list[
         print(f"{len(failed)} of {len(groups)} groups failed, the first with {_line(failed[0])}", file=sys.stderr)
     results.collect(Path(config.outputs), place, config.experiment, config.scale, [run.id for run in runs])
     print(f"tables: {place / config.experiment}")
-    if find_spec(f"experiments.{config.experiment}") and report.main([config.experiment, "--results", str(place)]):
+    if _is_figure(config.experiment) and _judge(config.experiment, place, custom):
         raise SystemExit(2)
     if failed:
         raise SystemExit(1)
+
+
+def _is_figure(name: str) -> bool:
+    """Whether there is a module experiments/<name>.py that draws; `run`, the experiment without a name, is none."""
+    return find_spec(f"experiments.{name}") is not None and hasattr(import_module(f"experiments.{name}"), "draw")
+
+
+def _judge(name: str, place: Path, custom: bool) -> int:
+    """Verdicts and picture; 2 if that fails. A sweep of one's own may lack what they need, and ends with its tables."""
+    try:
+        code = report.main([name, "--results", str(place)])
+    except (LookupError, ValueError) as error:
+        if not custom:
+            raise
+        print(f"error: {_line(error)}", file=sys.stderr)
+        code = 2
+    if code and custom:
+        print(f"no figure: these are not all the runs that {name} compares", file=sys.stderr)
+    return 0 if custom else code
 
 
 def _plain(value: Any) -> Any:
@@ -262,24 +289,33 @@ def _progress(runs: Sequence[Run], folder: Path) -> Iterator[None]:
                 thread.join()
 
 
-# ---- the command line --------------------------------------------------------------------------------------------------
+# ---- the command line ------------------------------------------------------------------------------------------------
 
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).parents[1] / "configs"), config_name="config")
 def main(config: DictConfig) -> None:
     """One job: a group of a sweep, or one run of its own."""
     folder = Path(config.outputs) / config.experiment
+    options: dict[str, Any] = {"data_root": config.data_root, "wandb": Wandb(**config.wandb)}
     if config.group is not None:
-        group, progress = load_group(folder, config.group), False
-    else:
-        group, progress = Group(runs=[resolve(identity(config))]), True
-    if progress and finished(folder, group.runs[0].id):
-        print(f"finished before: {folder / 'runs' / group.runs[0].id}")
+        train_group(load_group(folder, config.group), folder, **options, progress=False)
         return
-    wandb = Wandb(**config.wandb)
-    train_group(group, folder, data_root=config.data_root, wandb=wandb, progress=progress)
-    if progress:
-        print(f"finished: {folder / 'runs' / group.runs[0].id}")
+    with one_line():  # here too: Hydra would add a line to an error that leaves the job
+        run = resolve(identity(config))
+        before = finished(folder, run.id)
+        if not before:
+            train_group(Group(runs=[run]), folder, **options, progress=True)
+        print(f"finished{' before' if before else ''}: {folder / 'runs' / run.id}")
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """What the user can mend is one line on stderr and exit code 2."""
+    try:
+        yield
+    except USER_ERRORS as error:
+        print(f"error: {_line(error)}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _line(error: BaseException) -> str:
@@ -292,11 +328,8 @@ def _line(error: BaseException) -> str:
 def cli() -> None:
     """Exit code 0; 1 for runs that failed; 2 after one line for what the user can mend."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra's way of letting errors through to the line below
-    try:
+    with one_line():
         main()
-    except USER_ERRORS as error:
-        print(f"error: {_line(error)}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ values, or a mapping from scale to either:
     batched: [seed, regularizer]           # keys (with all below them) that may differ inside a group
     replicas: 0                            # runs per group; 0: by the measured rule of syre.ensemble
 
-What is given on the command line wins over all of these. A group is written down before it trains and is never repacked:
-it is the unit of checkpoint and resume.
+What is given on the command line wins over all of these: `optim.lr=0.1` replaces the values of every block, and
+`regularizer=syre` leaves out the blocks of other regularizers. A group is written down before it trains and is never
+repacked: it is the unit of checkpoint and resume.
 """
 
 import copy
@@ -26,10 +27,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.config import GROUPS, ConfigError, Run, identity, resolve, run_id
+from experiments.config import GROUPS, TYPED, ConfigError, Run, identity, resolve, run_id
 from experiments.results import write_files
 
 Compose = Callable[[list[str]], DictConfig]  # Hydra overrides -> composed configuration
+SETTABLE = ("seed", *GROUPS, *TYPED)  # what may differ between the runs of one sweep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,7 @@ def expand(config: DictConfig, compose: Compose, fixed: Sequence[str] = (),
         axes: keys that the command line sweeps, with their values.
 
     Raises:
-        ConfigError: a block that names an unknown key, or a run that cannot be resolved.
+        ConfigError: a block that names an unknown key, a run that cannot be resolved, or no run at all.
     """
     composed: dict[tuple[str, ...], dict[str, Any]] = {}
     runs: dict[str, Run] = {}
@@ -66,6 +68,8 @@ def expand(config: DictConfig, compose: Compose, fixed: Sequence[str] = (),
         settings = {key: value for key, value in chosen.items() if key not in GROUPS}
         run = resolve(_with(composed[members], settings))
         runs.setdefault(run.id, run)
+    if not runs:
+        raise ConfigError(f"experiment {config.experiment} has no runs with the choices of {', '.join(fixed)}")
     return list(runs.values())
 
 
@@ -77,8 +81,8 @@ def _with(config: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
         node = plain
         for part in path:
             node = node.get(part) if isinstance(node, dict) else None
-        if not isinstance(node, dict) or last not in node:
-            raise ConfigError(f"unknown key {key} in runs: or scales: of experiment {plain['experiment']}")
+        if not isinstance(node, dict) or last not in node or (path or [last])[0] not in SETTABLE:
+            raise ConfigError(f"unknown key {key} in runs:, scales: or axes of experiment {plain['experiment']}")
         node[last] = value
     return plain
 
@@ -91,13 +95,17 @@ def _scale_settings(config: DictConfig, fixed: Sequence[str]) -> dict[str, Any]:
 def _products(config: DictConfig, fixed: Sequence[str], given: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
     """One mapping key -> value for each run of each block."""
     blocks = OmegaConf.to_container(config.runs) or [{}]
-    seeds = _at_scale(OmegaConf.to_container(config.seeds) if OmegaConf.is_config(config.seeds) else config.seeds, config)
+    members = {key: given.get(key, [config[key].get("name")]) for key in GROUPS if key in fixed}
+    seeds = config.seeds
+    seeds = _at_scale(OmegaConf.to_container(seeds) if OmegaConf.is_config(seeds) else seeds, config)
     for block in blocks:
         axes = {key: _at_scale(value, config) for key, value in block.items()}
         if seeds is not None:
             axes.setdefault("seed", list(range(seeds)) if isinstance(seeds, int) else seeds)
-        axes = {key: value if isinstance(value, list) else [value] for key, value in axes.items() if key not in fixed}
-        axes |= given
+        axes = {key: value if isinstance(value, list) else [value] for key, value in axes.items()}
+        axes = {key: [value for value in values if value in members.get(key, values)]
+                for key, values in axes.items() if key in members or key not in fixed}  # fmt: skip
+        axes |= {key: values for key, values in given.items() if key not in axes}
         for values in itertools.product(*axes.values()):
             yield dict(zip(axes, values, strict=True))
 

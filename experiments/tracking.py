@@ -11,7 +11,10 @@ Row = tuple[int, str, str, list[float]]  # step, split, metric, one value per re
 
 
 class Tracker:
-    """One run in W&B: id = run id, group = experiment, config = its configuration; loss, accuracy, rank by step."""
+    """One run in W&B: id = run id, group = experiment, config = its configuration; loss, accuracy, rank by step.
+
+    W&B keeps its files in `folder`/wandb.
+    """
 
     def __init__(self, run: Run, *, mode: str, project: str, folder: Path) -> None:
         os.environ.setdefault("WANDB_SILENT", "true")

@@ -34,12 +34,12 @@ class Batches:
     ) -> None:
         self.size, self.seeds, self.device = len(datasets), list(seeds), torch.device(device)
         self.shared = all(dataset is datasets[0] for dataset in datasets)
+        check(
+            len({(d.train_inputs.shape, d.test_inputs.shape) for d in datasets}) == 1,
+            "replicas of one ensemble must have data sets of the same shape",
+        )
         self._splits = {split: self._tensors(datasets, split) for split in ("train", "test")}
         n = datasets[0].train_inputs.shape[0]
-        check(
-            all(d.train_inputs.shape == datasets[0].train_inputs.shape for d in datasets),
-            "replicas of one ensemble must have training sets of the same shape",
-        )
         self.full = batch_size == 0 or batch_size >= n
         self.batch_size = n if self.full else batch_size
         self.steps_per_epoch = n // self.batch_size

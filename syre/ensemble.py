@@ -166,6 +166,7 @@ class Ensemble:
             self.flat, [replica.optimizer for replica in replicas], models, [replica.handle for replica in replicas]
         )
         self._grad = torch.empty_like(self.flat)
+        self._grads = [view.view_as(leaf) for view, leaf in zip(self._grad.split(sizes, 1), self.leaves.values(), strict=True)]
         self._direct = getattr(self.model, "leading_dims", False)
         self._noisy: dict[str, tuple[Noisy, list[int]]] = {}  # name -> module, replicas whose noise matters
         for name, module in self.model.named_modules():
@@ -197,7 +198,8 @@ class Ensemble:
             self.buffers[f"{name}.noise"] = noise.to(self.flat)
         losses = loss_fn(self._call(batch[:1], {}), *batch)
         grads = torch.autograd.grad(losses.sum(), list(self.leaves.values()))
-        torch.cat([grad.reshape(self.size, -1) for grad in grads], 1, out=self._grad)
+        for view, grad in zip(self._grads, grads, strict=True):
+            view.copy_(grad)
         if clip is not None:
             norm = self._grad.norm(dim=1, keepdim=True)
             self._grad.mul_((clip / (norm + 1e-6)).clamp(max=1.0))
@@ -222,32 +224,17 @@ class Ensemble:
 
 
 class _BatchedLinear(TorchFunctionMode):
-    """Lets `F.linear` take a weight [R, out, in] and a bias [R, out]: `y[r] = x[r] W[r]^T + b[r]`."""
+    """Lets `F.linear` take a weight [R, out, in] and a bias [R, out]: `y[r]^T = W[r] x[r]^T + b[r]`.
+
+    Computed transposed, with the batch as the last axis in memory: for the few features of small networks, products,
+    their gradients and the softmax over classes are then up to ten times faster on a CPU.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is nn.functional.linear and args[1].dim() == 3:
-            return _LinearRows.apply(*args)
+            x, weight, bias = args
+            return (weight @ x.mT if bias is None else torch.baddbmm(bias.unsqueeze(-1), weight, x.mT)).mT
         return func(*args, **(kwargs or {}))
-
-
-class _LinearRows(torch.autograd.Function):
-    """`baddbmm(b, x, W^T)` whose gradient of W comes out contiguous (autograd's own is a transpose, copied once more)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.has_bias = bias is not None
-        return torch.bmm(x, weight.mT) if bias is None else torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
-        x, weight = ctx.saved_tensors
-        (grad,) = grads
-        return (
-            torch.bmm(grad, weight) if ctx.needs_input_grad[0] else None,
-            torch.bmm(grad.mT, x),
-            grad.sum(1) if ctx.has_bias else None,
-        )
 
 
 def learner(replicas: Sequence[Replica], **single: Any) -> Learner:

@@ -116,6 +116,8 @@ class BatchedOptimizer:
         for segment in self.segments:
             unsupported = [key for key in ("amsgrad", "maximize", "dampening") if segment.one(key)]
             check(not unsupported, f"an ensemble does not step with {', '.join(unsupported)}")
+            for key in ("betas", "eps", "nesterov"):  # those that this kind has
+                segment.one(key)
         self.decoupled = self.kind is not torch.optim.SGD and bool(self.segments[0].one("decoupled_weight_decay"))
         adaptive = self.kind is not torch.optim.SGD
         momentum = not adaptive and any(group["momentum"] for segment in self.segments for group in segment.groups)
@@ -146,10 +148,10 @@ class BatchedOptimizer:
                 self._decay_(grad, segment.columns, decay)
             if self.kind is torch.optim.SGD:
                 self._sgd_(segment, grad, lr, lr_factor)
-            elif segment.columns.stop - segment.columns.start > SMALL:
-                self._adam_rows_(segment, grad, lr_factor)
-            else:
+            elif isinstance(lr, Tensor) and self.flat[0, segment.columns].numel() <= SMALL:
                 self._adam_(segment, grad, lr, lr_factor)
+            else:
+                self._adam_fused_(segment, grad, lr, lr_factor)
         if self.mask is not None:
             torch.where(self.mask, self.values, self.flat, out=self.flat)
 
@@ -182,14 +184,17 @@ class BatchedOptimizer:
         root = second.sqrt().div_((1 - beta2**self.steps) ** 0.5).add_(segment.one("eps"))
         _descend_(flat, first / root, lr, lr_factor / (1 - beta1**self.steps))
 
-    def _adam_rows_(self, segment: Segment, grad: Tensor, lr_factor: float) -> None:
-        """The same, a row at a time through torch's own fused kernel: one pass over memory instead of a dozen."""
+    def _adam_fused_(self, segment: Segment, grad: Tensor, lr: Coefficient, lr_factor: float) -> None:
+        """The same through torch's own fused kernel, one pass over memory instead of a dozen: row by row, or all at once."""
         assert self.first is not None and self.second is not None
-        for row, group in enumerate(segment.groups):
-            vectors = [[t[row, segment.columns]] for t in (self.flat, grad, self.first, self.second)]
-            beta1, beta2 = group["betas"]
-            adam(*vectors, [], [torch.tensor(float(self.steps - 1))], fused=True, amsgrad=False, maximize=False,
-                 beta1=beta1, beta2=beta2, lr=group["lr"] * lr_factor, eps=group["eps"], weight_decay=0.0)  # fmt: skip
+        blocks = [t[:, segment.columns] for t in (self.flat, grad, self.first, self.second)]
+        whole = not isinstance(lr, Tensor) and blocks[0].is_contiguous()
+        beta1, beta2 = segment.one("betas")
+        for row in [slice(None)] if whole else range(len(self.flat)):
+            one_lr = float(lr[row]) if isinstance(lr, Tensor) else lr
+            adam(*([block[row]] for block in blocks), [], [torch.tensor(float(self.steps - 1))], fused=True,
+                 amsgrad=False, maximize=False, beta1=beta1, beta2=beta2, lr=one_lr * lr_factor,
+                 eps=segment.one("eps"), weight_decay=0.0)  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
         return {"steps": self.steps, "first": self.first, "second": self.second}

@@ -84,7 +84,10 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """All that the rest of the run depends on, after `step` of `total` steps."""
+    """All that the rest of the run depends on, after `step` of `total` steps.
+
+    The tensors of `state` are the live ones: save or copy them before the loop goes on.
+    """
 
     step: int
     total: int

@@ -14,6 +14,8 @@ from syre.seeding import derive_seed, generator
 from syre.tasks import Classification
 from syre.trainer import Record, Training, train
 
+torch.set_num_threads(1)  # so small a network only waits for a second thread, and long on a busy machine
+
 INPUTS, CLASSES, SAMPLES = 6, 3, 60
 DEEP = MLP(hidden=[7, 8], activation="tanh")  # 143 parameters: below syre.optim.SMALL
 WIDE = MLP(hidden=[70, 60], activation="tanh")  # 4933: above it

@@ -40,8 +40,10 @@ def alike(optim) -> list[Run]:
 def unlike(optim) -> list[Run]:
     """Every run with its own learning rate, seed and input scale too, and a second dropout rate, decay and sigma."""
     more = [*SEVEN, Dropout(rate=0.6), Syre(weight_decay=0.01, sigma=2.0)]
-    return [Run(regularizer=regularizer, optim=replace(optim, lr=optim.lr * (0.5 + 0.15 * k)), seed=k, scale=0.5 + k / 4)
-            for k, regularizer in enumerate(more)]  # fmt: skip
+    return [
+        Run(regularizer=regularizer, optim=replace(optim, lr=optim.lr * (0.5 + 0.15 * k)), seed=k, scale=0.5 + k / 4)
+        for k, regularizer in enumerate(more)
+    ]
 
 
 @pytest.mark.parametrize("model", [DEEP, WIDE], ids=["small", "large"])
@@ -62,20 +64,19 @@ def test_a_replica_is_the_run_trained_alone(name, variety, settings, model):
 
 
 def test_the_two_sizes_take_the_two_paths_of_the_batched_optimizer():
-    sizes = [sum(p.numel() for p in build(Run(regularizer=Vanilla(), optim=SGD(lr=1.0), model=model)).model.parameters())
-             for model in (DEEP, WIDE)]  # fmt: skip
-    assert sizes[0] < SMALL < sizes[1]
+    replicas = [build(Run(regularizer=Vanilla(), optim=SGD(lr=1.0), model=model)) for model in (DEEP, WIDE)]
+    small, large = (sum(p.numel() for p in replica.model.parameters()) for replica in replicas)
+    assert small < SMALL < large
 
 
 @pytest.mark.parametrize("change", [{"seed": 7}, {"scale": 0.9}, {"regularizer": Syre(weight_decay=0.05, sigma=0.71)},
                                     {"optim": Adam(lr=0.0101)}])  # fmt: skip
 def test_control_another_run_is_another_trajectory(change):
-    runs = [Run(regularizer=regularizer, optim=OPTIMIZERS["adam"]) for regularizer in (Syre(weight_decay=0.05, sigma=0.7),
-                                                                                       Vanilla())]  # fmt: skip
-    team, _ = train_all(runs, gaussian(), PLAIN)
-    other, _ = train_all([replace(runs[0], **change)], gaussian(), PLAIN)
-    assert all((mine - its).abs().max() > 1e-5 for mine, its in zip(row(team, 0).values(), row(other, 0).values(),
-                                                                    strict=True))  # fmt: skip
+    run = Run(regularizer=Syre(weight_decay=0.05, sigma=0.7), optim=OPTIMIZERS["adam"])
+    team, _ = train_all([run, run], gaussian(), PLAIN)
+    other, _ = train_all([replace(run, **change)], gaussian(), PLAIN)
+    its = row(other, 0)
+    assert all((mine - its[name]).abs().max() > 1e-5 for name, mine in row(team, 0).items())
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -116,8 +117,8 @@ def test_only_replicas_that_drop_out_draw_noise():
     team, batches = assemble(runs, gaussian(), PLAIN)
     before = [replica.noise.get_state() for replica in team.replicas]
     team.step(TASK.loss, batches.train(0), lr_factor=1.0, clip=None)
-    moved = [not torch.equal(old, replica.noise.get_state()) for old, replica in zip(before, team.replicas, strict=True)]
-    assert moved == [False, True]
+    after = [replica.noise.get_state() for replica in team.replicas]
+    assert [torch.equal(*states) for states in zip(before, after, strict=True)] == [True, False]
 
 
 def test_evaluation_does_not_drop_out():
@@ -129,7 +130,7 @@ def test_evaluation_does_not_drop_out():
     assert not torch.equal(team.forward(x[:, :8]), team.forward(x[:, :8], train=True))  # control: with the last noise
 
 
-# ---- what an ensemble refuses ------------------------------------------------------------------------------------------
+# ---- what an ensemble refuses ----------------------------------------------------------------------------------------
 
 
 def replica(model: nn.Module, optimizer: torch.optim.Optimizer | None = None, handle=None) -> Replica:
@@ -163,7 +164,7 @@ def test_a_lone_replica_is_a_plain_module_on_its_stock_optimizer():
     assert isinstance(learner([replica(nn.Linear(3, 4)) for _ in range(2)]), Ensemble)
 
 
-# ---- how many to stack -------------------------------------------------------------------------------------------------
+# ---- how many to stack -----------------------------------------------------------------------------------------------
 
 
 def test_the_rule_fills_the_cache_and_stacks_few_or_none_of_the_large():

@@ -34,6 +34,6 @@ class Blocks(Sweeper):
         loader = self.hydra_context.config_loader
 
         def compose(overrides: list[str]) -> DictConfig:
-            return loader.load_sweep_config(self.config, [*arguments, *overrides])
+            return loader.load_sweep_config(self.config, overrides)
 
         return sweep(self.config, arguments, compose, self.launcher)

@@ -1,0 +1,236 @@
+"""What training leaves behind: run directories, tables, and a mirror in W&B; with failures as rows of their own."""
+
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import wandb
+import yaml
+
+from experiments import results, run
+from experiments.config import run_id
+
+ROOT = Path(__file__).parents[2]
+SMALL = ("model.hidden=[8]", "train.epochs=1", "train.evaluations=2")
+PROVENANCE = {"git_sha", "dirty", "device", "threads", "versions", "seconds"}
+
+
+def places(tmp_path):
+    return f"outputs={tmp_path / 'outputs'}", f"results={tmp_path / 'results'}"
+
+
+def tables(folder):
+    """runs.csv without its provenance, as text, and the bytes of metrics.csv."""
+    runs = results.without_provenance(pd.read_csv(folder / "runs.csv", dtype=str, keep_default_na=False))
+    return runs.to_csv(index=False), (folder / "metrics.csv").read_bytes()
+
+
+def statuses(folder):
+    return pd.read_csv(folder / "runs.csv", keep_default_na=False).set_index("seed")["status"].to_dict()
+
+
+# ---- one run -------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_its_configuration_metrics_and_facts_and_is_not_trained_twice(tmp_path, command, environment):
+    words = [*SMALL, *places(tmp_path)]
+    done = subprocess.run([sys.executable, "-m", "experiments.run", *words], cwd=tmp_path, env=environment,
+                          capture_output=True, text=True)  # fmt: skip
+    (place,) = (tmp_path / "outputs/run/runs").iterdir()
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"finished: {place}\n", "")
+    assert {path.name for path in tmp_path.iterdir()} == {"outputs"}  # Hydra leaves nothing of its own
+    assert {path.name for path in place.iterdir()} == {"config.yaml", "metrics.csv", "run.json", "done"}
+
+    config = yaml.safe_load((place / "config.yaml").read_text())
+    assert place.name == run_id(config)
+    assert config["model"]["hidden"] == [8]
+    facts = json.loads((place / "run.json").read_text())
+    assert facts.keys() == {"id", "experiment", "scale", "status", "group"} | PROVENANCE
+    assert (facts["id"], facts["status"], facts["threads"]) == (place.name, "done", 1)
+    metrics = pd.read_csv(place / "metrics.csv")
+    assert {"loss", "accuracy", "rank"} <= set(metrics["metric"])
+    assert list(metrics[(metrics.split == "test") & (metrics.metric == "loss")]["step"]) == [0, 11, 22]
+    assert not list((tmp_path / "outputs/run/groups").glob("*.pt"))  # nothing left to resume
+
+    before = {path: path.stat().st_mtime_ns for path in place.iterdir()}
+    again = command(*words)
+    assert (again.code, again.out) == (0, f"finished before: {place}\n")
+    assert {path: path.stat().st_mtime_ns for path in place.iterdir()} == before
+
+
+def test_a_run_in_a_sweep_is_the_run_alone(tmp_path, command):
+    """By its id, its directory, and (a group of one) its numbers."""
+    alone = command(*SMALL, "seed=1", f"outputs={tmp_path / 'alone'}")
+    swept = command("-m", *SMALL, "seed=0,1", "replicas=1", *places(tmp_path))
+    assert (alone.code, swept.code) == (0, 0), swept.err
+    (place,) = (tmp_path / "alone/run/runs").iterdir()
+    assert (tmp_path / "outputs/run/runs" / place.name / "metrics.csv").read_bytes() == (
+        place / "metrics.csv"
+    ).read_bytes()
+    assert sorted(statuses(tmp_path / "outputs/run/results-custom/run")) == [0, 1]
+
+
+# ---- failures are rows ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_goes_nan_is_a_row_and_does_not_disturb_its_neighbours(tmp_path, command):
+    words = ("-m", *SMALL, "optim=sgd", "optim.lr=0.1", "batched=[data.input_scale]", "replicas=2", *places(tmp_path))
+    both = command(*words, "data.input_scale=1,1e30")
+    assert both.code == 0, both.err
+    folder = tmp_path / "outputs/run/results-custom/run"
+    table = pd.read_csv(folder / "runs.csv", keep_default_na=False, dtype={"id": str})
+    assert dict(zip(table["data.input_scale"], table["status"], strict=True)) == {1: "done", 1e30: "nan"}
+    metrics = pd.read_csv(folder / "metrics.csv")
+    good, bad = (table.set_index("status")["id"][status] for status in ("done", "nan"))
+    assert metrics[metrics["id"] == good]["value"].notna().all()
+    assert metrics[metrics["id"] == bad]["value"].isna().any()
+    assert command(*words, "data.input_scale=1,1e30").out.count("2 runs at scale cpu, 0 to train") == 1  # it has ended
+
+
+def test_a_run_that_fails_is_a_row_the_others_go_on_and_it_is_tried_again(tmp_path, command, monkeypatch):
+    train = run.train
+
+    def planted(team, task, batches, *rest, **options):
+        if batches.seeds == [1]:
+            raise RuntimeError("planted\nfailure")
+        return train(team, task, batches, *rest, **options)
+
+    monkeypatch.setattr(run, "train", planted)
+    words = ("-m", *SMALL, "seed=0,1,2", "replicas=1", *places(tmp_path))
+    first = command(*words)
+    folder = tmp_path / "outputs/run/results-custom/run"
+    assert first.code == 1
+    assert first.err == "1 of 3 groups failed, the first with RuntimeError: planted failure\n"
+    assert statuses(folder) == {0: "done", 1: "failed", 2: "done"}
+    (error,) = (
+        facts["error"]
+        for path in (tmp_path / "outputs/run/runs").glob("*/run.json")
+        if "error" in (facts := json.loads(path.read_text()))
+    )
+    assert error == "RuntimeError: planted\nfailure"
+
+    monkeypatch.setattr(run, "train", train)
+    second = command(*words)
+    assert (second.code, "1 to train in 1 groups" in second.out) == (0, True)
+    assert set(statuses(folder).values()) == {"done"}
+
+
+# ---- a figure ------------------------------------------------------------------------------------------------------
+
+FIGURE = ("-m", "experiment=fig4", "scale=smoke", "train.steps=40", "data.size=10", "seeds=1",
+          "regularizer=vanilla,w_fix")  # fmt: skip
+
+
+def test_a_figure_trained_twice_gives_the_same_tables_byte_for_byte(tmp_path, command):
+    folders = []
+    for name, words in (("a", ()), ("b", ("wandb.project=another",)), ("control", ("recipe=2",))):
+        outcome = command(*FIGURE, *words, *places(tmp_path / name))
+        assert outcome.code == 0, outcome.err
+        folders.append(tmp_path / name / "outputs/fig4/results-custom/fig4")
+    a, b = map(tables, folders[:2])
+    assert a == b
+    assert a[0].count("\n") == 1 + 2 + 2 * 8 * 2
+    ids = [set(pd.read_csv(folder / "runs.csv", dtype=str)["id"]) for folder in folders]
+    assert ids[0] == ids[1]
+    assert ids[0].isdisjoint(ids[2])
+    values = [pd.read_csv(folder / "metrics.csv")["value"].sort_values().tolist() for folder in folders]
+    assert values[0] == values[2]  # the recipe is a name for the numbers, it does not make them
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        ((), "results"),
+        (("scale=smoke",), "outputs/fig4/results-smoke"),
+        (("hydra.launcher.n_jobs=1", "wandb.mode=disabled", "data_root=x"), "results"),
+        (("optim.lr=0.02",), "outputs/fig4/results-custom"),
+    ],
+)  # fmt: skip
+def test_only_a_figures_own_runs_reach_its_committed_tables(tmp_path, command, monkeypatch, words, place):
+    collected = []
+    monkeypatch.setattr(run, "plan", lambda *_, **__: [])
+    monkeypatch.setattr(run.results, "collect", lambda outputs, where, *_: collected.append(where))
+    monkeypatch.setattr(run.report, "main", lambda _: 0)
+    outcome = command("-m", "experiment=fig4", "hydra/launcher=joblib", *places(tmp_path), *words)
+    assert outcome.code == 0, outcome.err
+    assert collected == [tmp_path / place]
+
+
+def test_a_part_of_a_figure_that_cannot_be_drawn_still_has_its_tables(tmp_path, command):
+    outcome = command(*FIGURE[:-1], "regularizer=w_fix", *places(tmp_path))  # without vanilla, the unit of its axes
+    assert outcome.code == 0
+    assert outcome.err.endswith("no figure: these are not all the runs that fig4 compares\n")
+    assert len(outcome.err.splitlines()) == 2
+    assert set(statuses(tmp_path / "outputs/fig4/results-custom/fig4").values()) == {"done"}
+
+
+# ---- W&B -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """No account, no settings, no network."""
+    for name in [name for name in os.environ if name.startswith("WANDB")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+
+
+def test_wandb_offline_needs_no_account(tmp_path, command, offline):
+    outcome = command(*SMALL, *places(tmp_path), "wandb.mode=offline")
+    assert outcome.code == 0, outcome.err
+    wandb.teardown()  # its service writes beside us, and is done when it has ended
+    (file,) = (tmp_path / "outputs/run/wandb").glob("offline-run-*/run-*.wandb")
+    (place,) = (tmp_path / "outputs/run/runs").iterdir()
+    assert file.stem == f"run-{place.name}"
+    assert file.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_wandb_mirrors_what_is_written_locally(tmp_path, command, monkeypatch, replicas):
+    """Alone (live) or in an ensemble (afterwards): id, group, configuration, and every metric at its step."""
+    mirror = {}
+
+    class FakeRun:
+        def __init__(self, **options):
+            self.options, self.logged, self.summary = options, {}, {}
+            mirror[options["id"]] = self
+
+        def log(self, values, step):
+            assert step >= max(self.logged, default=0)  # W&B drops what comes out of order
+            self.logged.setdefault(step, {}).update(values)
+
+        def finish(self, exit_code):
+            self.exit_code = exit_code
+
+    fake = types.SimpleNamespace(init=FakeRun, Settings=lambda **_: None)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    words = ("-m", *SMALL, "seed=0,1", "batched=[seed]", f"replicas={replicas}", "wandb.mode=online", "wandb.project=p")
+    assert command(*words, *places(tmp_path)).code == 0
+    folders = {path.name: path for path in (tmp_path / "outputs/run/runs").iterdir()}
+    assert mirror.keys() == folders.keys()
+    for name, kept in mirror.items():
+        config = yaml.safe_load((folders[name] / "config.yaml").read_text())
+        assert kept.options["config"] == config
+        assert [kept.options[key] for key in ("group", "project", "mode")] == ["run", "p", "online"]
+        assert (kept.summary, kept.exit_code) == ({"status": "done"}, 0)
+        rows = pd.read_csv(folders[name] / "metrics.csv")
+        local = {(r.step, f"{r.split}/{r.metric}"): r.value for r in rows.itertuples()}
+        there = {(step, key): value for step, values in kept.logged.items() for key, value in values.items()}
+        assert there == pytest.approx(local, rel=1e-8, nan_ok=True)
+        assert {"test/loss", "test/accuracy", "test/rank", "train/loss"} <= {key for _, key in there}
+
+
+# ---- devices -------------------------------------------------------------------------------------------------------
+
+
+def test_the_device_is_the_gpu_where_there_is_one_and_what_was_asked_for_elsewhere():
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert run.device_of("auto") == torch.device(expected)
+    assert run.device_of("cpu") == torch.device("cpu")

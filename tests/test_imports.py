@@ -1,0 +1,115 @@
+"""Imports point one way: core <- regularizers, ensemble <- trainer, tasks <- experiments; figures need no torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAYERS = (  # of syre, lowest first: a file imports from its own layer and from those before it
+    ("syre.checks", "syre.seeding"),
+    ("syre.core",),
+    ("syre.models", "syre.metrics", "syre.data"),
+    ("syre.regularizers", "syre.optim", "syre.batches"),
+    ("syre.ensemble",),
+    ("syre.trainer", "syre.tasks"),
+)
+NO_APPLICATION = ("hydra", "omegaconf", "wandb", "pandas", "matplotlib", "experiments")
+NO_TRAINING = ("torch", "syre", "hydra", "omegaconf", "wandb")
+TABLES = ("results", "stats", "claims", "plotting", "report")
+
+
+def within(name: str, packages: tuple[str, ...]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def imports(path: Path, module: str) -> set[str]:
+    """Every module a file imports, at its top or inside a function; `from a import b` is a.b."""
+    parents = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = parents[: len(parents) + 1 - node.level] if node.level else []
+            base = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {f"{base}.{alias.name}" for alias in node.names}
+    return found
+
+
+def core_violations(names: set[str]) -> set[str]:
+    return {n for n in names if not within(n, ("torch", "numpy", "syre.core", *sys.stdlib_module_names))}
+
+
+def layer_violations(names: set[str], module: str) -> set[str]:
+    layer = next((k for k, packages in enumerate(LAYERS) if within(module, packages)), 1)  # syre itself: core
+    allowed = tuple(package for packages in LAYERS[: layer + 1] for package in packages)
+    return {n for n in names if within(n, ("syre",)) and not within(n, allowed)}
+
+
+def modules(folder: str) -> dict[str, Path]:
+    """Dotted name -> file, of all files below a folder."""
+    files = {path: path.relative_to(ROOT).with_suffix("").parts for path in sorted((ROOT / folder).rglob("*.py"))}
+    return {".".join(parts).removesuffix(".__init__"): path for path, parts in files.items()}
+
+
+LIBRARY = modules("syre")
+FIGURES = {n: p for n, p in modules("experiments").items() if n.startswith(("experiments.fig", "experiments.table"))}
+
+
+@pytest.mark.parametrize("module", [name for name in LIBRARY if within(name, ("syre.core",))])
+def test_core_imports_only_torch_numpy_and_the_standard_library(module):
+    assert core_violations(imports(LIBRARY[module], module)) == set()
+
+
+@pytest.mark.parametrize("module", LIBRARY)
+def test_the_library_points_one_way_and_knows_no_application(module):
+    names = imports(LIBRARY[module], module)
+    assert layer_violations(names, module) == set()
+    assert {n for n in names if within(n, NO_APPLICATION)} == set()
+
+
+def test_every_file_of_the_library_has_a_layer():
+    assert {name for name in LIBRARY if not any(within(name, packages) for packages in LAYERS)} == {"syre"}
+
+
+@pytest.mark.parametrize("module", [*(f"experiments.{name}" for name in TABLES), *FIGURES])
+def test_tables_and_figures_import_nothing_that_trains(module):
+    names = imports(modules("experiments")[module], module)
+    allowed = (*(f"experiments.{name}" for name in TABLES), *FIGURES)
+    assert {n for n in names if within(n, NO_TRAINING)} == set()
+    assert {n for n in names if n.startswith("experiments.") and not within(n, allowed)} == set()
+
+
+def loaded(statement: str, suspects: tuple[str, ...]) -> list[str]:
+    """Which of the suspects a fresh interpreter has loaded after the statement."""
+    code = f"import sys; {statement}; print(*[name for name in {suspects} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_redrawing_loads_nothing_that_trains_not_even_at_second_hand():
+    wanted = ", ".join([*(f"experiments.{name}" for name in TABLES), *FIGURES])
+    assert loaded(f"import {wanted}", NO_TRAINING) == []
+
+
+def test_importing_the_library_loads_torch_and_nothing_heavier():
+    heavy = ("torchvision", "sklearn", "scipy", "pandas", "matplotlib", "hydra", "omegaconf", "wandb", "torch")
+    assert loaded("import syre", heavy) == ["torch"]  # torch itself is the control
+
+
+def test_control_planted_violations_are_found(tmp_path):
+    file = tmp_path / "attach.py"
+    file.write_text(
+        "import math, pandas.api\nfrom ..trainer import train\ndef late():\n    from experiments import run\n"
+    )
+    names = imports(file, "syre.core.attach")
+    assert names == {"math", "pandas.api", "syre.trainer.train", "experiments.run"}
+    assert core_violations(names) == {"pandas.api", "syre.trainer.train", "experiments.run"}
+    assert layer_violations(names, "syre.core.attach") == {"syre.trainer.train"}
+    assert {n for n in names if within(n, NO_APPLICATION)} == {"pandas.api", "experiments.run"}
+    package = tmp_path / "__init__.py"
+    package.write_text("from . import attach\nfrom .. import trainer\n")
+    assert imports(package, "syre.core") == {"syre.core.attach", "syre.trainer"}

@@ -1,0 +1,218 @@
+"""Each regularizer does to a lone model what its formula says, under every optimizer."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from replicas import DEEP, Run, build
+from torch import nn
+
+from syre.models import MLP
+from syre.optim import SGD, Adam
+from syre.regularizers import REGULARIZERS, Dropout, L2Init, Syre, SyreAdvanced, Vanilla, WeightDecay, WFix
+
+OPTIMIZERS = [SGD(lr=0.1), SGD(lr=0.1, momentum=0.9, nesterov=True), Adam(lr=0.1), Adam(lr=0.1, decoupled=True)]
+MLP_WIDE = MLP(hidden=[500])
+
+
+def model(seed: int = 0, spec: MLP = DEEP) -> nn.Module:
+    torch.manual_seed(seed)
+    return spec.build((40,), 10).double()
+
+
+def weights(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+
+def step(regularizer, optim, module: nn.Module, gradient: float, steps: int = 1) -> None:
+    """Steps along one given gradient for every entry."""
+    regularizer.prepare(module, 0)
+    optimizer = optim.build(module, regularizer.weight_decay)
+    regularizer.attach(optimizer, module, 0)
+    for _ in range(steps):
+        for parameter in module.parameters():
+            parameter.grad = torch.full_like(parameter, gradient)
+        optimizer.step()
+
+
+def test_seven_regularizers_each_with_its_own_name():
+    names = {"vanilla", "weight_decay", "syre", "syre_advanced", "l2_init", "dropout", "w_fix"}
+    assert {cls.name for cls in REGULARIZERS} == names
+
+
+def test_vanilla_has_no_decay_and_weight_decay_decays_to_zero():
+    module = model()
+    start = weights(module)
+    step(Vanilla(), SGD(lr=0.1), module, gradient=0.0)
+    torch.testing.assert_close(weights(module), start, rtol=0, atol=0)
+    step(WeightDecay(weight_decay=0.5), SGD(lr=0.1), module, gradient=0.0)
+    torch.testing.assert_close(weights(module), {name: 0.95 * w for name, w in start.items()})
+
+
+@pytest.mark.parametrize("regularizer", [Syre(weight_decay=0.5, sigma=0.7), SyreAdvanced(weight_decay=0.5, sigma=0.7)])
+def test_without_gradient_syre_brings_the_weights_to_its_anchors(regularizer):
+    module = model()
+    optimizer = SGD(lr=0.5).build(module, regularizer.weight_decay)
+    handle = regularizer.attach(optimizer, module, 0)
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for _ in range(200):
+        for parameter in module.parameters():
+            parameter.grad.zero_()
+        optimizer.step()
+    torch.testing.assert_close(weights(module), handle.anchors)
+    assert (module.layers[0].weight.abs() > 1e-3).any()  # control: this is not 0
+
+
+def test_the_anchors_of_a_run_follow_its_seed():
+    draws = []
+    for seed in (0, 0, 1):
+        module = model()
+        draws.append(Syre(weight_decay=0.1).attach(SGD(lr=1.0).build(module, 0.1), module, seed).anchors)
+    torch.testing.assert_close(draws[0], draws[1], rtol=0, atol=0)
+    assert all((draws[0][name] != draws[2][name]).any() for name in draws[0])
+
+
+@pytest.mark.parametrize("optim", OPTIMIZERS)
+def test_l2_init_stays_where_it_starts_until_there_is_a_gradient(optim):
+    module = model()
+    start = weights(module)
+    step(L2Init(weight_decay=0.5), optim, module, gradient=0.0, steps=3)
+    torch.testing.assert_close(weights(module), start, rtol=0, atol=1e-8 if isinstance(optim, SGD) else 0.4)
+    step(L2Init(weight_decay=0.5), SGD(lr=0.1), module, gradient=1.0)
+    assert all((w != start[name]).all() for name, w in weights(module).items())
+
+
+# ---- W-fix -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.37, 0.99])
+def test_w_fix_freezes_the_same_number_of_entries_in_every_row_at_other_places(fraction):
+    frozen = WFix(fraction=fraction).frozen(model(), 0)
+    assert set(frozen) == {"layers.0.weight", "layers.1.weight", "layers.2.weight"}  # biases are free
+    for mask, _ in frozen.values():
+        assert (mask.sum(1) == round(fraction * mask.shape[1])).all()
+    mask = frozen["layers.0.weight"][0]
+    if 0 < fraction < 0.9:
+        assert (mask[0] != mask[1]).any()
+
+
+def test_w_fix_counts_a_row_of_a_convolution_as_an_output_channel():
+    mask, values = WFix(fraction=0.5).frozen(nn.Conv2d(4, 6, 3), 0)["weight"]
+    assert mask.shape == values.shape == (6, 4, 3, 3)
+    assert (mask.flatten(1).sum(1) == 18).all()
+
+
+@pytest.mark.parametrize("kappa", [0.05, 1.0, 3.0])
+def test_the_std_of_the_frozen_values_is_kappa_whatever_the_fan_in(kappa):
+    for mask, values in WFix(fraction=0.5, kappa=kappa).frozen(model(spec=MLP_WIDE), 0).values():
+        held = values[mask]
+        assert abs(held.std() / kappa - 1) < 4 / (2 * held.numel()) ** 0.5
+        assert abs(held.mean() / kappa) < 4 / held.numel() ** 0.5
+
+
+@pytest.mark.parametrize("optim", OPTIMIZERS)
+def test_frozen_entries_never_move_and_the_others_do(optim):
+    module, regularizer = model(), WFix(fraction=0.3, kappa=0.7, weight_decay=0.5)
+    free = weights(module)
+    frozen = regularizer.frozen(module, 0)
+    step(regularizer, optim, module, gradient=0.3, steps=5)
+    for name, w in weights(module).items():
+        mask, values = frozen.get(name, (torch.zeros_like(w, dtype=torch.bool), w))
+        assert torch.equal(w[mask], values[mask])
+        assert (w[~mask] != free[name][~mask]).all()
+
+
+def test_frozen_entries_do_not_count_in_the_step_of_the_others():
+    """Their gradients are 0 before the optimizer sees them, and their moments stay 0."""
+    module = model()
+    regularizer = WFix(fraction=0.3)
+    optimizer = Adam(lr=0.1).build(module, 0.0)
+    handle = regularizer.attach(optimizer, module, 0)
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    for name, parameter in module.named_parameters():
+        moment = optimizer.state[parameter]["exp_avg"]
+        mask = handle.frozen[name][0] if name in handle.frozen else torch.zeros_like(moment, dtype=torch.bool)
+        assert torch.equal(moment == 0, mask)
+
+
+def test_detached_w_fix_lets_go():
+    module = model()
+    optimizer = SGD(lr=0.1).build(module, 0.0)
+    handle = WFix(fraction=0.3).attach(optimizer, module, 0)
+    handle.detach()
+    start = weights(module)
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert all((w != start[name]).all() for name, w in weights(module).items())
+
+
+PRINT_DRAWS = """
+from syre.models import MLP
+from syre.optim import SGD
+from syre.regularizers import Syre, WFix
+for seed in (0, 1):
+    model = MLP(hidden=[7, 8]).build((40,), 10)
+    frozen = WFix(fraction=0.3).frozen(model, seed)
+    anchors = Syre(weight_decay=0.1).attach(SGD(lr=1.0).build(model, 0.1), model, seed).anchors
+    print([(m.nonzero().sum().item(), v.double().sum().item().hex()) for m, v in frozen.values()],
+          [b.double().sum().item().hex() for b in anchors.values()])
+"""
+
+
+def test_draws_are_equal_in_every_process_and_differ_between_seeds():
+    """Python's `hash` is salted by PYTHONHASHSEED: nothing may be seeded from it."""
+
+    def printed(salt: str) -> list[str]:
+        command, environment = [sys.executable, "-c", PRINT_DRAWS], {**os.environ, "PYTHONHASHSEED": salt}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    one, other = printed("1"), printed("2")
+    assert one == other
+    assert one[0] != one[1]
+
+
+# ---- dropout, and what is refused ------------------------------------------------------------------------------------
+
+
+def test_dropout_sets_the_rate_of_every_dropout_layer():
+    module = model()
+    Dropout(rate=0.3).prepare(module, 0)
+    assert [round(float(layer.rate), 6) for layer in module.dropouts] == [0.3, 0.3]
+
+
+def test_dropout_needs_dropout_layers():
+    with pytest.raises(ValueError, match="needs a model with dropout layers, Linear has none"):
+        Dropout(rate=0.3).prepare(nn.Linear(2, 2), 0)
+
+
+@pytest.mark.parametrize(("cls", "settings", "key"), [
+    (WeightDecay, {"weight_decay": -1e-3}, "weight_decay"),
+    (WeightDecay, {"weight_decay": float("nan")}, "weight_decay"),
+    (Syre, {"weight_decay": 0.0}, "weight_decay"),
+    (Syre, {"weight_decay": 0.1, "sigma": -0.01}, "sigma"),
+    (Syre, {"weight_decay": 0.1, "start": "there"}, "start"),
+    (SyreAdvanced, {"weight_decay": 0.1, "sigma_d": 0.0}, "sigma_d"),
+    (SyreAdvanced, {"weight_decay": 0.1, "sigma_d": 0.6}, "sigma_d"),
+    (L2Init, {"weight_decay": 0.0}, "weight_decay"),
+    (Dropout, {"rate": 1.0}, "rate"),
+    (WFix, {"fraction": 1.0}, "fraction"),
+    (WFix, {"fraction": 0.1, "kappa": -1.0}, "kappa"),
+    (WFix, {"fraction": 0.1, "weight_decay": -1.0}, "weight_decay"),
+])  # fmt: skip
+def test_settings_out_of_range_are_named_in_one_line(cls, settings, key):
+    with pytest.raises(ValueError, match=f"regularizer.{key}") as error:
+        cls(**settings)
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_is_built_from_its_regularizer_alone():
+    """The decay in the optimizer is the regularizer's."""
+    for regularizer in (Vanilla(), WeightDecay(weight_decay=0.2), WFix(fraction=0.1, weight_decay=0.3)):
+        replica = build(Run(regularizer=regularizer, optim=SGD(lr=0.1)))
+        assert replica.optimizer.param_groups[0]["weight_decay"] == regularizer.weight_decay
