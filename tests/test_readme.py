@@ -1,0 +1,48 @@
+"""The README does what it says: its script runs, its commands exist, its table is the one of the results."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import report
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL)
+
+
+def blocks(language: str) -> list[str]:
+    return [text for name, text in BLOCKS if name == language]
+
+
+def test_the_script_runs_on_a_torchvision_model() -> None:
+    (script,) = blocks("python")
+    assert "syre.attach" in script
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_syre_in_the_script_does_something() -> None:
+    """The control: without weight decay the same script stops, so its `attach` is not a no-op."""
+    (script,) = blocks("python")
+    broken = script.replace("weight_decay=1e-2", "weight_decay=0")
+    done = subprocess.run([sys.executable, "-c", broken], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode != 0
+    assert "weight_decay" in done.stderr
+
+
+@pytest.mark.parametrize("command", [line.split("#")[0].strip() for text in blocks("sh") for line in text.splitlines()])
+def test_its_make_commands_exist(command: str) -> None:
+    if command.startswith("make"):
+        subprocess.run(f"{command} --dry-run", shell=True, check=True, cwd=ROOT, capture_output=True)
+    else:
+        assert command.startswith(".venv/bin/python -m experiments.run ")
+
+
+def test_its_table_is_that_of_the_committed_results() -> None:
+    reports = [report.judge(name, ROOT / "results") for name in report.available(ROOT / "results")]
+    assert reports
+    assert report.summary_table(reports) in TEXT
