@@ -227,8 +227,8 @@ def sweep(config: DictConfig, arguments: Sequence[str], compose: Callable[[list[
 
     failed: list[Any] = []
     if groups:
-        with _progress(runs, folder):
-            jobs = launcher.launch([[*plain, f"group={group.id}"] for group in groups], initial_job_idx=0)
+        with _progress(runs, folder):  # quoted: an id may look like a number, 12e456 being infinity
+            jobs = launcher.launch([[*plain, f"group='{group.id}'"] for group in groups], initial_job_idx=0)
         failed = [job._return_value for job in jobs if job.status is not JobStatus.COMPLETED]
     custom = any(re.split("[./]", key)[0] not in FREE for key in keys)
     place = folder / f"results-{'custom' if custom else config.scale}"
