@@ -127,6 +127,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
 )
 
+SAME_START = plotting.Look(label="syre, σ = 1, start of the others", color="#009E73", marker="x")
 METRICS = {
     "rank": "rank (of 300), numerical",
     "rank/0.001": "rank, eigenvalues > 1e-3 of top",
@@ -167,19 +168,23 @@ def draw(results: Results) -> Figure:
     table = results.final("rank", "rank/0.001", "accuracy")
     vanilla = table[NAME] == "vanilla"
     sides = (
-        (select(table, **{ALPHA: 1.0})[~vanilla], GAMMA, "weight decay γ"),
+        (select(table[~vanilla], **{ALPHA: 1.0}), GAMMA, "weight decay γ"),
         (table[vanilla | (table[GAMMA] == 1e-3)], ALPHA, "input scale α"),
     )
     for column, (rows, x, label) in enumerate(sides):
         for row, (metric, name) in enumerate(METRICS.items()):
             ax = axes[2 * row + column]
-            for look, arm in plotting.arms(rows):
+            for look, arm in plotting.arms(rows[rows[START] != "keep"]):
                 plotting.line_with_band(ax, arm, x, metric, look)
+            if x == GAMMA:
+                plotting.line_with_band(ax, rows[rows[START] == "keep"], x, metric, SAME_START)
             if x == GAMMA:  # vanilla has no decay: a level
                 level = select(table, **{ALPHA: 1.0, NAME: "vanilla"})[metric].mean()
                 ax.axhline(level, color=plotting.look("vanilla").color, lw=0.8, ls=":", zorder=0)
             ax.set(xscale="log", xlabel=label if row == len(METRICS) - 1 else "", ylabel="" if column else name)
-            ax.set_ylim(bottom=0, top=1 if metric == "accuracy" else None)
+            ax.set_ylim(
+                bottom=0.9 if (x, metric) == (ALPHA, "accuracy") else 0, top=1 if metric == "accuracy" else None
+            )
     axes[0].set_title("α = 1")
     axes[1].set_title("γ = 0.001")
     plotting.legend(figure)

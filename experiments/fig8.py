@@ -13,6 +13,8 @@ TITLE = "eigenvalue spectrum of the representation (the runs of figure 5)"
 EXPERIMENT = "fig5"
 
 GAMMA, ALPHA, NAME, SIGMA = "regularizer.weight_decay", "data.input_scale", "regularizer.name", "regularizer.sigma"
+START = "regularizer.start"
+SHIFT = {START: "shift"}  # the start of Eq. (6)
 FLOOR = "eigenvalue/150"  # the median eigenvalue of the 300: inside the tail, far from the ten class directions
 INDICES = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 75, 100, 150, 200, 250, 300)
 GAMMAS = (1e-3, 1e-2, 3e-2, 1e-1)
@@ -22,7 +24,7 @@ def _excess_slope(gamma: float, below: float = np.inf):
     """Slope of log floor against log sigma minus 2, one a seed: 0 is a floor proportional to sigma^2."""
 
     def samples(results: Results) -> pd.Series:
-        rows = select(results.final(FLOOR), **{NAME: "syre", GAMMA: gamma, ALPHA: 1.0})
+        rows = select(results.final(FLOOR), **{NAME: "syre", GAMMA: gamma, ALPHA: 1.0}, **SHIFT)
         return loglog_slope(rows[rows[SIGMA] <= below], SIGMA, FLOOR) - 2
 
     return samples
@@ -35,7 +37,7 @@ CLAIMS: tuple[Claim, ...] = (
             text=f"At γ = 0.01, σ = {sigma:g} raises the floor (median eigenvalue) of decay alone.",
             source="B.2" if sigma != 0.01 else "5.4",
             metric=FLOOR,
-            treatment={NAME: "syre", SIGMA: sigma, GAMMA: 1e-2, ALPHA: 1.0},
+            treatment={NAME: "syre", SIGMA: sigma, GAMMA: 1e-2, ALPHA: 1.0, **SHIFT},
             control={NAME: "weight_decay", GAMMA: 1e-2, ALPHA: 1.0},
         )
         for sigma in (0.01, 0.1, 1)
@@ -60,7 +62,17 @@ CLAIMS: tuple[Claim, ...] = (
     ),
 )
 
-NOTES = ""
+NOTES = """
+**What it shows.** syre lifts the whole tail of the spectrum, the more the larger σ, and most where decay has
+flattened it. The recommended σ = 0.01 lifts it only at γ = 0.1, and there to 1e-7. "Proportional to σ²" holds where
+the floor is still small: from σ = 0.01 to 0.1 at γ = 0.1 the slope is 2.1. Beyond, three layers of anchors multiply
+and the slope exceeds 3. At γ = 0.01 the floor that the task itself leaves hides the effect of σ ≤ 0.1, and the fitted
+1.5 is an average over a bend, inside the margin but no proportionality. We therefore read the claim as true of weak
+anchors under strong decay only.
+
+**Chosen.** The floor is the 150th of 300 eigenvalues of the covariance of the last hidden layer (test set). Units
+that are dead make the last eigenvalues exactly 0: the curves end there. Same runs, settings and unknowns as figure 5.
+"""
 
 
 def draw(results: Results) -> Figure:
@@ -68,14 +80,14 @@ def draw(results: Results) -> Figure:
     names = [f"eigenvalue/{index}" for index in INDICES]
     table = results.final(*names)
     for ax, gamma in zip(axes, (1e-2, 1e-1), strict=False):
-        rows = select(table, **{GAMMA: gamma, ALPHA: 1.0, NAME: ["weight_decay", "syre"]})
+        rows = select(table, **{GAMMA: gamma, ALPHA: 1.0, NAME: ["weight_decay", "syre"], START: [None, "shift"]})
         for look, arm in plotting.arms(rows):
             long = arm.melt(id_vars="seed", value_vars=names, var_name="index", value_name="eigenvalue")
             long["index"] = long["index"].str.removeprefix("eigenvalue/").astype(int)
             plotting.line_with_band(ax, long, "index", "eigenvalue", look)
         ax.set(xscale="log", yscale="log", title=f"γ = {gamma:g}", xlabel="index", ylim=(1e-16, None))
     axes[0].set_ylabel("eigenvalue of the covariance")
-    floors = select(results.final(FLOOR), **{NAME: "syre", ALPHA: 1.0})
+    floors = select(results.final(FLOOR), **{NAME: "syre", ALPHA: 1.0}, **SHIFT)
     for gamma, shade in zip(GAMMAS, ("0.75", "0.55", "0.35", "0.0"), strict=True):
         mine = plotting.Look(label=f"floor at γ = {gamma:g}", color=shade, marker="o")
         plotting.line_with_band(axes[2], select(floors, **{GAMMA: gamma}), SIGMA, FLOOR, mine)
