@@ -3,6 +3,7 @@
 SYRE_KILLS=10 SYRE_KILL_SWEEP="experiment=fig5 scale=smoke" python -m pytest tests/experiments/test_resume.py
 """
 
+import contextlib
 import os
 import random
 import signal
@@ -33,14 +34,11 @@ def start(words: Sequence[str], folder: Path, environment: Mapping[str, str]) ->
     )  # fmt: skip
 
 
-def finish(words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> float:
-    """Run the sweep to its end; the seconds it took once it had said what it will train."""
+def finish(words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
+    """Run the sweep to its end."""
     process = start(words, folder, environment)
-    process.stdout.readline()
-    began = time.monotonic()
     _, errors = process.communicate()
     assert process.returncode == 0, errors
-    return time.monotonic() - began
 
 
 def tables(folder: Path) -> tuple[str, bytes]:
@@ -50,15 +48,25 @@ def tables(folder: Path) -> tuple[str, bytes]:
     return without_provenance(frame).to_csv(index=False), runs.with_name("metrics.csv").read_bytes()
 
 
-def kill(words: Sequence[str], folder: Path, environment: Mapping[str, str], after: float) -> set[int]:
-    """`kill -9` the process group of the sweep so many seconds after it began; the steps of the checkpoints left.
+def written(folder: Path) -> set[tuple[str, int]]:
+    """The checkpoints that are there, with their times."""
+    return {(path.name, path.stat().st_mtime_ns) for path in folder.glob("outputs/*/groups/*.pt") if path.exists()}
+
+
+def kill(words: Sequence[str], folder: Path, environment: Mapping[str, str], after: int, delay: float) -> set[int]:
+    """`kill -9` the process group of the sweep `delay` seconds after so many checkpoints; the steps of those left.
 
     Step 0 is a group that has begun, and has no checkpoint yet.
     """
     process = start(words, folder, environment)
     process.stdout.readline()
-    time.sleep(after)
-    os.killpg(process.pid, signal.SIGKILL)
+    seen, old = set(), written(folder)
+    while len(seen) < after and process.poll() is None:
+        with contextlib.suppress(FileNotFoundError):  # replaced between the listing and the look
+            seen |= written(folder) - old
+    time.sleep(delay)
+    with contextlib.suppress(ProcessLookupError):  # it was faster
+        os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     kept = [torch.load(path, weights_only=True) for path in folder.glob("outputs/*/groups/*.pt")]
     return {content["state"]["step"] if content["state"] else 0 for content in kept}
@@ -69,10 +77,10 @@ def test_a_sweep_killed_at_random_moments_ends_as_if_undisturbed(tmp_path, envir
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     killed.mkdir()
-    seconds = finish(SWEEP, whole, environment)
+    finish(SWEEP, whole, environment)
     moments, steps = random.Random(0), set()
     for _ in range(KILLS):
-        steps |= kill(SWEEP, killed, environment, after=moments.uniform(0, 1.5 * seconds / KILLS))
+        steps |= kill(SWEEP, killed, environment, after=moments.randint(2, 8), delay=moments.uniform(0, 0.2))
     assert max(steps, default=0) > 0  # control: the kills did leave something to resume
     finish(SWEEP, killed, environment)
     assert tables(killed) == tables(whole)
