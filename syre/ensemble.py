@@ -1,8 +1,8 @@
 """Many runs trained as one: R replicas of a module, stacked, stepped together, each on its own trajectory.
 
-A replica is a lone run up to the moment of stacking: a module, a stock optimizer, what its regularizer attached, and its
-noise stream. So learning rate, decay, sigma, input scale, dropout rate and seed may all differ between replicas, and
-replica k takes the steps that it would have taken alone. The gradient of the summed loss is each replica's own gradient.
+A replica is a lone run up to the moment of stacking: a module, a stock optimizer, what its regularizer attached, and
+its noise stream. So learning rate, decay, sigma, input scale, dropout rate and seed may all differ between replicas,
+and replica k takes the steps that it would have taken alone. The gradient of the summed loss is each replica's own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -145,8 +145,9 @@ class Ensemble:
         self.model = models[0]
         shapes = [{name: tuple(p.shape) for name, p in model.named_parameters()} for model in models]
         check(all(shape == shapes[0] for shape in shapes), "replicas of one ensemble must have the same parameters")
-        check(not any(getattr(module, "track_running_stats", False) for module in self.model.modules()),
-              f"{type(self.model).__name__} keeps running statistics (BatchNorm): train it alone (replicas: 1)")  # fmt: skip
+        running = any(getattr(module, "track_running_stats", False) for module in self.model.modules())
+        name = type(self.model).__name__
+        check(not running, f"{name} keeps running statistics (BatchNorm): train it alone (replicas: 1)")
         for replica in replicas:
             stepped = [p for group in replica.optimizer.param_groups for p in group["params"]]
             check([id(p) for p in stepped] == [id(p) for p in replica.model.parameters()],
@@ -166,7 +167,9 @@ class Ensemble:
             self.flat, [replica.optimizer for replica in replicas], models, [replica.handle for replica in replicas]
         )
         self._grad = torch.empty_like(self.flat)
-        self._grads = [view.view_as(leaf) for view, leaf in zip(self._grad.split(sizes, 1), self.leaves.values(), strict=True)]
+        columns = self._grad.split(sizes, 1)
+        self._grads = [view.view_as(leaf) for view, leaf in zip(columns, self.leaves.values(), strict=True)]
+        _keep_freed_memory()
         self._direct = getattr(self.model, "leading_dims", False)
         self._noisy: dict[str, tuple[Noisy, list[int]]] = {}  # name -> module, replicas whose noise matters
         for name, module in self.model.named_modules():
@@ -221,6 +224,15 @@ class Ensemble:
         self.optimizer.load_state_dict(state["optimizer"])
         for replica, noise in zip(self.replicas, state["noise"], strict=True):
             replica.noise.set_state(noise)
+
+
+def _keep_freed_memory() -> None:
+    """Let malloc keep what a step frees; else it goes back to the kernel, which zeroes it, page by page, for the next.
+
+    Having once freed a block, glibc keeps up to twice its size; 32 MiB is the most it learns from. The block itself is
+    never touched, and costs nothing.
+    """
+    torch.empty(31 << 20, dtype=torch.uint8)
 
 
 class _BatchedLinear(TorchFunctionMode):

@@ -1,6 +1,6 @@
 """Optimizers: the settings of stock torch optimizers, and one batched optimizer that steps R of them at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.adam import adam
 
-from syre.checks import at_least, check, fraction, positive
+from syre.checks import check, fraction, positive
 from syre.core import SyreHandle, canonical_name
 from syre.regularizers import FrozenHandle, Handle
 
@@ -94,22 +94,23 @@ class Segment:
 
 
 class BatchedOptimizer:
-    """SGD with momentum, Adam or AdamW on R parameter vectors at once: `flat [R, P]`, row k stepped by its own settings.
+    """SGD with momentum, Adam or AdamW on R parameter vectors at once: `flat [R, P]`, row k by its own settings.
 
     It is built from R stock optimizers and what the regularizers attached to them, reads lr, momentum, betas, eps and
     weight_decay from their param groups, and takes the same steps as they would (tested to 1e-10 in float64). Anchors
-    (`g -= lambda b` coupled, `w += eta lambda b` decoupled), the diagonal D of Eq. (7) and frozen entries act row by row.
+    (`g -= lambda b` coupled, `w += eta lambda b` decoupled), the diagonal D of Eq. (7) and frozen entries act by row.
 
     Raises:
-        ValueError: an optimizer other than torch's SGD, Adam and AdamW, options beyond the above, or replicas that differ
-            in kind.
+        ValueError: an optimizer other than torch's SGD, Adam and AdamW, options beyond the above, or replicas that
+            differ in kind, betas, eps or nesterov.
     """
 
     def __init__(self, flat: Tensor, optimizers: Sequence[Optimizer], models: Sequence[nn.Module],
                  handles: Sequence[Handle | None]) -> None:  # fmt: skip
         kinds = {type(optimizer) for optimizer in optimizers}
+        names = ", ".join(sorted(kind.__name__ for kind in kinds))
         check(len(kinds) == 1 and kinds <= {torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW},
-              f"an ensemble steps SGD, Adam or AdamW, all of one kind, got {sorted(k.__name__ for k in kinds)}")  # fmt: skip
+              f"an ensemble steps SGD, Adam or AdamW, all of one kind, got {names}")  # fmt: skip
         self.kind = kinds.pop()
         self.flat, self.steps = flat, 0
         self.segments = self._segments(optimizers)
@@ -152,7 +153,7 @@ class BatchedOptimizer:
                 self._adam_(segment, grad, lr, lr_factor)
             else:
                 self._adam_fused_(segment, grad, lr, lr_factor)
-        if self.mask is not None:
+        if self.mask is not None and self.values is not None:
             torch.where(self.mask, self.values, self.flat, out=self.flat)
 
     def _decay_(self, target: Tensor, columns: slice, factor: Coefficient) -> None:
@@ -176,7 +177,8 @@ class BatchedOptimizer:
         _descend_(flat, grad, lr, lr_factor)
 
     def _adam_(self, segment: Segment, grad: Tensor, lr: Coefficient, lr_factor: float) -> None:
-        assert self.first is not None and self.second is not None
+        assert self.first is not None
+        assert self.second is not None
         grad, flat, first, second = (t[:, segment.columns] for t in (grad, self.flat, self.first, self.second))
         beta1, beta2 = segment.one("betas")
         first.lerp_(grad, 1 - beta1)
@@ -185,16 +187,17 @@ class BatchedOptimizer:
         _descend_(flat, first / root, lr, lr_factor / (1 - beta1**self.steps))
 
     def _adam_fused_(self, segment: Segment, grad: Tensor, lr: Coefficient, lr_factor: float) -> None:
-        """The same through torch's own fused kernel, one pass over memory instead of a dozen: row by row, or all at once."""
-        assert self.first is not None and self.second is not None
+        """The same by torch's own fused kernel, one pass over memory instead of a dozen: row by row, or all at once."""
+        assert self.first is not None
+        assert self.second is not None
         blocks = [t[:, segment.columns] for t in (self.flat, grad, self.first, self.second)]
         whole = not isinstance(lr, Tensor) and blocks[0].is_contiguous()
-        beta1, beta2 = segment.one("betas")
-        for row in [slice(None)] if whole else range(len(self.flat)):
-            one_lr = float(lr[row]) if isinstance(lr, Tensor) else lr
-            adam(*([block[row]] for block in blocks), [], [torch.tensor(float(self.steps - 1))], fused=True,
-                 amsgrad=False, maximize=False, beta1=beta1, beta2=beta2, lr=one_lr * lr_factor,
-                 eps=segment.one("eps"), weight_decay=0.0)  # fmt: skip
+        rows: Iterable[slice | int] = [slice(None)] if whole else range(len(self.flat))
+        for row, group in zip(rows, segment.groups, strict=False):
+            one, its_grad, first, second = ([block[row]] for block in blocks)
+            steps, (beta1, beta2) = [torch.tensor(float(self.steps - 1), device=self.flat.device)], group["betas"]
+            adam(one, its_grad, first, second, [], steps, fused=True, amsgrad=False, maximize=False, beta1=beta1,
+                 beta2=beta2, lr=group["lr"] * lr_factor, eps=group["eps"], weight_decay=0.0)  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
         return {"steps": self.steps, "first": self.first, "second": self.second}

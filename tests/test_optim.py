@@ -23,18 +23,19 @@ def stack(models: list[nn.Module]) -> torch.Tensor:
     return torch.stack([nn.utils.parameters_to_vector(model.parameters()).detach() for model in models])
 
 
+@pytest.mark.parametrize("lrs", [LRS, [0.1] * 3], ids=["unlike", "alike"])
 @pytest.mark.parametrize("width", [5, SMALL // 2])
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_row_steps_as_its_stock_optimizer(kind, width):
-    models = [nn.Linear(3, width).double() for _ in LRS]
-    optimizers = [KINDS[kind](model.parameters(), lr) for model, lr in zip(models, LRS, strict=True)]
+def test_every_row_steps_as_its_stock_optimizer(kind, width, lrs):
+    models = [nn.Linear(3, width).double() for _ in lrs]
+    optimizers = [KINDS[kind](model.parameters(), lr) for model, lr in zip(models, lrs, strict=True)]
     flat = stack(models)
     batched = BatchedOptimizer(flat, optimizers, models, [None] * 3)
     stream = torch.Generator().manual_seed(0)
     for t in range(20):
         grads = torch.randn(flat.shape, generator=stream, dtype=torch.float64)
         factor = 1 / (1 + t)
-        for model, optimizer, lr, grad in zip(models, optimizers, LRS, grads, strict=True):
+        for model, optimizer, lr, grad in zip(models, optimizers, lrs, grads, strict=True):
             model.weight.grad, model.bias.grad = grad[: 3 * width].view(width, 3).clone(), grad[3 * width :].clone()
             optimizer.param_groups[0]["lr"] = lr * factor
             optimizer.step()
@@ -43,13 +44,14 @@ def test_every_row_steps_as_its_stock_optimizer(kind, width):
     torch.testing.assert_close(flat, stack(models), rtol=0, atol=1e-12)
 
 
-def test_param_groups_keep_their_own_settings():
+@pytest.mark.parametrize("lrs", [LRS, [0.1] * 3], ids=["unlike", "alike"])
+def test_param_groups_keep_their_own_settings(lrs):
     def make(model: nn.Linear, lr: float) -> torch.optim.Optimizer:
         return torch.optim.AdamW([{"params": [model.weight], "weight_decay": 0.5},
                                   {"params": [model.bias], "weight_decay": 0.0, "lr": 2 * lr}], lr=lr)  # fmt: skip
 
-    models = [nn.Linear(3, 4).double() for _ in LRS]
-    optimizers = [make(model, lr) for model, lr in zip(models, LRS, strict=True)]
+    models = [nn.Linear(3, 4).double() for _ in lrs]
+    optimizers = [make(model, lr) for model, lr in zip(models, lrs, strict=True)]
     flat = stack(models)
     batched = BatchedOptimizer(flat, optimizers, models, [None] * 3)
     for _ in range(5):

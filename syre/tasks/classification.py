@@ -63,6 +63,7 @@ class Classification:
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy in nats; logits [..., batch, classes], targets [..., batch] -> [...]."""
-    if targets.dim() > 1:  # the classes not as the last axis, over which a CPU takes ten times longer
+    leading = targets.shape[:-1]
+    if leading:  # classes not on the last axis: a softmax over that takes a CPU ten times longer
         logits, targets = logits.flatten(0, -3).mT, targets.flatten(0, -2)
-    return nn.functional.cross_entropy(logits, targets, reduction="none").mean(-1)
+    return nn.functional.cross_entropy(logits, targets, reduction="none").mean(-1).view(leading)

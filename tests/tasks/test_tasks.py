@@ -102,8 +102,10 @@ def images(n: int = 40):
 
 def test_cross_entropy_of_r_replicas_is_torchs_of_each():
     logits, labels = torch.randn(3, 5, 4), torch.randint(4, (3, 5))
-    each = [nn.functional.cross_entropy(logits[k], labels[k]) for k in range(3)]
-    torch.testing.assert_close(cross_entropy(logits, labels), torch.stack(each))
+    each = torch.stack([nn.functional.cross_entropy(logits[k], labels[k]) for k in range(3)])
+    torch.testing.assert_close(cross_entropy(logits, labels), each)
+    torch.testing.assert_close(cross_entropy(logits[0], labels[0]), each[0])
+    torch.testing.assert_close(cross_entropy(logits.unsqueeze(0), labels.unsqueeze(0)), each.unsqueeze(0))
 
 
 @pytest.mark.parametrize("chunk", [1 << 16, 21], ids=["one_chunk", "several"])

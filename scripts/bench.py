@@ -1,0 +1,277 @@
+"""`make bench`: what syre costs and what an ensemble gains, as ratios of times taken in turns in one process.
+
+    python scripts/bench.py [--threads 1] [--quick]
+
+Three tables:
+    step time    a whole training step (forward, backward, optimizer) with syre / the same without it
+    memory       bytes that syre adds / bytes of the decayed parameters
+    ensemble     time of 64 runs one by one / time of the same 64 runs in groups of the R that the rule chooses
+
+A ratio is a median with its quartiles over rounds; in each round every contender runs once, in turns, so that a busy
+moment strikes all of them. With one thread the clock is the CPU time of this process, which other processes disturb
+less; with more it is the time that passes. Targets stand beside the ratios; nothing fails on a timing.
+"""
+
+import argparse
+import gc
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+import syre
+from syre.batches import Batches
+from syre.data import Dataset
+from syre.ensemble import Ensemble, Learner, Replica, Single, replicas_per_process
+from syre.models import MLP
+from syre.optim import SGD, Adam, OptimizerSpec
+from syre.tasks import Classification
+from syre.trainer import flush_denormals
+
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How long is measured: rounds per ratio, and the time that each contender gets in a round, in seconds."""
+
+    rounds: int
+    seconds: float
+    resnet_rounds: int
+    resnet_batch: int = 32
+    clock: Callable[[], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of a table; `ratios` are of one round each."""
+
+    what: str
+    ratios: Sequence[float]
+    target: str = ""
+    note: str = ""
+
+    def __str__(self) -> str:
+        median = statistics.median(self.ratios)
+        low, _, high = statistics.quantiles(self.ratios, n=4) if len(self.ratios) > 1 else (median,) * 3
+        spread = f"{low:.3f} .. {high:.3f}" if len(self.ratios) > 1 else ""
+        return f"  {self.what:<74}{median:>8.3f}   {spread:<18}{self.target:<9}{self.note}"
+
+
+def table(title: str, rows: Iterator[Row]) -> None:
+    print(f"\n{title}\n  {'':<74}{'median':>8}   {'quartiles':<18}{'target':<9}")
+    for row in rows:
+        print(row, flush=True)
+
+
+def times(contenders: dict[str, Step], effort: Effort, rounds: int) -> dict[str, list[float]]:
+    """Seconds per step of each contender in each round; every round begins with another one."""
+    counts = {}
+    for name, step in contenders.items():
+        step()  # warm
+        start = effort.clock()
+        step()
+        counts[name] = max(1, round(effort.seconds / max(effort.clock() - start, 1e-6)))
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    order = list(contenders)
+    for _ in range(rounds):
+        for name in order:
+            start = effort.clock()
+            for _ in range(counts[name]):
+                contenders[name]()
+            taken[name].append((effort.clock() - start) / counts[name])
+        order = order[1:] + order[:1]
+    return taken
+
+
+# ---- a. step time ----------------------------------------------------------------------------------------------------
+
+OPTIMIZERS: dict[str, Callable[[nn.Module], Optimizer]] = {
+    "SGD": lambda model: torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-3),
+    "fused AdamW": lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-2, fused=True),
+}
+
+
+def mlp() -> nn.Module:
+    return MLP(hidden=[300, 300, 300]).build((784,), 10)
+
+
+def resnet18() -> nn.Module:
+    """torchvision's, with the stem for 32x32 images: a 3x3 convolution of stride 1 and no pooling."""
+    model = torchvision.models.resnet18(num_classes=10)
+    model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    return model
+
+
+def training_step(model: nn.Module, optimizer: Optimizer, inputs: Tensor, labels: Tensor) -> Step:
+    def step() -> None:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def step_time(effort: Effort) -> Iterator[Row]:
+    settings = [
+        ("MLP 784-300-300-300-10, batch 64", mlp, (64, 784), "<= 1.08", effort.rounds),
+        ("MLP 784-300-300-300-10, batch 512", mlp, (512, 784), "<= 1.02", effort.rounds),
+        (f"ResNet18 32x32, batch {effort.resnet_batch}", resnet18, (effort.resnet_batch, 3, 32, 32), "<= 1.02",
+         effort.resnet_rounds),
+    ]  # fmt: skip
+    for what, make, shape, target, rounds in settings:
+        inputs, labels = torch.randn(shape), torch.randint(10, shape[:1])
+        for name, build in OPTIMIZERS.items():
+            plain, attached, module_form = make(), make(), syre.parametrize(make(), sigma=0.01, seed=0)
+            optimizers = [build(model) for model in (plain, attached, module_form)]
+            syre.attach(optimizers[1], attached, sigma=0.01, seed=0)
+            steps = [training_step(*pair, inputs, labels)
+                     for pair in zip((plain, attached, module_form), optimizers, strict=True)]  # fmt: skip
+            taken = times(dict(zip(("plain", "attach", "parametrize"), steps, strict=True)), effort, rounds)
+            for form in ("attach", "parametrize"):
+                ratios = [t / base for t, base in zip(taken[form], taken["plain"], strict=True)]
+                base = f"plain {1e3 * statistics.median(taken['plain']):.1f} ms"
+                yield Row(what=f"{form} / plain: {what}, {name}", ratios=ratios,
+                          target=target if form == "attach" else "", note=base)  # fmt: skip
+
+
+# ---- b. memory -------------------------------------------------------------------------------------------------------
+
+
+def allocated() -> int:
+    """Bytes of all tensors alive, each storage once."""
+    gc.collect()
+    tensors = (thing for thing in gc.get_objects() if issubclass(type(thing), Tensor))
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values())
+
+
+def attached_bytes(make: Callable[[], nn.Module], dtype: torch.dtype | None) -> tuple[int, int, int]:
+    """Bytes of the decayed parameters, of their anchors, and by which attaching made all tensors alive grow."""
+    model = make()
+    optimizer = OPTIMIZERS["SGD"](model)
+    before = allocated()
+    handle = syre.attach(optimizer, model, sigma=0.01, seed=0, anchor_dtype=dtype)
+    grown = allocated() - before
+    decayed = sum(parameter.nbytes for parameter in model.parameters())
+    return decayed, sum(anchor.nbytes for anchor in handle.anchors.values()), grown
+
+
+def memory() -> Iterator[Row]:
+    for what, make in (("MLP 784-300-300-300-10", mlp), ("ResNet18", resnet18)):
+        for kind, dtype, target in (("fp32", None, "<= 1"), ("bf16", torch.bfloat16, "<= 0.5")):
+            decayed, anchors, grown = attached_bytes(make, dtype)
+            yield Row(what=f"{kind} anchors / parameters: {what}", ratios=[anchors / decayed], target=target)
+            yield Row(what=f"growth of all tensors alive / parameters: {what}, {kind}", ratios=[grown / decayed],
+                      target=target)  # fmt: skip
+
+
+# ---- c. ensemble -----------------------------------------------------------------------------------------------------
+
+RUNS, HIDDEN, CLASSES, DECAY, SAMPLES = 64, 100, 10, 1e-3, 4096
+TASK = Classification()
+TARGETS = {(5, 32): ">= 10", (20, 64): ">= 4"}
+SPECS: dict[str, tuple[OptimizerSpec, Callable[[nn.Module], Optimizer]]] = {
+    "SGD": (SGD(lr=0.1), lambda m: torch.optim.SGD(m.parameters(), lr=0.1, weight_decay=DECAY)),
+    "Adam": (Adam(lr=1e-3), lambda m: torch.optim.Adam(m.parameters(), lr=1e-3, weight_decay=DECAY)),
+}
+
+
+def replica(spec: OptimizerSpec, inputs: int) -> Replica:
+    model = MLP(hidden=[HIDDEN], activation="tanh").build((inputs,), CLASSES)
+    return Replica(model=model, optimizer=spec.build(model, DECAY), noise=torch.Generator())
+
+
+def learner_step(team: Learner, data: Dataset, batch: int) -> Step:
+    """A step as the trainer takes it, its batch included."""
+    batches = Batches([data] * team.size, scales=[1.0] * team.size, seeds=list(range(team.size)), batch_size=batch)
+    steps = cycle(range(batches.steps_per_epoch))
+    return lambda: team.step(TASK.loss, batches.train(next(steps)), lr_factor=1.0, clip=None)
+
+
+def plain_step(build: Callable[[nn.Module], Optimizer], data: Dataset, batch: int) -> Step:
+    """A step as one writes it by hand, with torch's default optimizer."""
+    model = nn.Sequential(nn.Linear(data.train_inputs.shape[1], HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, CLASSES))
+    optimizer, starts = build(model), cycle(range(0, SAMPLES - batch + 1, batch))
+    order = torch.randperm(SAMPLES)
+
+    def step() -> None:
+        start = next(starts)
+        chosen = order[start : start + batch]
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(data.train_inputs[chosen]), data.train_targets[chosen]).backward()
+        optimizer.step()
+
+    return step
+
+
+def ensemble(effort: Effort) -> Iterator[Row]:
+    for inputs in (5, 20, 100):
+        x, y = torch.randn(SAMPLES, inputs), torch.randint(CLASSES, (SAMPLES,))
+        data = Dataset(train_inputs=x, train_targets=y, test_inputs=x, test_targets=y, num_classes=CLASSES)
+        parameters = HIDDEN * (inputs + 1) + CLASSES * (HIDDEN + 1)
+        for batch in (32, 64, 1000):
+            size = replicas_per_process(parameters, HIDDEN + CLASSES, batch)
+            full, rest = divmod(RUNS, size)
+            for name, (spec, build) in SPECS.items():
+                contenders = {
+                    "single": learner_step(Single(replica(spec, inputs)), data, batch),
+                    "plain": plain_step(build, data, batch),
+                    "group": learner_step(Ensemble([replica(spec, inputs) for _ in range(size)]), data, batch),
+                }
+                if rest:
+                    team = Ensemble([replica(spec, inputs) for _ in range(rest)]) if rest > 1 else None
+                    contenders["rest"] = learner_step(team, data, batch) if team else contenders["single"]
+                taken = times(contenders, effort, effort.rounds)
+                lasts = taken.get("rest", [0.0] * effort.rounds)
+                ours = [full * group + last for group, last in zip(taken["group"], lasts, strict=True)]
+                what = f"{inputs} inputs, batch {batch}, {name}, R = {size}"
+                for base in ("single", "plain"):
+                    ratios = [RUNS * t / mine for t, mine in zip(taken[base], ours, strict=True)]
+                    goal = TARGETS.get((inputs, batch), ">= 1") if base == "single" else ""
+                    note = f"{base} {1e6 * statistics.median(taken[base]):.0f} us"
+                    yield Row(what=f"{base} / ensemble: {what}", ratios=ratios, target=goal, note=note)
+
+
+def cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
+    parser.add_argument("--quick", action="store_true", help="one step of each: that it runs, not what it costs")
+    arguments = parser.parse_args()
+    flush_denormals(arguments.threads)
+    torch.manual_seed(0)
+    clock = time.process_time if arguments.threads == 1 else time.perf_counter
+    if arguments.quick:
+        effort = Effort(rounds=1, seconds=0.0, resnet_rounds=1, resnet_batch=2, clock=clock)
+    else:
+        effort = Effort(rounds=11, seconds=0.1, resnet_rounds=5, clock=clock)
+    kind = "CPU time" if arguments.threads == 1 else "wall time"
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {cpu_model()}, {kind}")
+    if arguments.quick:
+        print("quick: these times are no measurements")
+    table("Step time: with syre / without (the same optimizer, the same batch)", step_time(effort))
+    table("Memory that attach adds, as a fraction of the decayed parameters", memory())
+    table(
+        f"{RUNS} runs one by one / as ensembles (inputs-{HIDDEN}-{CLASSES}, tanh)\n"
+        "  one by one as `single`: this trainer with R = 1 and a fused optimizer; `plain`: a bare torch loop, torch's\n"
+        "  default optimizer",
+        ensemble(effort),
+    )
+
+
+if __name__ == "__main__":
+    main()

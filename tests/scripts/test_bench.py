@@ -1,0 +1,23 @@
+"""The benchmark runs and prints every row; what it measures is not judged."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_quick_prints_every_row():
+    command = [sys.executable, str(ROOT / "scripts" / "bench.py"), "--quick"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert lines[0].startswith("torch ")
+    assert "1 threads" in lines[0]
+    for form in ("attach", "parametrize"):
+        rows = [line for line in lines if line.startswith(f"  {form} / plain:")]
+        assert len(rows) == 3 * 2  # networks and batches x optimizers
+        assert all(("<= 1.0" in row) == (form == "attach") for row in rows)
+    for base in ("single", "plain"):
+        assert sum(line.startswith(f"  {base} / ensemble:") for line in lines) == 3 * 3 * 2
+    assert sum(">= 10" in line for line in lines) == 2
+    memory = [float(line.split()[-3]) for line in lines if " / parameters: " in line]
+    assert memory == [1.0, 1.0, 0.5, 0.5] * 2  # not a timing: exact
