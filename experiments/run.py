@@ -33,7 +33,7 @@ from hydra.core.override_parser.types import QuotedString
 from hydra.core.utils import JobStatus
 from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from tqdm import tqdm
 
 from experiments import report, results
@@ -320,8 +320,12 @@ def one_line() -> Iterator[None]:
 
 def _line(error: BaseException) -> str:
     """An error and what Hydra hides behind it, as one line."""
-    lines = [str(e) for e in (error, error.__cause__) if e is not None]
-    text = "; ".join(" ".join(line.split()) for line in lines)
+    cause = error.__cause__
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and isinstance(cause.parent_node, DictConfig):
+        allowed = ", ".join(sorted(key for key in map(str, cause.parent_node) if not key.startswith("_")))
+        return f"unknown key {cause.full_key}; it may be one of {allowed}"
+    text = "; ".join(" ".join(str(e).split()) for e in (error, cause) if e is not None)
+    text = text.split(" Config search path:")[0]
     return text if isinstance(error, USER_ERRORS) else f"{type(error).__name__}: {text}"
 
 
