@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from experiments import plotting
 from experiments.claims import Claim, Equivalence, Monotone, Superiority
 from experiments.results import Results, select
-from experiments.stats import hypervolume
+from experiments.stats import cross_fitted_best, hypervolume
 
 TITLE = "benchmark of symmetry removal: objective against degree of symmetry"
 
@@ -47,10 +47,10 @@ def dominated(results: Results, spectrum: str, threshold: str) -> pd.DataFrame:
 
 def _area(areas: pd.DataFrame, name: str, level: float | None = None) -> pd.Series:
     """One area a seed; the level of the scale is the best of the other seeds unless it is given."""
-    table = areas[areas[NAME] == name].pivot(index="seed", columns="level", values="area")
+    method = areas[areas[NAME] == name]
     if level is not None:
-        return table[level]
-    return pd.Series({seed: table.loc[seed, table.drop(index=seed).mean().idxmax()] for seed in table.index})
+        return method[method["level"] == level].set_index("seed")["area"]
+    return cross_fitted_best(method, metric="area", over="level")["area"]
 
 
 def _pareto(spectrum: str, other: str, threshold: str = "0.05", sigma: float | None = None) -> Superiority:

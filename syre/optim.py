@@ -63,7 +63,7 @@ class Adam:
         return kind(model.parameters(), lr=self.lr, betas=betas, eps=self.eps, weight_decay=weight_decay, fused=True)
 
 
-# One replica of up to this many parameters is too small to be worth an optimizer call of its own (see `make bench`).
+# Where learning rates differ, a replica of up to this many parameters is not worth an optimizer call of its own.
 SMALL = 4096
 
 Coefficient = float | Tensor

@@ -234,3 +234,13 @@ def test_the_device_is_the_gpu_where_there_is_one_and_what_was_asked_for_elsewhe
     expected = "cuda" if torch.cuda.is_available() else "cpu"
     assert run.device_of("auto") == torch.device(expected)
     assert run.device_of("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("group_id", ["12e456789012", "012345678901", "1_000_000_00", "abcdef012345"])
+def test_a_group_whose_id_looks_like_a_number_is_found_by_it(tmp_path, command, monkeypatch, group_id):
+    """12e456789012 is infinity to YAML, and a leading 0 would be lost: one group in a few hundred has such an id."""
+    monkeypatch.setattr("experiments.sweep.Group.id", property(lambda group: group_id))
+    done = command("-m", "train.epochs=1", "model.hidden=[4]", "seed=0,1", "batched=[seed]", f"outputs={tmp_path}")
+    assert done.code == 0, done.err
+    assert [path.stem for path in tmp_path.glob("run/groups/*.json")] == [group_id]
+    assert len(list(tmp_path.glob("run/runs/*/done"))) == 2
