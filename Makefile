@@ -13,13 +13,14 @@ ARGS     ?=
 RUN      := .venv/bin/python -m experiments.run -m
 STAMP    := .venv/.complete
 FIGURES  := $(patsubst configs/experiment/%.yaml,%,$(wildcard configs/experiment/*.yaml))
+DRAWN    := fig8 fig10 ablation sigma_map
 
-.PHONY: help env data $(FIGURES) fig8 plots report smoke test lint bench clean
+.PHONY: help env data $(FIGURES) $(DRAWN) plots report smoke test lint bench clean
 
 help:  ## this list
 	@echo "make TARGET [SCALE=smoke|cpu|paper] [LAUNCHER=local|joblib] [DATA=mnist,...] [ARGS=\"any Hydra override\"]"
 	@awk -F ':.*## ' '/:.*## / && !/awk/ {sub(/^\$$\(FIGURES\).*/, "figN", $$1); printf "  %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  figures and tables: $(FIGURES) fig8"
+	@echo "  figures and tables: $(sort $(FIGURES) $(DRAWN))"
 
 env: $(STAMP)  ## build .venv from requirements.lock (every other target does, if need be)
 
@@ -35,7 +36,11 @@ $(STAMP): requirements.lock pyproject.toml
 $(FIGURES): $(STAMP)  ## train what is missing of a figure, judge its claims, draw it: make fig4
 	@$(RUN) experiment=$@ scale=$(SCALE) hydra/launcher=$(LAUNCHER) $(ARGS)
 
-fig8: fig5  # drawn from the runs of figure 5
+# drawn from the runs of other figures, by the report that each of them ends with
+fig8: fig5
+fig10: fig9
+ablation: fig1
+sigma_map: fig2 fig5 fig9 fig11 fig13
 
 data: $(STAMP)  ## fetch data sets with checksums: make data DATA=mnist,fashion_mnist,cifar10,cifar100
 	@.venv/bin/python scripts/data.py $(DATA)

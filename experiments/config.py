@@ -96,7 +96,7 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run, resolved: every leaf an object of `syre`."""
+    """One run, resolved: every leaf an object of `syre`; a group that the configuration sets to null is None."""
 
     config: dict[str, Any]
     seed: int
@@ -126,7 +126,8 @@ def identity(config: DictConfig) -> dict[str, Any]:
     if unknown := set(config) - {"hydra", *Config.__dataclass_fields__}:
         raise ConfigError(f"unknown key {', '.join(sorted(map(str, unknown)))}")
     part = OmegaConf.masked_copy(config, list(IDENTITY))
-    return cast(dict[str, Any], OmegaConf.to_container(part, resolve=True, enum_to_str=True))
+    plain = cast(dict[str, Any], OmegaConf.to_container(part, resolve=True, enum_to_str=True))
+    return {key: None if value == MISSING else value for key, value in plain.items()}
 
 
 def run_id(config: dict[str, Any]) -> str:
@@ -143,7 +144,13 @@ def resolve(config: dict[str, Any]) -> Run:
     """
     if type(config["seed"]) is not int:
         raise ConfigError(f"seed must be an integer, got {config['seed']!r}")
-    leaves = {group: _leaf(group, json.dumps(config[group])) for group in (*GROUPS, *TYPED)}
+    if config["task"] is None:
+        raise ConfigError("task is missing")
+    measures = hasattr(get_class(config["task"]["_target_"]), "measure")
+    if not measures and (missing := [group for group in GROUPS if config[group] is None]):
+        raise ConfigError(f"{', '.join(missing)} missing: task={config['task'].get('name')} trains a model")
+    leaves = {group: _leaf(group, json.dumps(config[group])) if config[group] is not None else None
+              for group in (*GROUPS, *TYPED)}  # fmt: skip
     return Run(config=config, seed=config["seed"], **leaves)
 
 

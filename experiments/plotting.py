@@ -42,6 +42,8 @@ LOOKS = {
     "w_fix": Look(label="W-fix", color="#E69F00", marker="^"),
     "dropout": Look(label="dropout", color="#CC79A7", marker="v"),
     "l2_init": Look(label="L2 init", color="#777777", marker="X"),
+    "offset": Look(label="offset start", color="#B8860B", marker="<"),
+    "shrink_perturb": Look(label="shrink & perturb", color="#7B3294", marker="p"),
     "sigma_asym": Look(label="σ-asym", color="#56B4E9", marker="*"),
 }
 SIGMA_SHADES = LinearSegmentedColormap.from_list("sigma", ["#9CCBE8", LOOKS["syre"].color, "#00263F"])

@@ -6,7 +6,7 @@ Each figure is a module `experiments/<name>.py` that says what is claimed and ho
     CLAIMS: tuple[Claim, ...]                   see claims.py
     NOTES: str                                  markdown: deviations from the paper, and what is unknown
     def draw(results: Results) -> Figure        see plotting.py
-    EXPERIMENT: str                             only if it draws the runs of another figure
+    EXPERIMENT: str | tuple[str, ...]           only if it draws the runs of another figure, or of several
 
 It leaves results/<name>/{figure.pdf, figure.png, report.md} and results/REPORT.md, which depend on the tables only.
 """
@@ -28,10 +28,10 @@ import numpy as np
 import experiments
 from experiments import plotting
 from experiments.claims import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, Equivalence, Verdict, evaluate
-from experiments.results import Results, ResultsError, load, write_files
+from experiments.results import Results, ResultsError, combine, load, write_files
 
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED)
-FIGURE = re.compile(r"(fig|table)\d+")
+FIGURE = re.compile(r"(fig|table)\d+|theory|ablation|sigma_map")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ def judge(name: str, folder: Path) -> Report:
         if error.name != f"experiments.{name}":
             raise
         raise ResultsError(f"no figure {name!r}: there is no experiments/{name}.py") from error
-    results = load(folder, getattr(module, "EXPERIMENT", name))
+    results = combine([load(folder, source) for source in _sources(module, name)])
     return Report(
         name=name, module=module, results=results, verdicts=tuple(evaluate(claim, results) for claim in module.CLAIMS)
     )
@@ -71,17 +71,25 @@ def write(report: Report, folder: Path) -> None:
 
 def available(folder: Path) -> list[str]:
     """Names of the figures with results in `folder`, in reading order (fig2 before fig10)."""
-    names = [
-        name for path in Path(folder).glob("*/runs.csv") for name in (path.parent.name, *drawn_from(path.parent.name))
-    ]
-    return sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+    trained = {path.parent.name for path in Path(folder).glob("*/runs.csv")}
+    drawn = {name for experiment in trained for name, sources in drawn_from(experiment).items() if sources <= trained}
+    return sorted(
+        trained | drawn, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    )
 
 
-def drawn_from(experiment: str) -> list[str]:
-    """The other figures that are drawn from the runs of this one."""
+def drawn_from(experiment: str) -> dict[str, set[str]]:
+    """The other figures that are drawn from the runs of this one, with all that each is drawn from."""
     names = [module.name for module in pkgutil.iter_modules(experiments.__path__) if FIGURE.fullmatch(module.name)]
     modules = {name: importlib.import_module(f"experiments.{name}") for name in names}
-    return [name for name, module in modules.items() if getattr(module, "EXPERIMENT", name) == experiment != name]
+    sources = {name: set(_sources(module, name)) for name, module in modules.items()}
+    return {name: others for name, others in sources.items() if experiment in others - {name}}
+
+
+def _sources(module: ModuleType, name: str) -> tuple[str, ...]:
+    """The experiments whose runs a figure draws."""
+    source = getattr(module, "EXPERIMENT", name)
+    return source if isinstance(source, tuple) else (source,)
 
 
 def to_markdown(report: Report) -> str:
@@ -200,15 +208,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     options = parser.parse_args(arguments)
     try:
-        asked = [name for figure in options.figures for name in (figure, *drawn_from(figure))]
-        names = list(dict.fromkeys(asked)) or available(options.results)
+        there = available(options.results)
+        asked = [name for figure in options.figures for name in (figure, *sorted({*drawn_from(figure)} & {*there}))]
+        names = list(dict.fromkeys(asked)) or there
         if not names:
             raise ResultsError(f"no results in {options.results}: `make fig4`, say, trains and collects some")
         reports = {name: judge(name, options.results) for name in names}
         for report in reports.values():
             write(report, options.results)
             print(terminal_table(report))
-        everything = [reports.get(name) or judge(name, options.results) for name in available(options.results)]
+        everything = [reports.get(name) or judge(name, options.results) for name in there]
         write_files({options.results / "REPORT.md": overview(everything).encode()})
         update_readme(options.results.parent / "README.md", everything)
     except ResultsError as error:

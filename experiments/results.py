@@ -89,6 +89,18 @@ def load(results: Path, experiment: str) -> Results:
     return Results(experiment=experiment, scale=scale, runs=runs, metrics=metrics)
 
 
+def combine(parts: Sequence[Results]) -> Results:
+    """Several experiments as one, told apart by the column `experiment`; its scale is the smallest of theirs."""
+    if len(parts) == 1:
+        return parts[0]
+    return Results(
+        experiment=" + ".join(part.experiment for part in parts),
+        scale=min((part.scale for part in parts), key=SCALES.index),
+        runs=pd.concat([part.runs.assign(experiment=part.experiment) for part in parts], ignore_index=True),
+        metrics=pd.concat([part.metrics for part in parts], ignore_index=True),
+    )
+
+
 def select(df: pd.DataFrame, **filters: object) -> pd.DataFrame:
     """The rows where every column has the value asked for: `select(df, **{"regularizer.sigma": 0.1}, seed=[0, 1])`.
 

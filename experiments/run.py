@@ -46,7 +46,7 @@ from syre.data import DataError
 from syre.ensemble import Learner, Replica, learner, replicas_per_process
 from syre.models import Noisy
 from syre.seeding import derive_seed, generator
-from syre.trainer import Record, flush_denormals, train
+from syre.trainer import Record, Snapshot, flush_denormals, train
 
 ConfigStore.instance().store(name="schema", node=Config)
 Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml: ten times faster
@@ -111,12 +111,19 @@ def assemble(group: Group, data_root: str | None, device: torch.device) -> tuple
 
 def group_size(run: Run, data_root: str | None) -> int:
     """How many replicas gain from training together with this run, by the measured rule of syre.ensemble."""
+    if measures(run):
+        return 1
     replica, data = build(run, data_root, torch.device("cpu"))
     units = sum(math.prod(module.features) for module in replica.model.modules() if isinstance(module, Noisy))
     parameters = sum(parameter.numel() for parameter in replica.model.parameters())
     samples = len(data.train_inputs)
     batch = min(run.train.batch_size or samples, samples)
     return replicas_per_process(parameters, units + data.num_classes, batch)
+
+
+def measures(run: Run) -> bool:
+    """Whether a run is a numerical experiment without training: its task has `measure(seed) -> {metric: value}`."""
+    return hasattr(run.task, "measure")
 
 
 # ---- one group of runs -----------------------------------------------------------------------------------------------
@@ -128,21 +135,27 @@ def train_group(group: Group, folder: Path, *, data_root: str | None, wandb: Wan
     A group that fails is written too, as runs of status `failed`; then the error goes on. Where nothing can be written,
     on a full disk say, what is there stays as it is: the last checkpoint can be resumed once there is room.
     """
-    compute, training = group.runs[0].config["compute"], group.runs[0].train
+    compute = group.runs[0].config["compute"]
     flush_denormals(compute["threads"])
     device = device_of(compute["device"])
-    team, batches = assemble(group, data_root, device)
+    first = group.runs[0]
+    built = None if measures(first) else assemble(group, data_root, device)
     saved = folder / "groups" / f"{group.id}.pt"
     if not saved.exists():
         _save(saved, {"rows": [], "seconds": 0.0, "state": None})  # a place that cannot be written shows now
     kept = torch.load(saved, weights_only=True)
     rows: list[Row] = [tuple(row) for row in kept["rows"]]
     started = time.perf_counter() - kept["seconds"]
-    live = _tracker(group.runs[0], wandb, folder) if len(group.runs) == 1 else None
-    total, error = training.total_steps(batches.steps_per_epoch), None
+    live = _tracker(first, wandb, folder) if len(group.runs) == 1 else None
+    total, error = first.train.total_steps(built[1].steps_per_epoch, built[1].stages) if built else 0, None
     try:
         with tqdm(total=total, unit="step", disable=None if progress else True, leave=False) as bar:
-            for event in train(team, group.runs[0].task, batches, training, resume=kept["state"]):
+            events = (
+                train(built[0], first.task, built[1], first.train, resume=kept["state"])
+                if built
+                else _measure(group.runs)
+            )
+            for event in events:
                 bar.update(event.step - bar.n)
                 if isinstance(event, Record):
                     new = [(event.step, event.split, name, v.tolist()) for name, v in event.values.items()]
@@ -167,6 +180,13 @@ def train_group(group: Group, folder: Path, *, data_root: str | None, wandb: Wan
         raise error
 
 
+def _measure(runs: Sequence[Run]) -> Iterator[Record | Snapshot]:
+    """The one record of runs that measure without training."""
+    found = [run.task.measure(run.seed) for run in runs]
+    values = {name: torch.tensor([row[name] for row in found], dtype=torch.float64) for name in found[0]}
+    yield Record(step=0, split="test", values=values)
+
+
 def _tracker(run: Run, wandb: Wandb, folder: Path) -> Tracker | None:
     if wandb.mode == "disabled":
         return None
@@ -186,8 +206,9 @@ def _write(group: Group, folder: Path, rows: list[Row], seconds: float, device: 
     facts |= {"error": f"{type(error).__name__}: {error}"} if error else {}
     statuses = []
     for k, run in enumerate(group.runs):
-        last = [values[k] for _, split, metric, values in rows if (split, metric) == ("test", "loss")][-1:]
-        healthy = bool(last) and math.isfinite(last[0])
+        last = {(split, metric): values[k] for _, split, metric, values in rows}
+        judged = [last["test", "loss"]] if ("test", "loss") in last else list(last.values())
+        healthy = bool(judged) and all(map(math.isfinite, judged))
         statuses.append("failed" if error else "done" if healthy else "nan")
         lines = ["step,split,metric,value"]
         lines += [f"{step},{split},{metric},{values[k]:.9g}" for step, split, metric, values in rows]
@@ -217,7 +238,7 @@ def sweep(config: DictConfig, arguments: Sequence[str], compose: Callable[[list[
     runs = expand(config, lambda members: compose([*plain, *members]), fixed=keys, axes=axes)
     folder = Path(config.outputs) / config.experiment
     device_of(config.compute.device)
-    for run in {json.dumps(run.config["data"]): run for run in runs}.values():
+    for run in {json.dumps(run.config["data"]): run for run in runs if run.data is not None}.values():
         run.data.load(root=config.data_root, seed=run.seed)  # missing data is found before anything is written
     size = (lambda run: config.replicas) if config.replicas else (lambda run: group_size(run, config.data_root))
     groups = plan(runs, folder, batched=config.batched, size=size)

@@ -21,6 +21,9 @@ class Batches:
     left out. A `batch_size` that reaches the size of the training set, or 0, means the full batch.
 
     Replicas whose data sets are one object share it in memory.
+
+    A data set with permutations is a sequence of tasks, each the same samples with the features permuted: `stage`,
+    which the trainer sets, says which one the batches are of.
     """
 
     def __init__(
@@ -38,6 +41,9 @@ class Batches:
             len({(d.train_inputs.shape, d.test_inputs.shape) for d in datasets}) == 1,
             "replicas of one ensemble must have data sets of the same shape",
         )
+        check(len({dataset.stages for dataset in datasets}) == 1, "replicas must have the same number of tasks")
+        self.stage, self.stages = 0, datasets[0].stages
+        self._permutations = [dataset.permutations for dataset in datasets]
         self._splits = {split: self._tensors(datasets, split) for split in ("train", "test")}
         n = datasets[0].train_inputs.shape[0]
         self.full = batch_size == 0 or batch_size >= n
@@ -62,6 +68,11 @@ class Batches:
         return torch.stack([orders[seed] for seed in self.seeds]).to(self.device)
 
     def _scaled(self, inputs: Tensor) -> Tensor:
+        """The inputs of this stage [R, batch, ...], at each replica's scale."""
+        if self.stages > 1:
+            orders = [orders[self.stage].to(self.device) for orders in self._permutations if orders is not None]
+            flat = inputs.flatten(2)
+            inputs = torch.stack([x[:, order] for x, order in zip(flat, orders, strict=True)]).view(inputs.shape)
         if self._scale is None:
             return inputs
         return inputs * self._scale.to(inputs.dtype).view(-1, *(1,) * (inputs.dim() - 1))

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from syre.checks import check
 from syre.models.noise import Noisy
 from syre.optim import BatchedOptimizer
-from syre.regularizers import Handle
+from syre.regularizers import Handle, Renews
 
 Loss = Callable[..., Tensor]  # (output [..., batch, ...], *batch) -> [...]: the mean over the batch, per replica
 
@@ -46,6 +46,8 @@ class Learner(Protocol):
     def forward(self, *inputs: Tensor, train: bool = False, **options: Any) -> Any: ...
 
     def step(self, loss_fn: Loss, batch: Sequence[Tensor], *, lr_factor: float, clip: float | None) -> Tensor: ...
+
+    def enter(self, stage: int) -> None: ...
 
     def parameters(self) -> dict[str, Tensor]: ...
 
@@ -111,6 +113,11 @@ class Single:
             group["lr"] = lr * lr_factor
         self.optimizer.step()
         return loss.detach().unsqueeze(0)
+
+    def enter(self, stage: int) -> None:
+        """Begin task `stage`: what renews the weights between tasks does so now."""
+        if isinstance(self.replica.handle, Renews):
+            self.replica.handle.renew(dict(self.model.named_parameters()), stage)
 
     def parameters(self) -> dict[str, Tensor]:
         return {name: parameter.detach().unsqueeze(0) for name, parameter in self.model.named_parameters()}
@@ -208,6 +215,12 @@ class Ensemble:
             self._grad.mul_((clip / (norm + 1e-6)).clamp(max=1.0))
         self.optimizer.step(self._grad, lr_factor)
         return losses.detach()
+
+    def enter(self, stage: int) -> None:
+        """Begin task `stage`: what renews the weights between tasks does so now."""
+        for row, replica in enumerate(self.replicas):
+            if isinstance(replica.handle, Renews):
+                replica.handle.renew({name: leaf.detach()[row] for name, leaf in self.leaves.items()}, stage)
 
     def parameters(self) -> dict[str, Tensor]:
         return {name: leaf.detach() for name, leaf in self.leaves.items()}

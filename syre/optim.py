@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Any, Protocol
 
 import torch
@@ -21,6 +21,22 @@ class OptimizerSpec(Protocol):
     def build(self, model: nn.Module, weight_decay: float) -> Optimizer: ...
 
 
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """The parameters as param groups, in the module's order: decayed where the model asks for decay.
+
+    All of them, unless the model names the submodules that decay in an attribute `decayed`, as the beta-VAE does its
+    encoder. What decays is also what syre anchors.
+    """
+    decayed: Sequence[str] | None = getattr(model, "decayed", None)
+    if decayed is None:
+        return [{"params": list(model.parameters()), "weight_decay": weight_decay}]
+    parts = groupby(model.named_parameters(), lambda named: named[0].split(".")[0] in decayed)
+    return [
+        {"params": [parameter for _, parameter in part], "weight_decay": weight_decay if decays else 0.0}
+        for decays, part in parts
+    ]
+
+
 @dataclass(frozen=True, kw_only=True)
 class SGD:
     """Stochastic gradient descent with momentum; decay is coupled, `g += lambda w`."""
@@ -36,9 +52,8 @@ class SGD:
 
     def build(self, model: nn.Module, weight_decay: float) -> Optimizer:
         return torch.optim.SGD(
-            model.parameters(), lr=self.lr, momentum=self.momentum, nesterov=self.nesterov,
-            weight_decay=weight_decay, fused=True,
-        )  # fmt: skip
+            decay_groups(model, weight_decay), lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=True
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +75,7 @@ class Adam:
     def build(self, model: nn.Module, weight_decay: float) -> Optimizer:
         kind = torch.optim.AdamW if self.decoupled else torch.optim.Adam
         betas = (self.betas[0], self.betas[1])
-        return kind(model.parameters(), lr=self.lr, betas=betas, eps=self.eps, weight_decay=weight_decay, fused=True)
+        return kind(decay_groups(model, weight_decay), lr=self.lr, betas=betas, eps=self.eps, fused=True)
 
 
 # Where learning rates differ, a replica of up to this many parameters is not worth an optimizer call of its own.

@@ -7,15 +7,16 @@ gradient of `weight_decay / 2 * |theta|^2`), which the caller gives to the optim
 "vanilla" is no decay at all. The paper often calls plain weight decay "vanilla"; here that is always "weight_decay".
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from syre.checks import at_least, check, fraction, one_of, positive
-from syre.core import SyreHandle, attach, attach_anchors, canonical_name
+from syre.core import SyreHandle, attach, attach_anchors, canonical_name, canonical_parameters, draw_anchors, drawn_as
 from syre.models.noise import Dropout as DropoutModule
 from syre.seeding import derive_seed, generator
 
@@ -24,6 +25,13 @@ class Handle(Protocol):
     """What a regularizer attached to an optimizer."""
 
     def detach(self) -> None: ...
+
+
+@runtime_checkable
+class Renews(Protocol):
+    """A handle that changes the weights of a run between two tasks."""
+
+    def renew(self, parameters: Mapping[str, Tensor], stage: int) -> None: ...
 
 
 class Regularizer(Protocol):
@@ -133,6 +141,72 @@ class L2Init:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Offset:
+    """syre's start without its decay: `w_0 = init + b`, then plain decay towards 0 (or none).
+
+    The control that tells the anchored decay of Eq. (6) from the larger (and, for a pair, shared) start it brings. At
+    `weight_decay` 0 it *is* Eq. (6) at gamma = 0: a bias alone only moves the symmetry (Proposition 1).
+    """
+
+    name: ClassVar[str] = "offset"
+    sigma: float
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least("regularizer.sigma", self.sigma)
+        at_least("regularizer.weight_decay", self.weight_decay)
+
+    def prepare(self, model: nn.Module, seed: int) -> None: ...
+
+    @torch.no_grad()
+    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> None:
+        parameters = canonical_parameters(model)
+        for name, anchor in draw_anchors(model, sigma=self.sigma, seed=derive_seed(seed, "anchor")).items():
+            parameters[name].add_(anchor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShrinkPerturb:
+    """At the start of each new task `w <- shrink * w + perturb * w_new`, `w_new` a fresh initial draw.
+
+    Source: Ash & Adams 2020, arXiv 1910.08475 (shrink 0.4, noise 0.1 in their experiments). The draw is Gaussian with
+    the std 1/sqrt(fan_in) of each tensor; without further tasks the regularizer is plain decay.
+    """
+
+    name: ClassVar[str] = "shrink_perturb"
+    shrink: float = 0.4
+    perturb: float = 0.1
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        fraction("regularizer.shrink", self.shrink)
+        at_least("regularizer.perturb", self.perturb)
+        at_least("regularizer.weight_decay", self.weight_decay)
+
+    def prepare(self, model: nn.Module, seed: int) -> None: ...
+
+    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> "ShrinkPerturbHandle":
+        return ShrinkPerturbHandle(model, self, seed)
+
+
+class ShrinkPerturbHandle:
+    """Renews the weights of one run when the trainer enters a new task."""
+
+    def __init__(self, model: nn.Module, settings: ShrinkPerturb, seed: int) -> None:
+        self.model, self.settings, self.seed = model, settings, seed
+
+    @torch.no_grad()
+    def renew(self, parameters: Mapping[str, Tensor], stage: int) -> None:
+        """Write the weights with which task `stage` starts into `parameters` (name -> tensor), drawn for it alone."""
+        fresh = draw_anchors(self.model, sigma=self.settings.perturb, seed=derive_seed(self.seed, "perturb", stage))
+        for name, weight in parameters.items():
+            weight.mul_(self.settings.shrink).add_(fresh[canonical_name(name)])
+
+    def detach(self) -> None:
+        """Nothing is hooked."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dropout:
     """Dropout at `rate` in every `syre.models.Dropout` of the model (after each hidden activation of the MLP)."""
 
@@ -179,7 +253,7 @@ class WFix:
             if weight.dim() < 2:
                 continue
             rows = weight.flatten(1)
-            stream = generator(seed, "w_fix", canonical_name(name))
+            stream = generator(seed, "w_fix", drawn_as(model, name))
             order = torch.rand(rows.shape, generator=stream).argsort(1)
             mask = torch.zeros(rows.shape, dtype=torch.bool)
             mask.scatter_(1, order[:, : round(self.fraction * rows.shape[1])], True)
@@ -222,4 +296,6 @@ class FrozenHandle:
             hook.remove()
 
 
-REGULARIZERS: tuple[type, ...] = (Vanilla, WeightDecay, Syre, SyreAdvanced, L2Init, Dropout, WFix)
+REGULARIZERS: tuple[type, ...] = (
+    Vanilla, WeightDecay, Syre, SyreAdvanced, L2Init, Offset, ShrinkPerturb, Dropout, WFix,
+)  # fmt: skip

@@ -32,7 +32,8 @@ class Training:
     """How long and how a run is trained.
 
     Args:
-        epochs: passes over the training set; or `steps`: optimizer steps. One of the two is 0.
+        epochs: passes over the training set (of each task, where there are several); or `steps`: optimizer steps. One
+            of the two is 0.
         batch_size: samples per step; 0 means the full batch.
         schedule: factor on the learning rate over the run: constant, cosine or linear to 0.
         warmup: fraction of the run over which the factor first rises from 0, in [0, 1].
@@ -62,8 +63,8 @@ class Training:
         positive("train.evaluations", self.evaluations)
         at_least("train.checkpoints", self.checkpoints)
 
-    def total_steps(self, steps_per_epoch: int) -> int:
-        return self.steps or self.epochs * steps_per_epoch
+    def total_steps(self, steps_per_epoch: int, stages: int = 1) -> int:
+        return self.steps or self.epochs * steps_per_epoch * stages
 
     def lr_factor(self, step: int, total: int) -> float:
         """The factor on the learning rate of step 0, ..., total - 1."""
@@ -115,19 +116,24 @@ def train(
 ) -> Iterator[Record | Snapshot]:
     """Train R replicas; yield a Record per split at each evaluation, and a Snapshot at each checkpoint.
 
-    The record of split "train" holds the mean loss over the steps since the last evaluation, that of "test" what the
-    task measures. A replica whose numbers are no longer finite goes on (it cannot disturb the others) and says so in
-    its records.
+    Where the data is a sequence of tasks, each takes its equal share of the steps, in turn, and the records are of the
+    task just trained. The record of split "train" holds the mean loss over the steps since the last evaluation, that of
+    "test" what the task measures. A replica whose numbers are no longer finite goes on (it cannot disturb the others)
+    and says so in its records.
     """
-    total = settings.total_steps(batches.steps_per_epoch)
+    total = settings.total_steps(batches.steps_per_epoch, batches.stages)
     evaluations, checkpoints = _milestones(settings.evaluations, total), _milestones(settings.checkpoints + 1, total)
     step, summed, since = 0, torch.zeros(learner.size, device=batches.device, dtype=torch.float64), 0
     if resume is None:
         yield Record(step=0, split="test", values=task.evaluate(learner, batches, final=False))
     else:
         step, summed, since = resume["step"], resume["summed"].to(batches.device), resume["since"]
+        batches.stage = resume["stage"]
         learner.load_state_dict(resume["learner"])
     while step < total:
+        if (stage := step * batches.stages // total) != batches.stage:
+            batches.stage = stage
+            learner.enter(stage)
         factor = settings.lr_factor(step, total)
         summed += learner.step(task.loss, batches.train(step), lr_factor=factor, clip=settings.clip or None)
         step, since = step + 1, since + 1
@@ -136,5 +142,6 @@ def train(
             yield Record(step=step, split="test", values=task.evaluate(learner, batches, final=step == total))
             summed, since = torch.zeros_like(summed), 0
         if step in checkpoints and step < total:
-            state = {"step": step, "summed": summed, "since": since, "learner": learner.state_dict()}
+            progress = {"step": step, "summed": summed, "since": since, "stage": batches.stage}
+            state = {**progress, "learner": learner.state_dict()}
             yield Snapshot(step=step, total=total, state=state)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.report import FIGURE
+
 ROOT = Path(__file__).parents[1]
 LAYERS = (  # of syre, lowest first: a file imports from its own layer and from those before it
     ("syre.checks", "syre.seeding"),
@@ -56,7 +58,7 @@ def modules(folder: str) -> dict[str, Path]:
 
 
 LIBRARY = modules("syre")
-FIGURES = {n: p for n, p in modules("experiments").items() if n.startswith(("experiments.fig", "experiments.table"))}
+FIGURES = {n: p for n, p in modules("experiments").items() if FIGURE.fullmatch(n.removeprefix("experiments."))}
 
 
 @pytest.mark.parametrize("module", [name for name in LIBRARY if within(name, ("syre.core",))])

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from syre.ensemble import Ensemble, Replica
-from syre.optim import SGD, SMALL, Adam, BatchedOptimizer
+from syre.optim import SGD, SMALL, Adam, BatchedOptimizer, decay_groups
 from syre.regularizers import Syre
 
 KINDS = {
@@ -120,3 +120,20 @@ def test_decoupled_adam_is_adamw():
     model = nn.Linear(2, 2)
     assert type(Adam().build(model, 0.1)) is torch.optim.Adam
     assert type(Adam(decoupled=True).build(model, 0.1)) is torch.optim.AdamW
+
+
+def test_a_model_may_say_which_of_its_parts_decay():
+    model = nn.ModuleDict({"encoder": nn.Linear(2, 2), "decoder": nn.Linear(2, 2)})
+    assert [len(group["params"]) for group in decay_groups(model, 0.1)] == [4]  # control: all of them
+    model.decayed = ("decoder",)
+    groups = Adam().build(model, 0.1).param_groups
+    assert [group["weight_decay"] for group in groups] == [0.0, 0.1]
+    assert [p for group in groups for p in group["params"]] == [
+        *model.encoder.parameters(),
+        *model.decoder.parameters(),
+    ]
+    assert len(decay_groups(model, 0.0)) == 2  # no decay, the same groups: such replicas can be stacked
+
+    optimizer = SGD(lr=0.1).build(model, 0.1)
+    handle = Syre(weight_decay=0.1, sigma=1).attach(optimizer, model, seed=0)
+    assert set(handle.anchors) == {"decoder.weight", "decoder.bias"}

@@ -40,6 +40,16 @@ def canonical_name(name: str) -> str:
     return ".".join(parts)
 
 
+def drawn_as(model: nn.Module, name: str) -> str:
+    """The name under which the fixed random tensors of a parameter (or module) are drawn: its canonical name.
+
+    A model may say otherwise by a method ``drawn_as(name) -> name``: what is drawn under one name is equal. So the two
+    networks of a pair (``syre.models.Pair``) share their anchors, as networks must that are to be interpolated.
+    """
+    rename = getattr(model, "drawn_as", None)
+    return rename(canonical_name(name)) if rename else canonical_name(name)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Slot:
     """One place where a parameter sits: ``module.<leaf>``, under its canonical name."""
@@ -192,7 +202,9 @@ def draw_anchors(
     anchors = {}
     for name, slot in _select(model, parameters).items():
         std = anchor_std(slot, sigma)
-        draw = philox(seed, "anchor", name).standard_normal(tuple(slot.parameter.shape), dtype=np.float32)
+        draw = philox(seed, "anchor", drawn_as(model, name)).standard_normal(
+            tuple(slot.parameter.shape), dtype=np.float32
+        )
         anchors[name] = _like(slot.parameter, np.asarray(draw) * np.float32(std), anchor_dtype)
     return anchors
 
@@ -212,7 +224,7 @@ def draw_scales(
         raise ValueError(f"sigma_d must be in [0, 1/sqrt(3) = 0.577), so that D stays positive, got {sigma_d}")
     scales = {}
     for name, slot in _select(model, parameters).items():
-        uniform = philox(seed, "scale", name).random(tuple(slot.parameter.shape), dtype=np.float32)
+        uniform = philox(seed, "scale", drawn_as(model, name)).random(tuple(slot.parameter.shape), dtype=np.float32)
         scales[name] = _like(
             slot.parameter, 1 + math.sqrt(3) * sigma_d * (2 * np.asarray(uniform, np.float64) - 1), None
         )

@@ -24,6 +24,12 @@ class Dataset:
     test_inputs: Tensor
     test_targets: Tensor
     num_classes: int
+    permutations: Tensor | None = None  # int64 [stages, features]: continual tasks that permute the inputs
+
+    @property
+    def stages(self) -> int:
+        """Number of tasks that are trained one after the other."""
+        return 1 if self.permutations is None else len(self.permutations)
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -104,6 +104,18 @@ def test_a_figure_gets_its_pictures_its_report_and_its_line_in_the_overview(resu
     assert "paper: 42 %" in printed
 
 
+def test_a_figure_of_several_experiments_is_drawn_when_all_of_them_are_there(results):
+    source = MODULE.replace("TITLE =", 'EXPERIMENT = ("synth2", "synth10")\nTITLE =')
+    source = source.replace('{"regularizer.name"', '{"experiment": "synth2", "regularizer.name"')
+    (results.parent / "modules/table77.py").write_text(source)
+    assert report.available(results) == ["synth2", "synth10", "table77"]
+    verdicts = {v.claim.id: v for v in report.judge("table77", results).verdicts}
+    assert (verdicts["C1"].verdict, verdicts["C1"].n) == ("reproduced", 4)
+    assert len(report.judge("table77", results).results.runs) == 48
+    (results / "synth10/runs.csv").unlink()
+    assert report.available(results) == ["synth2"]  # control
+
+
 def test_without_names_every_figure_is_drawn_and_a_second_time_nothing_is_touched(results):
     assert report.main(["--results", str(results)]) == 0
     before = state(results)
