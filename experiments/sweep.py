@@ -11,6 +11,8 @@ values, or a mapping from scale to either:
     batched: [seed, regularizer]           # keys (with all below them) that may differ inside a group
     replicas: 0                            # runs per group; 0: by the measured rule of syre.ensemble
 
+A group may be null where the task only measures: `{task: ridge, model: null, data: null, ...}`.
+
 What is given on the command line wins over all of these: `optim.lr=0.1` replaces the values of every block, and
 `regularizer=syre` leaves out the blocks of other regularizers. A group is written down before it trains and is never
 repacked: it is the unit of checkpoint and resume.
@@ -58,13 +60,14 @@ def expand(config: DictConfig, compose: Compose, fixed: Sequence[str] = (),
     Raises:
         ConfigError: a block that names an unknown key, a run that cannot be resolved, or no run at all.
     """
-    composed: dict[tuple[str, ...], dict[str, Any]] = {}
+    composed: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
     runs: dict[str, Run] = {}
     for chosen in _products(config, fixed, axes or {}):
         chosen = {**_scale_settings(config, fixed), **chosen}
-        members = tuple(f"{key}={value}" for key, value in chosen.items() if key in GROUPS)
+        members = tuple((key, value) for key, value in chosen.items() if key in GROUPS)
         if members not in composed:
-            composed[members] = identity(compose(list(members)))
+            whole = identity(compose([f"{key}={value}" for key, value in members if value is not None]))
+            composed[members] = whole | {key: None for key, value in members if value is None}
         settings = {key: value for key, value in chosen.items() if key not in GROUPS}
         run = resolve(_with(composed[members], settings))
         runs.setdefault(run.id, run)

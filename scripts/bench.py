@@ -1,11 +1,12 @@
 """`make bench`: what syre costs and what an ensemble gains, as ratios of times taken in turns in one process.
 
-    python scripts/bench.py [--threads 1] [--quick]
+    python -m scripts.bench [--threads 1] [--quick] [--only sweeps]
 
-Three tables:
+Four tables:
     step time    a whole training step (forward, backward, optimizer) with syre / the same without it
     memory       bytes that syre adds / bytes of the decayed parameters
     ensemble     time of 64 runs one by one / time of the same 64 runs in groups of the R that the rule chooses
+    sweeps       the training of a figure's sweep as bare torch loops, run by run / as `make figN` runs it
 
 A ratio is a median with its quartiles over rounds; in each round every contender runs once, in turns, so that a busy
 moment strikes all of them. With one thread the clock is the CPU time of this process, which other processes disturb
@@ -14,28 +15,35 @@ less; with more it is the time that passes. Targets stand beside the ratios; not
 
 import argparse
 import gc
+import json
 import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 
 import torch
 import torchvision
+from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import syre
+from experiments.config import Run
+from experiments.run import assemble, build, group_size
+from experiments.sweep import Group, expand, pack
 from syre.batches import Batches
-from syre.data import Dataset
+from syre.core import SyreHandle, attach_anchors
+from syre.data import DataError, Dataset
 from syre.ensemble import Ensemble, Learner, Replica, Single, replicas_per_process
-from syre.models import MLP
+from syre.models import MLP, Noisy
 from syre.optim import SGD, Adam, OptimizerSpec
 from syre.tasks import Classification
 from syre.trainer import flush_denormals
 
+ROOT = Path(__file__).parents[1]
 Step = Callable[[], object]
 
 
@@ -129,9 +137,9 @@ def step_time(effort: Effort) -> Iterator[Row]:
     ]  # fmt: skip
     for what, make, shape, target, rounds in settings:
         inputs, labels = torch.randn(shape), torch.randint(10, shape[:1])
-        for name, build in OPTIMIZERS.items():
+        for name, optimizer_of in OPTIMIZERS.items():
             plain, attached, module_form = make(), make(), syre.parametrize(make(), sigma=0.01, seed=0)
-            optimizers = [build(model) for model in (plain, attached, module_form)]
+            optimizers = [optimizer_of(model) for model in (plain, attached, module_form)]
             syre.attach(optimizers[1], attached, sigma=0.01, seed=0)
             steps = [training_step(*pair, inputs, labels)
                      for pair in zip((plain, attached, module_form), optimizers, strict=True)]  # fmt: skip
@@ -221,10 +229,10 @@ def ensemble(effort: Effort) -> Iterator[Row]:
         for batch in (32, 64, 1000):
             size = replicas_per_process(parameters, HIDDEN + CLASSES, batch)
             full, rest = divmod(RUNS, size)
-            for name, (spec, build) in SPECS.items():
+            for name, (spec, optimizer_of) in SPECS.items():
                 contenders = {
                     "single": learner_step(Single(replica(spec, inputs)), data, batch),
-                    "plain": plain_step(build, data, batch),
+                    "plain": plain_step(optimizer_of, data, batch),
                     "group": learner_step(Ensemble([replica(spec, inputs) for _ in range(size)]), data, batch),
                 }
                 if rest:
@@ -241,6 +249,86 @@ def ensemble(effort: Effort) -> Iterator[Row]:
                     yield Row(what=f"{base} / ensemble: {what}", ratios=ratios, target=goal, note=note)
 
 
+# ---- d. sweeps -------------------------------------------------------------------------------------------------------
+
+SWEEPS = ("fig5",)
+
+
+def packed(figure: str) -> list[Group]:
+    """The groups of a figure's sweep at `cpu` scale, as `make` packs them."""
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        choices = [f"experiment={figure}", "scale=cpu"]
+        config = compose("config", choices)
+        runs = expand(config, lambda members: compose("config", [*choices, *members]))
+    size = (lambda run: config.replicas) if config.replicas else (lambda run: group_size(run, None))
+    return pack(runs, batched=config.batched, size=size)
+
+
+def bare_step(run: Run) -> Step:
+    """One run as one writes it by hand: indexing, forward, backward, torch's default optimizer; syre attached."""
+    one, data = build(run, None, torch.device("cpu"))
+    kind, plain = type(one.optimizer), {"fused": None, "foreach": None}
+    optimizer = kind([{**group, **plain} for group in one.optimizer.param_groups], lr=1.0)
+    if isinstance(one.handle, SyreHandle):
+        one.handle.detach()
+        attach_anchors(optimizer, one.model, one.handle.anchors)
+    noisy = [module for module in one.model.modules() if isinstance(module, Noisy) and module.wanted()]
+    samples = len(data.train_inputs)
+    batch = min(run.train.batch_size or samples, samples)
+    order, starts = torch.randperm(samples), cycle(range(0, samples - batch + 1, batch))
+
+    def step() -> None:
+        start = next(starts)
+        chosen = order[start : start + batch]
+        inputs = data.train_inputs[chosen] if batch < samples else data.train_inputs
+        targets = data.train_targets[chosen] if batch < samples else data.train_targets
+        for module in noisy:
+            module.noise = module.draw(batch, one.noise)
+        optimizer.zero_grad()
+        run.task.loss(one.model(inputs), inputs, targets).backward()
+        optimizer.step()
+
+    return step
+
+
+def our_step(group: Group) -> Step:
+    """A step of a group as the trainer takes it."""
+    team, batches = assemble(group, None, torch.device("cpu"))
+    steps = cycle(range(batches.steps_per_epoch))
+    return lambda: team.step(group.runs[0].task.loss, batches.train(next(steps)), lr_factor=1.0, clip=None)
+
+
+def sweep_times(figure: str, effort: Effort) -> Row:
+    """Over the kinds of groups of a sweep, the time of all their steps; each kind is measured on one group."""
+    kinds: dict[str, list[Group]] = {}
+    for group in packed(figure):
+        alike = {key: group.runs[0].config[key] for key in ("model", "data", "optim", "task", "train")}
+        kinds.setdefault(json.dumps([alike, len(group.runs)]), []).append(group)
+    bare, ours = [0.0] * effort.rounds, [0.0] * effort.rounds
+    for groups in kinds.values():
+        first = groups[0]
+        size, steps = len(first.runs), len(groups)
+        training, data = first.runs[0].train, first.runs[0].data.load(seed=first.runs[0].seed)
+        batch = training.batch_size or len(data.train_inputs)
+        steps *= training.total_steps(max(1, len(data.train_inputs) // batch), data.stages)
+        taken = times({"bare": bare_step(first.runs[0]), "ours": our_step(first)}, effort, effort.rounds)
+        bare = [total + steps * size * t for total, t in zip(bare, taken["bare"], strict=True)]
+        ours = [total + steps * t for total, t in zip(ours, taken["ours"], strict=True)]
+    sizes = [len(group.runs) for groups in kinds.values() for group in groups]
+    note = f"{sum(sizes)} runs in {len(sizes)} groups; {statistics.median(ours) / 60:.1f} core-minutes of steps"
+    return Row(what=f"bare loops / as run: {figure}", ratios=[a / b for a, b in zip(bare, ours, strict=True)],
+               target=">= 1", note=note)  # fmt: skip
+
+
+def sweeps(effort: Effort) -> Iterator[Row]:
+    short = replace(effort, rounds=min(5, effort.rounds))
+    for figure in SWEEPS:
+        try:
+            yield sweep_times(figure, short)
+        except DataError as error:
+            print(f"  {figure} left out: {error}")
+
+
 def cpu_model() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
@@ -251,6 +339,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
     parser.add_argument("--quick", action="store_true", help="one step of each: that it runs, not what it costs")
+    parser.add_argument("--only", choices=("step", "memory", "ensemble", "sweeps"), help="one of the tables")
     arguments = parser.parse_args()
     flush_denormals(arguments.threads)
     torch.manual_seed(0)
@@ -263,14 +352,19 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {cpu_model()}, {kind}")
     if arguments.quick:
         print("quick: these times are no measurements")
-    table("Step time: with syre / without (the same optimizer, the same batch)", step_time(effort))
-    table("Memory that attach adds, as a fraction of the decayed parameters", memory())
-    table(
-        f"{RUNS} runs one by one / as ensembles (inputs-{HIDDEN}-{CLASSES}, tanh)\n"
-        "  one by one as `single`: this trainer with R = 1 and a fused optimizer; `plain`: a bare torch loop, torch's\n"
-        "  default optimizer",
-        ensemble(effort),
-    )
+    tables = {
+        "step": ("Step time: with syre / without (the same optimizer, the same batch)", step_time),
+        "memory": ("Memory that attach adds, as a fraction of the decayed parameters", lambda _: memory()),
+        "ensemble": (
+            f"{RUNS} runs one by one / as ensembles (inputs-{HIDDEN}-{CLASSES}, tanh)\n"
+            "  one by one as `single`: this trainer, R = 1, a fused optimizer; `plain`: a bare loop, torch's default",
+            ensemble,
+        ),
+        "sweeps": ("Sweeps at cpu scale: bare torch loops, one run at a time / as `make` runs them", sweeps),
+    }
+    for name, (title, rows) in tables.items():
+        if arguments.only in (None, name):
+            table(title, rows(effort))
 
 
 if __name__ == "__main__":

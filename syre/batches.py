@@ -43,7 +43,8 @@ class Batches:
         )
         check(len({dataset.stages for dataset in datasets}) == 1, "replicas must have the same number of tasks")
         self.stage, self.stages = 0, datasets[0].stages
-        self._permutations = [dataset.permutations for dataset in datasets]
+        self._permutations = [d.permutations.to(self.device) for d in datasets if d.permutations is not None]
+        check(len(self._permutations) in (0, self.size), "either all replicas have permutations or none")
         self._splits = {split: self._tensors(datasets, split) for split in ("train", "test")}
         n = datasets[0].train_inputs.shape[0]
         self.full = batch_size == 0 or batch_size >= n
@@ -69,10 +70,9 @@ class Batches:
 
     def _scaled(self, inputs: Tensor) -> Tensor:
         """The inputs of this stage [R, batch, ...], at each replica's scale."""
-        if self.stages > 1:
-            orders = [orders[self.stage].to(self.device) for orders in self._permutations if orders is not None]
-            flat = inputs.flatten(2)
-            inputs = torch.stack([x[:, order] for x, order in zip(flat, orders, strict=True)]).view(inputs.shape)
+        if self._permutations:
+            flat = zip(inputs.flatten(2), self._permutations, strict=True)
+            inputs = torch.stack([x[:, orders[self.stage]] for x, orders in flat]).view(inputs.shape)
         if self._scale is None:
             return inputs
         return inputs * self._scale.to(inputs.dtype).view(-1, *(1,) * (inputs.dim() - 1))

@@ -42,6 +42,7 @@ class Learner(Protocol):
     """What the trainer needs: R replicas that can be evaluated and stepped. The leading axis R is always there."""
 
     size: int
+    replicas: list[Replica]
 
     def forward(self, *inputs: Tensor, train: bool = False, **options: Any) -> Any: ...
 
@@ -77,7 +78,7 @@ class Single:
     size = 1
 
     def __init__(self, replica: Replica, *, autocast: torch.dtype | None = None, compiled: bool = False) -> None:
-        self.replica = replica
+        self.replica, self.replicas = replica, [replica]
         self.model, self.optimizer = replica.model, replica.optimizer
         self._call = torch.compile(self.model) if compiled else self.model
         self._autocast = autocast
@@ -160,7 +161,8 @@ class Ensemble:
             check([id(p) for p in stepped] == [id(p) for p in replica.model.parameters()],
                   "the optimizer of a replica must step all its parameters, in the module's order")  # fmt: skip
 
-        self.flat = torch.stack([nn.utils.parameters_to_vector(model.parameters()).detach() for model in models])
+        # not by nn.utils.parameters_to_vector, which takes no weights in channels-last memory
+        self.flat = torch.stack([torch.cat([p.detach().reshape(-1) for p in model.parameters()]) for model in models])
         self.buffers = {
             name: torch.stack([dict(model.named_buffers())[name] for model in models])
             for name, _ in self.model.named_buffers()

@@ -8,7 +8,7 @@ gradient of `weight_decay / 2 * |theta|^2`), which the caller gives to the optim
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from syre.checks import at_least, check, fraction, one_of, positive
 from syre.core import SyreHandle, attach, attach_anchors, canonical_name, canonical_parameters, draw_anchors, drawn_as
+from syre.models.layers import Activation, FiGLU
 from syre.models.noise import Dropout as DropoutModule
 from syre.seeding import derive_seed, generator
 
@@ -252,19 +253,69 @@ class WFix:
         for name, weight in model.named_parameters():
             if weight.dim() < 2:
                 continue
-            rows = weight.flatten(1)
             stream = generator(seed, "w_fix", drawn_as(model, name))
-            order = torch.rand(rows.shape, generator=stream).argsort(1)
-            mask = torch.zeros(rows.shape, dtype=torch.bool)
-            mask.scatter_(1, order[:, : round(self.fraction * rows.shape[1])], True)
-            values = self.kappa * torch.randn(rows.shape, generator=stream)
-            drawn[name] = mask.view_as(weight).to(weight.device), values.view_as(weight).to(weight)
+            count = round(self.fraction * weight[0].numel())
+            drawn[name] = _draw_frozen(weight, count, self.kappa, stream)
         return drawn
 
     def prepare(self, model: nn.Module, seed: int) -> None: ...
 
     def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> "FrozenHandle":
         return FrozenHandle(optimizer, model, self.frozen(model, seed))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WAsym:
+    """W-asymmetric: W-fix with settings of its own for each weight matrix, in the order of the network.
+
+    Of each row of matrix l, `fixed[l]` entries are frozen at draws of `kappa[l] * N(0, 1)`. Source: the MLP of Lim et
+    al. 2024 (arXiv 2405.20231) and its values. The two networks of a pair that draws as one (`syre.models.Pair`) have
+    the same frozen entries.
+    """
+
+    name: ClassVar[str] = "w_asym"
+    fixed: list[int] = field(default_factory=lambda: [64, 64, 64, 256])
+    kappa: list[float] = field(default_factory=lambda: [1.0, 1.0, 0.5, 0.25])
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        for count in self.fixed:
+            at_least("regularizer.fixed", count)
+        for kappa in self.kappa:
+            at_least("regularizer.kappa", kappa)
+        check(len(self.fixed) == len(self.kappa), "regularizer.fixed and regularizer.kappa must be of one length")
+        at_least("regularizer.weight_decay", self.weight_decay)
+
+    def frozen(self, model: nn.Module, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
+        """For each weight matrix: the mask of its frozen entries and their values, both shaped like the weight."""
+        matrices = {name: weight for name, weight in model.named_parameters() if weight.dim() >= 2}
+        places = list(dict.fromkeys(drawn_as(model, name) for name in matrices))
+        check(
+            len(places) == len(self.fixed),
+            f"regularizer.fixed must have an entry for each of the {len(places)} weight matrices, got {self.fixed}",
+        )
+        drawn = {}
+        for name, weight in matrices.items():
+            place = places.index(drawn_as(model, name))
+            count, length = self.fixed[place], weight[0].numel()
+            check(count <= length, f"regularizer.fixed: {name} has rows of {length} entries, not {count}")
+            drawn[name] = _draw_frozen(weight, count, self.kappa[place], generator(seed, "w_fix", places[place]))
+        return drawn
+
+    def prepare(self, model: nn.Module, seed: int) -> None: ...
+
+    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> "FrozenHandle":
+        return FrozenHandle(optimizer, model, self.frozen(model, seed))
+
+
+def _draw_frozen(weight: Tensor, count: int, kappa: float, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A mask with `count` entries in each row (output unit or channel) of `weight`, and values `kappa * N(0, 1)`."""
+    rows = weight.flatten(1)
+    order = torch.rand(rows.shape, generator=stream).argsort(1)
+    mask = torch.zeros(rows.shape, dtype=torch.bool)
+    mask.scatter_(1, order[:, :count], True)
+    values = kappa * torch.randn(rows.shape, generator=stream)
+    return mask.view_as(weight).to(weight.device), values.view_as(weight).to(weight)
 
 
 class FrozenHandle:
@@ -296,6 +347,32 @@ class FrozenHandle:
             hook.remove()
 
 
+@dataclass(frozen=True, kw_only=True)
+class SigmaAsym:
+    """sigma-asymmetric: every activation becomes `sigmoid(C x) * x`, C fixed and N(0, 1) entrywise, with no scaling.
+
+    Source: FiGLU of Lim et al. 2024 (arXiv 2405.20231), for networks with a norm before their activations. The two
+    networks of a pair that draws as one (`syre.models.Pair`) have the same C in the same layer.
+    """
+
+    name: ClassVar[str] = "sigma_asym"
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least("regularizer.weight_decay", self.weight_decay)
+
+    def prepare(self, model: nn.Module, seed: int) -> None:
+        places = {name: module for name, module in model.named_modules() if isinstance(module, Activation)}
+        check(bool(places), f"regularizer=sigma_asym needs a model with activations, {type(model).__name__} has none")
+        like = next(model.parameters())
+        for name, module in places.items():
+            stream = generator(seed, "sigma_asym", drawn_as(model, name))
+            module.function = FiGLU(torch.randn(module.width, module.width, generator=stream).to(like))
+
+    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> None: ...
+
+
 REGULARIZERS: tuple[type, ...] = (
-    Vanilla, WeightDecay, Syre, SyreAdvanced, L2Init, Offset, ShrinkPerturb, Dropout, WFix,
+    Vanilla, WeightDecay, Syre, SyreAdvanced, L2Init, Offset, ShrinkPerturb, Dropout, WFix, WAsym,
+    SigmaAsym,
 )  # fmt: skip

@@ -125,6 +125,7 @@ def train(
     evaluations, checkpoints = _milestones(settings.evaluations, total), _milestones(settings.checkpoints + 1, total)
     step, summed, since = 0, torch.zeros(learner.size, device=batches.device, dtype=torch.float64), 0
     if resume is None:
+        batches.stage = 0
         yield Record(step=0, split="test", values=task.evaluate(learner, batches, final=False))
     else:
         step, summed, since = resume["step"], resume["summed"].to(batches.device), resume["since"]

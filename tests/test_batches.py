@@ -101,3 +101,55 @@ def test_replicas_need_data_sets_of_one_shape():
     for other in (longer, replace(numbered(), test_inputs=longer.test_inputs, test_targets=longer.test_targets)):
         with pytest.raises(ValueError, match="data sets of the same shape"):
             Batches([numbered(), other], scales=[1.0, 1.0], seeds=[0, 0], batch_size=5)
+
+
+# ---- a sequence of tasks ---------------------------------------------------------------------------------------------
+
+THREE = torch.tensor([[0, 1, 2, 3], [3, 1, 0, 2], [1, 2, 3, 0]])
+
+
+def images(permutations: torch.Tensor | None = THREE) -> Dataset:
+    """Image i has the pixels 10 i, ..., 10 i + 3, as [1, 2, 2]."""
+    pixels = (10.0 * torch.arange(N)).unsqueeze(1) + torch.arange(4.0)
+    inputs, targets = pixels.view(N, 1, 2, 2), torch.arange(N)
+    return Dataset(train_inputs=inputs, train_targets=targets, test_inputs=inputs, test_targets=targets, num_classes=N,
+                   permutations=permutations)  # fmt: skip
+
+
+@pytest.mark.parametrize("batch_size", [5, 0])
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_each_task_sees_its_permutation_in_training_and_evaluation(stage, batch_size):
+    settings = {"scales": [2.0, 0.5], "seeds": [0, 1], "batch_size": batch_size}
+    batches, plain = (Batches([data] * 2, **settings) for data in (images(), images(None)))
+    assert (batches.stages, plain.stages, batches.stage) == (3, 1, 0)
+    batches.stage = stage
+    pairs = [(batches.train(7), plain.train(7)), *zip(batches.evaluation(), plain.evaluation(), strict=True)]
+    for (mine, labels), (its, its_labels) in pairs:
+        assert mine.shape == its.shape
+        assert torch.equal(mine.flatten(2), its.flatten(2)[..., THREE[stage]])
+        assert torch.equal(mine, its) == (stage == 0)  # control: the first task is the data set itself
+        assert torch.equal(labels, its_labels)
+
+
+def test_each_replica_sees_the_permutations_of_its_own_data_set():
+    other = THREE[[0, 2, 1]]
+    both = Batches([images(), images(other)], scales=[1.0, 1.0], seeds=[0, 0], batch_size=5)
+    alone = [Batches([images(p)], scales=[1.0], seeds=[0], batch_size=5) for p in (THREE, other)]
+    for batches in (both, *alone):
+        batches.stage = 1
+    for k, batches in enumerate(alone):
+        assert torch.equal(both.train(2)[0][k], batches.train(2)[0][0])
+    assert not torch.equal(both.train(2)[0][0], both.train(2)[0][1])  # control
+
+
+def test_a_single_task_is_permuted_too():
+    batches = Batches([images(THREE[1:2])], scales=[1.0], seeds=[0], batch_size=0)
+    assert torch.equal(batches.train(0)[0].flatten(2)[0], images().train_inputs.flatten(1)[:, THREE[1]])
+
+
+def test_replicas_need_the_same_number_of_tasks():
+    for other in (images(THREE[:2]), images(None)):
+        with pytest.raises(ValueError, match="the same number of tasks"):
+            Batches([images(), other], scales=[1.0, 1.0], seeds=[0, 0], batch_size=5)
+    with pytest.raises(ValueError, match="have permutations"):
+        Batches([images(THREE[:1]), images(None)], scales=[1.0, 1.0], seeds=[0, 0], batch_size=5)

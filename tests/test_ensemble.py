@@ -8,9 +8,21 @@ from replicas import DEEP, INPUTS, TASK, WIDE, Run, assemble, build, gaussian, r
 from torch import nn
 
 from syre.ensemble import CACHE_BYTES, MOST_REPLICAS, Ensemble, Replica, Single, learner, replicas_per_process
-from syre.models import Noisy
+from syre.models import Noisy, Pair
 from syre.optim import SGD, SMALL, Adam
-from syre.regularizers import Dropout, L2Init, Syre, SyreAdvanced, Vanilla, WeightDecay, WFix
+from syre.regularizers import (
+    Dropout,
+    L2Init,
+    Offset,
+    SigmaAsym,
+    Syre,
+    SyreAdvanced,
+    Vanilla,
+    WAsym,
+    WeightDecay,
+    WFix,
+)
+from syre.tasks import ModeConnectivity
 from syre.trainer import Training
 
 SEVEN = [
@@ -28,6 +40,7 @@ OPTIMIZERS = {
     "adam": Adam(lr=0.01),
     "adamw": Adam(lr=0.01, decoupled=True),
 }
+PAIR_TASK = ModeConnectivity()
 PLAIN = Training(steps=100, batch_size=8)
 CLIPPED = Training(steps=100, batch_size=8, clip=0.3, schedule="cosine", warmup=0.1)
 
@@ -61,6 +74,28 @@ def test_a_replica_is_the_run_trained_alone(name, variety, settings, model):
             assert (record.step, record.split, list(record.values)) == (its.step, its.split, list(its.values))
             for metric, values in record.values.items():
                 torch.testing.assert_close(values[k], its.values[metric][0], rtol=1e-8, atol=1e-8, check_dtype=False)
+
+
+@pytest.mark.parametrize("regularizers", [
+    [WeightDecay(weight_decay=0.02), Syre(weight_decay=0.05, sigma=0.7), Offset(sigma=1.0, weight_decay=0.1),
+     WAsym(fixed=[2, 3, 4], kappa=[1.0, 0.5, 0.25], weight_decay=0.06)],
+    [SigmaAsym(weight_decay=0.02), SigmaAsym(weight_decay=0.3)],
+], ids=["gelu", "figlu"])  # fmt: skip
+@pytest.mark.parametrize("name", ["nesterov", "adamw"])
+def test_a_replica_of_a_pair_is_the_pair_trained_alone(name, regularizers):
+    model, x = Pair(hidden=[7, 8]), gaussian().test_inputs
+    runs = [Run(regularizer=r, optim=OPTIMIZERS[name], seed=k, model=model) for k, r in enumerate(regularizers)]
+    team, batches = assemble(runs, gaussian(), PLAIN)
+    assert isinstance(team, Ensemble)
+    for step in range(PLAIN.steps):
+        team.step(PAIR_TASK.loss, batches.train(step), lr_factor=1.0, clip=None)
+    for k, run in enumerate(runs):
+        alone, its_batches = assemble([run], gaussian(), PLAIN)
+        for step in range(PLAIN.steps):
+            alone.step(PAIR_TASK.loss, its_batches.train(step), lr_factor=1.0, clip=None)
+        torch.testing.assert_close(row(team, k), row(alone, 0), rtol=0, atol=1e-10)
+        stacked, its = (who.forward(x.expand(who.size, -1, -1), at=0.3) for who in (team, alone))
+        torch.testing.assert_close(stacked[k], its[0], rtol=0, atol=1e-10)
 
 
 def test_the_two_sizes_take_the_two_paths_of_the_batched_optimizer():

@@ -11,7 +11,21 @@ from torch import nn
 
 from syre.models import MLP
 from syre.optim import SGD, Adam
-from syre.regularizers import REGULARIZERS, Dropout, L2Init, Syre, SyreAdvanced, Vanilla, WeightDecay, WFix
+from syre.regularizers import (
+    REGULARIZERS,
+    Dropout,
+    L2Init,
+    Offset,
+    Renews,
+    ShrinkPerturb,
+    SigmaAsym,
+    Syre,
+    SyreAdvanced,
+    Vanilla,
+    WAsym,
+    WeightDecay,
+    WFix,
+)
 
 OPTIMIZERS = [SGD(lr=0.1), SGD(lr=0.1, momentum=0.9, nesterov=True), Adam(lr=0.1), Adam(lr=0.1, decoupled=True)]
 MLP_WIDE = MLP(hidden=[500])
@@ -39,7 +53,7 @@ def step(regularizer, optim, module: nn.Module, gradient: float, steps: int = 1)
 
 def test_each_regularizer_has_its_own_name():
     names = {"vanilla", "weight_decay", "syre", "syre_advanced", "l2_init", "offset", "shrink_perturb"}
-    assert {cls.name for cls in REGULARIZERS} == names | {"dropout", "w_fix"}
+    assert {cls.name for cls in REGULARIZERS} == names | {"dropout", "w_fix", "w_asym", "sigma_asym"}
 
 
 def test_vanilla_has_no_decay_and_weight_decay_decays_to_zero():
@@ -83,6 +97,82 @@ def test_l2_init_stays_where_it_starts_until_there_is_a_gradient(optim):
     torch.testing.assert_close(weights(module), start, rtol=0, atol=1e-8 if isinstance(optim, SGD) else 0.4)
     step(L2Init(weight_decay=0.5), SGD(lr=0.1), module, gradient=1.0)
     assert all((w != start[name]).all() for name, w in weights(module).items())
+
+
+# ---- offset and shrink & perturb -------------------------------------------------------------------------------------
+
+
+def test_an_offset_starts_where_syre_starts_and_decays_to_zero_instead():
+    offset, syre = model(), model()
+    optimizers, both = [], (Offset(weight_decay=0.5, sigma=0.7), Syre(weight_decay=0.5, sigma=0.7))
+    for module, regularizer in zip((offset, syre), both, strict=True):
+        optimizers.append(SGD(lr=0.5).build(module, regularizer.weight_decay))
+        regularizer.attach(optimizers[-1], module, 0)
+    torch.testing.assert_close(weights(offset), weights(syre), rtol=0, atol=0)
+    assert all((w != weights(model())[name]).all() for name, w in weights(offset).items())  # control: both have moved
+    for _ in range(200):
+        for module, optimizer in zip((offset, syre), optimizers, strict=True):
+            for parameter in module.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+            optimizer.step()
+    assert all(w.abs().max() < 1e-12 for w in weights(offset).values())
+    assert all(w.abs().max() > 1e-3 for w in weights(syre).values())  # control
+
+
+@pytest.mark.parametrize("optim", OPTIMIZERS)
+def test_without_an_offset_it_is_weight_decay_and_without_decay_it_is_vanilla_moved(optim):
+    plain, none = model(), model()
+    step(WeightDecay(weight_decay=0.5), optim, plain, gradient=0.3, steps=3)
+    step(Offset(sigma=0.0, weight_decay=0.5), optim, none, gradient=0.3, steps=3)
+    torch.testing.assert_close(weights(none), weights(plain), rtol=0, atol=0)
+    moved, vanilla = model(), model()
+    step(Offset(sigma=0.7), optim, vanilla, gradient=0.0, steps=0)
+    step(Vanilla(), optim, vanilla, gradient=0.3, steps=3)
+    step(Offset(sigma=0.7), optim, moved, gradient=0.3, steps=3)
+    torch.testing.assert_close(weights(moved), weights(vanilla), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("optim", OPTIMIZERS)
+def test_between_tasks_shrink_and_perturb_is_weight_decay(optim):
+    plain, perturbed = model(), model()
+    step(WeightDecay(weight_decay=0.5), optim, plain, gradient=0.3, steps=3)
+    step(ShrinkPerturb(weight_decay=0.5), optim, perturbed, gradient=0.3, steps=3)
+    torch.testing.assert_close(weights(perturbed), weights(plain), rtol=0, atol=0)
+
+
+def renewed(regularizer: ShrinkPerturb, stage: int = 1, seed: int = 0, spec: MLP = MLP_WIDE) -> dict[str, torch.Tensor]:
+    """The weights with which a task starts."""
+    module = model(spec=spec)
+    optimizer = SGD(lr=1.0).build(module, regularizer.weight_decay)
+    regularizer.attach(optimizer, module, seed).renew(dict(module.named_parameters()), stage)
+    return weights(module)
+
+
+def test_a_task_starts_from_shrunk_weights_and_a_draw_of_its_own():
+    start = weights(model(spec=MLP_WIDE))
+    torch.testing.assert_close(renewed(ShrinkPerturb(shrink=0.4, perturb=0.0)), {n: 0.4 * w for n, w in start.items()})
+    for name, drawn in renewed(ShrinkPerturb(shrink=0.0, perturb=0.3)).items():
+        fan_in = 40 if name.startswith("layers.0") else 500
+        assert abs(drawn.std() * fan_in**0.5 / 0.3 - 1) < 4 / (2 * drawn.numel()) ** 0.5
+    both, fresh = (renewed(ShrinkPerturb(shrink=shrink, perturb=0.3)) for shrink in (0.4, 0.0))
+    torch.testing.assert_close(both, {name: 0.4 * w + fresh[name] for name, w in start.items()})
+
+
+def test_the_draw_follows_the_seed_and_the_task():
+    draws = [renewed(ShrinkPerturb(shrink=0.0), **at) for at in ({}, {}, {"stage": 2}, {"seed": 1})]
+    torch.testing.assert_close(draws[0], draws[1], rtol=0, atol=0)
+    for other in draws[2:]:
+        assert all((w != other[name]).all() for name, w in draws[0].items())
+
+
+def test_only_shrink_and_perturb_renews_weights_between_tasks():
+    renewing = set()
+    for regularizer in (ShrinkPerturb(), Syre(weight_decay=0.1), L2Init(weight_decay=0.1), WFix(fraction=0.1),
+                        Offset(sigma=0.1), Dropout(rate=0.1)):  # fmt: skip
+        module = model()
+        handle = regularizer.attach(SGD(lr=1.0).build(module, regularizer.weight_decay), module, 0)
+        renewing |= {regularizer.name} if isinstance(handle, Renews) else set()
+    assert renewing == {"shrink_perturb"}
 
 
 # ---- W-fix -----------------------------------------------------------------------------------------------------------
@@ -191,6 +281,11 @@ def test_dropout_needs_dropout_layers():
         Dropout(rate=0.3).prepare(nn.Linear(2, 2), 0)
 
 
+def test_sigma_asym_needs_activations():
+    with pytest.raises(ValueError, match="needs a model with activations, Linear has none"):
+        SigmaAsym().prepare(nn.Linear(2, 2), 0)
+
+
 @pytest.mark.parametrize(("cls", "settings", "key"), [
     (WeightDecay, {"weight_decay": -1e-3}, "weight_decay"),
     (WeightDecay, {"weight_decay": float("nan")}, "weight_decay"),
@@ -201,9 +296,18 @@ def test_dropout_needs_dropout_layers():
     (SyreAdvanced, {"weight_decay": 0.1, "sigma_d": 0.6}, "sigma_d"),
     (L2Init, {"weight_decay": 0.0}, "weight_decay"),
     (Dropout, {"rate": 1.0}, "rate"),
+    (Offset, {"sigma": -0.1}, "sigma"),
+    (Offset, {"sigma": 0.1, "weight_decay": -0.1}, "weight_decay"),
+    (ShrinkPerturb, {"shrink": 1.0}, "shrink"),
+    (ShrinkPerturb, {"perturb": -0.1}, "perturb"),
+    (ShrinkPerturb, {"weight_decay": -0.1}, "weight_decay"),
     (WFix, {"fraction": 1.0}, "fraction"),
     (WFix, {"fraction": 0.1, "kappa": -1.0}, "kappa"),
     (WFix, {"fraction": 0.1, "weight_decay": -1.0}, "weight_decay"),
+    (WAsym, {"fixed": [1, -1], "kappa": [1.0, 1.0]}, "fixed"),
+    (WAsym, {"fixed": [1], "kappa": [-1.0]}, "kappa"),
+    (WAsym, {"fixed": [1, 2], "kappa": [1.0]}, "fixed and regularizer.kappa must be of one length"),
+    (SigmaAsym, {"weight_decay": -1.0}, "weight_decay"),
 ])  # fmt: skip
 def test_settings_out_of_range_are_named_in_one_line(cls, settings, key):
     with pytest.raises(ValueError, match=f"regularizer.{key}") as error:

@@ -7,10 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from replicas import TASK, Run, assemble, gaussian, row
+from replicas import INPUTS, TASK, Run, assemble, build, gaussian, row
 
+from syre.batches import Batches
+from syre.data import Dataset
+from syre.ensemble import Learner, learner
 from syre.optim import SGD, Adam
-from syre.regularizers import Dropout, Syre, WFix
+from syre.regularizers import Dropout, ShrinkPerturb, Syre, WFix
+from syre.tasks import Classification
 from syre.trainer import Record, Snapshot, Training, train
 
 TEN = Training(steps=10, batch_size=8, schedule="cosine", clip=0.5, evaluations=5, checkpoints=1)
@@ -104,6 +108,115 @@ def test_epochs_are_counted_in_whole_batches():
     _, batches = assemble(runs(ADAM), gaussian(), settings)
     assert settings.total_steps(batches.steps_per_epoch) == 3 * (60 // 8)
     assert Training(steps=5).total_steps(7) == 5
+
+
+# ---- a sequence of tasks ---------------------------------------------------------------------------------------------
+
+PERTURBED = ShrinkPerturb(shrink=0.5, perturb=0.3, weight_decay=0.1)
+TASKS = Training(epochs=2, batch_size=15, evaluations=3, checkpoints=23)  # 4 steps an epoch, 8 a task, all of them kept
+
+
+def sequence(seed: int, dtype: torch.dtype = torch.float64) -> Dataset:
+    """Three tasks; the permutations are the seed's."""
+    stream = torch.Generator().manual_seed(seed)
+    later = [torch.randperm(INPUTS, generator=stream) for _ in range(2)]
+    return replace(gaussian(dtype), permutations=torch.stack([torch.arange(INPUTS), *later]))
+
+
+def of_tasks(regularizers, optim=NESTEROV, dtype=torch.float64, first: int = 0) -> tuple[Learner, Batches]:
+    """Run k, of seed first + k, on the sequence of its seed."""
+    several = [Run(regularizer=r, optim=optim, seed=first + k) for k, r in enumerate(regularizers)]
+    team = learner([build(run, dtype) for run in several])
+    seeds = [run.seed for run in several]
+    return team, Batches([sequence(seed, dtype) for seed in seeds], scales=[1.0] * len(seeds), seeds=seeds,
+                         batch_size=TASKS.batch_size)  # fmt: skip
+
+
+class Watched(Classification):
+    """Notes the task of each evaluation."""
+
+    def evaluate(self, learner, batches, *, final):
+        return super().evaluate(learner, batches, final=final) | {"stage": torch.full((learner.size,), batches.stage)}
+
+
+def test_the_epochs_are_of_each_task_and_the_records_of_the_task_just_trained():
+    team, batches = of_tasks([Dropout(rate=0.3)])
+    records = [e for e in train(team, Watched(), batches, TASKS) if isinstance(e, Record) and e.split == "test"]
+    assert [(r.step, int(r.values["stage"])) for r in records] == [(0, 0), (8, 0), (16, 1), (24, 2)]
+
+
+@pytest.mark.parametrize("regularizer", [PERTURBED, Dropout(rate=0.3, weight_decay=0.1)])
+def test_a_sequence_of_tasks_is_training_on_each_permuted_data_set_in_turn(regularizer):
+    team, batches = of_tasks([regularizer])
+    list(train(team, TASK, batches, TASKS))
+    by_hand, _ = of_tasks([regularizer])
+    for stage, order in enumerate(sequence(0).permutations):
+        data = replace(gaussian(), train_inputs=gaussian().train_inputs[:, order])
+        alone = Batches([data], scales=[1.0], seeds=[0], batch_size=TASKS.batch_size)
+        if stage:
+            by_hand.enter(stage)
+        for step in range(8 * stage, 8 * stage + 8):
+            by_hand.step(TASK.loss, alone.train(step), lr_factor=1.0, clip=None)
+    torch.testing.assert_close(row(team, 0), row(by_hand, 0), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("size", [1, 3], ids=["single", "ensemble"])
+def test_weights_are_renewed_once_on_entering_each_further_task(size):
+    """Where learning is negligible, two renewals leave shrink^2 of the weights; one more or less would show."""
+    still = [ShrinkPerturb(shrink=0.5, perturb=0.0)] * size
+    team, batches = of_tasks(still, SGD(lr=1e-12))
+    start, seen = row(team, size - 1), []
+    for event in train(team, TASK, batches, TASKS):
+        if isinstance(event, Snapshot):
+            name, weight = next(iter(row(team, size - 1).items()))
+            seen.append(float((weight / start[name]).mean()))
+    assert seen == pytest.approx([1.0] * 8 + [0.5] * 8 + [0.25] * 7)
+
+
+@pytest.mark.parametrize("size", [1, 3], ids=["single", "ensemble"])
+@pytest.mark.parametrize("at", [3, 7, 8, 9, 16, 21])  # inside a task, and around and exactly at the boundaries 8 and 16
+def test_a_run_resumed_anywhere_in_a_sequence_is_the_undisturbed_run(at, size):
+    regularizers = [PERTURBED, Dropout(rate=0.3), Syre(weight_decay=0.1)][:size]
+    whole, batches = of_tasks(regularizers, dtype=torch.float32)
+    records, kept = [], {}
+    for event in train(whole, TASK, batches, TASKS):
+        if isinstance(event, Record):
+            records.append(event)
+        else:
+            kept[event.step] = saved_and_loaded(event.state)
+
+    def resumed(state: dict) -> tuple[Learner, list[Record]]:
+        team, batches = of_tasks(regularizers, dtype=torch.float32)
+        events = train(team, TASK, batches, TASKS, resume=state)
+        return team, [event for event in events if isinstance(event, Record)]
+
+    team, rest = resumed(kept[at])
+    same(rest, [record for record in records if record.step > at])
+    for k in range(size):
+        torch.testing.assert_close(row(team, k), row(whole, k), rtol=0, atol=0)
+    wrong = at // 8 if at % 8 == 0 else (at // 8 + 1) % 3  # control: one renewal is left out, or is one too many
+    forgetful, _ = resumed(kept[at] | {"stage": wrong})
+    assert any((row(forgetful, 0)[name] != weight).any() for name, weight in row(whole, 0).items())
+
+
+def test_in_a_sequence_too_a_replica_is_the_run_trained_alone():
+    regularizers = [PERTURBED, replace(PERTURBED, shrink=0.9), Dropout(rate=0.3), Syre(weight_decay=0.1)]
+    team, batches = of_tasks(regularizers)
+    records = [e for e in train(team, TASK, batches, TASKS) if isinstance(e, Record)]
+    for k, regularizer in enumerate(regularizers):
+        alone, its = of_tasks([regularizer], first=k)
+        its_records = [e for e in train(alone, TASK, its, TASKS) if isinstance(e, Record)]
+        torch.testing.assert_close(row(team, k), row(alone, 0), rtol=0, atol=1e-10)
+        for mine, other in zip(records, its_records, strict=True):
+            for metric, values in mine.values.items():
+                torch.testing.assert_close(values[k], other.values[metric][0], rtol=1e-8, atol=1e-8, check_dtype=False)
+
+
+def test_training_begins_with_the_first_task_whatever_the_batches_were_used_for_before():
+    (one, batches), (other, fresh) = of_tasks([PERTURBED]), of_tasks([PERTURBED])
+    batches.stage = 2
+    same([e for e in train(one, TASK, batches, TASKS) if isinstance(e, Record)],
+         [e for e in train(other, TASK, fresh, TASKS) if isinstance(e, Record)])  # fmt: skip
 
 
 # ---- settings --------------------------------------------------------------------------------------------------------

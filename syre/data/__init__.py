@@ -1,8 +1,10 @@
 """Data sets as typed leaf configs: `Mnist().load().train_inputs`."""
 
+from syre.data.continual import PermutedMnist
 from syre.data.files import DataError, data_root
 from syre.data.images import Cifar10, Cifar100, Dataset, Digits, FashionMnist, Mnist
-from syre.data.synthetic import RandomMatrix
+from syre.data.linear_regression import LinearRegression
+from syre.data.synthetic import RandomMatrix, TeacherStudent
 
 __all__ = [
     "Cifar10",
@@ -11,7 +13,10 @@ __all__ = [
     "Dataset",
     "Digits",
     "FashionMnist",
+    "LinearRegression",
     "Mnist",
+    "PermutedMnist",
     "RandomMatrix",
+    "TeacherStudent",
     "data_root",
 ]

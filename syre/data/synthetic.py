@@ -3,12 +3,18 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 import torch
+from torch import nn
 
-from syre.checks import check, one_of
+from syre.checks import at_least, check, one_of
+from syre.data.files import DataError
 from syre.data.images import Dataset
-from syre.seeding import generator
+from syre.models.mlp import ACTIVATIONS, MLPModule
+from syre.seeding import derive_seed, generator
+
+CLASSES = 10  # of a teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,3 +47,78 @@ def _draw(matrix: RandomMatrix, seed: int) -> Dataset:
         a = (g + g.T) / (2 * n) ** 0.5
     inputs, targets = a.unsqueeze(0), torch.zeros(1)
     return Dataset(train_inputs=inputs, train_targets=targets, test_inputs=inputs, test_targets=targets, num_classes=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherStudent:
+    """Gaussian inputs and the classes that a random two-layer network, the teacher, gives them (section 5.3, B.1).
+
+    `x ~ N(0, I)` with `inputs` entries, `y = argmax_k t_k(x)` of the ten outputs of an MLP with one layer of `hidden`
+    units. The paper prints neither sizes nor distribution: the weights are torch's default initialisation, drawn again
+    while some class has less than one input in a hundred, and the output biases make the mean of each output 0.
+
+    label_noise: fraction of the training labels drawn anew, evenly from the ten classes.
+    input_noise: std of the Gaussian noise added, once, to the training inputs after they were labelled.
+
+    The test set has no noise. All noise levels of a seed share the teacher and the samples, and what is noisy at a low
+    level is noisy at a higher one.
+    """
+
+    inputs: int = 20
+    samples: int = 1000
+    test_samples: int = 1000
+    hidden: int = 100
+    activation: str = "tanh"
+    label_noise: float = 0.0
+    input_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("inputs", "samples", "test_samples", "hidden"):
+            check(getattr(self, name) > 0, f"data.{name} must be an integer > 0, got {getattr(self, name)}")
+        one_of("data.activation", self.activation, ACTIVATIONS)
+        check(0 <= self.label_noise <= 1, f"data.label_noise must be a fraction in [0, 1], got {self.label_noise}")
+        at_least("data.input_noise", self.input_noise)
+
+    def load(self, root: str | Path | None = None, seed: int = 0) -> Dataset:
+        """Draw all from the seed; nothing is read, and runs of one seed share their tensors.
+
+        Raises:
+            DataError: too few inputs or hidden units to tell ten classes apart.
+        """
+        return _label(self, seed)
+
+
+@lru_cache(maxsize=64)
+@torch.no_grad()
+def _label(data: TeacherStudent, seed: int) -> Dataset:
+    teacher = _teacher(data.inputs, data.hidden, data.activation, seed)
+    train, test = (
+        torch.randn(samples, data.inputs, generator=generator(seed, "teacher", split))
+        for split, samples in (("train", data.samples), ("test", data.test_samples))
+    )
+    train_targets, test_targets = teacher(train).argmax(1), teacher(test).argmax(1)
+
+    stream = generator(seed, "teacher", "noise")
+    redrawn = torch.randperm(data.samples, generator=stream)[: round(data.label_noise * data.samples)]
+    train_targets[redrawn] = torch.randint(CLASSES, (data.samples,), generator=stream)[redrawn]
+    train = train + data.input_noise * torch.randn(train.shape, generator=stream)
+    return Dataset(
+        train_inputs=train,
+        train_targets=train_targets,
+        test_inputs=test,
+        test_targets=test_targets,
+        num_classes=CLASSES,
+    )
+
+
+def _teacher(inputs: int, hidden: int, activation: str, seed: int) -> nn.Module:
+    """The first random network, of a hundred, that gives each class to 1 % of the inputs at least."""
+    probe = torch.randn(2000, inputs, generator=generator(seed, "teacher", "probe"))
+    for attempt in range(100):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "teacher", "weights", attempt))
+            teacher = MLPModule([inputs, hidden, CLASSES], ACTIVATIONS[activation])
+        cast(nn.Linear, teacher.layers[-1]).bias.sub_(teacher(probe).mean(0))
+        if torch.bincount(teacher(probe).argmax(1), minlength=CLASSES).min() >= 0.01 * len(probe):
+            return teacher
+    raise DataError(f"no teacher with data.inputs={inputs} and data.hidden={hidden} uses all of {CLASSES} classes")

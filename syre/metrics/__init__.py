@@ -1,6 +1,6 @@
 """Pure functions on tensors: spectra and ranks of representations, accuracy, symmetry, dead and duplicated neurons."""
 
-from syre.metrics.networks import accuracy, dead_units, degree_of_symmetry, duplicated_neurons
+from syre.metrics.networks import accuracy, dead_units, degree_of_symmetry, duplicated_neurons, symmetric_neurons
 from syre.metrics.spectra import (
     covariance_spectrum,
     effective_rank,
@@ -22,5 +22,6 @@ __all__ = [
     "rank_99",
     "singular_values",
     "stable_rank",
+    "symmetric_neurons",
     "threshold_rank",
 ]

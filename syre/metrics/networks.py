@@ -47,3 +47,16 @@ def duplicated_neurons(weights: Tensor, tolerance: float = 1e-2) -> Tensor:
     itself = torch.eye(w.shape[-2], dtype=torch.bool, device=w.device)
     nearest = excess.masked_fill(itself, math.inf).amin(-1)
     return count_where(nearest <= 0, nearest)
+
+
+def symmetric_neurons(weights: Tensor, tolerance: float = 1e-2) -> Tensor:
+    """Number of units on a mirror plane, duplicated or dead, in [0, units]: weights [..., units, k] -> [...].
+
+    Duplicated as in `duplicated_neurons`; dead if |w_i| <= tolerance * max_j |w_j|: a unit whose weights decayed to 0.
+    """
+    w = weights.double()
+    lengths = w.norm(dim=-1, keepdim=True)
+    dead = lengths <= tolerance * lengths.amax(-2, keepdim=True)
+    # A dead unit duplicates the origin, even if it is the only one; the origin is no unit, so it is taken off again.
+    with_origin = torch.cat([w.masked_fill(dead, 0), torch.zeros_like(w[..., :1, :])], -2)
+    return duplicated_neurons(with_origin, tolerance) - dead.any(-2).squeeze(-1).double()

@@ -1,7 +1,11 @@
 """Models: a frozen dataclass each (the leaf of a config), whose `build(input_shape, outputs)` gives the module."""
 
+from syre.models.cnn import ContinualCNN
+from syre.models.linear import DiagonalLinear
 from syre.models.mlp import MLP
 from syre.models.noise import Dropout, Noisy
+from syre.models.pair import Pair
 from syre.models.point import Point
+from syre.models.vae import BetaVAE
 
-__all__ = ["MLP", "Dropout", "Noisy", "Point"]
+__all__ = ["MLP", "BetaVAE", "ContinualCNN", "DiagonalLinear", "Dropout", "Noisy", "Pair", "Point"]

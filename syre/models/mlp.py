@@ -4,47 +4,74 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
 
+import torch
 from torch import Tensor, nn
 
 from syre.checks import check, one_of
+from syre.models.layers import Activation, LayerNorm
 from syre.models.noise import Dropout
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiLU}
+NORMS: dict[str, type[nn.Module]] = {"none": nn.Identity, "layer": LayerNorm}
 
 
 class MLPModule(nn.Module):
-    """`logits = W_L h_{L-1} + b_L`, `h_l = dropout(act(W_l h_{l-1} + b_l))`; inputs [..., batch, *input_shape].
+    """`logits = W_L h_{L-1} + b_L`, `h_l = dropout(act(norm(W_l h_{l-1} + b_l)))`; inputs [..., batch, *input_shape].
 
     Initialised as torch initialises `nn.Linear`.
     """
 
     leading_dims = True  # the forward pass is written for any number of leading dimensions (see syre.ensemble)
+    identical = 0  # neurons of the last hidden layer that started as copies of its first one, which counts
 
-    def __init__(self, sizes: list[int], activation: type[nn.Module], input_dims: int = 1) -> None:
+    def __init__(
+        self,
+        sizes: list[int],
+        activation: type[nn.Module],
+        input_dims: int = 1,
+        norm: type[nn.Module] = nn.Identity,
+    ) -> None:
         super().__init__()
         self.input_dims = input_dims
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(sizes))
-        self.activation = activation()
+        self.norms = nn.ModuleList(norm(size) for size in sizes[1:-1])
+        self.activations = nn.ModuleList(Activation(activation(), size) for size in sizes[1:-1])
         self.dropouts = nn.ModuleList(Dropout(size) for size in sizes[1:-1])
+
+    @torch.no_grad()
+    def collapse(self, count: int) -> None:
+        """Make the first `count` neurons of the last hidden layer copies of the first: incoming, bias and outgoing."""
+        self.identical = count
+        incoming, biases, outgoing, _ = list(self.layers.parameters())[-4:]
+        for rows in (incoming, biases, outgoing.T):
+            rows[:count] = rows[0].clone()
 
     def forward(self, x: Tensor, features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Logits [..., batch, classes]; with `features`, also the last hidden layer [..., batch, width]."""
         if self.input_dims > 1:
             x = x.flatten(-self.input_dims)
-        for layer, dropout in zip(self.layers, self.dropouts, strict=False):
-            x = dropout(self.activation(layer(x)))
+        for layer, norm, activation, dropout in zip(
+            self.layers, self.norms, self.activations, self.dropouts, strict=False
+        ):
+            x = dropout(activation(norm(layer(x))))
         logits = self.layers[-1](x)
         return (logits, x) if features else logits
 
 
 @dataclass(frozen=True, kw_only=True)
 class MLP:
-    """A fully connected network with these hidden widths; `[300, 300, 300]` is the 4-layer FCN of section 6.3."""
+    """A fully connected network with these hidden widths; `[300, 300, 300]` is the 4-layer FCN of section 6.3.
+
+    identical: the fraction of the last hidden layer's neurons that start as copies of its first neuron, a fixed point
+        of their permutations (section 4); the other neurons start as they would without it.
+    """
 
     hidden: list[int] = field(default_factory=lambda: [300, 300, 300])
     activation: str = "relu"
+    identical: float = 0.0
 
     def __post_init__(self) -> None:
+        check(0 <= self.identical <= 1, f"model.identical must be a fraction in [0, 1], got {self.identical}")
         one_of("model.activation", self.activation, ACTIVATIONS)
         check(
             bool(self.hidden) and all(width > 0 for width in self.hidden),
@@ -53,4 +80,6 @@ class MLP:
 
     def build(self, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
         sizes = [prod(input_shape), *self.hidden, outputs]
-        return MLPModule(sizes, ACTIVATIONS[self.activation], len(input_shape))
+        module = MLPModule(sizes, ACTIVATIONS[self.activation], len(input_shape))
+        module.collapse(round(self.identical * self.hidden[-1]))
+        return module

@@ -7,7 +7,12 @@ from torch import Tensor
 from syre.batches import Batches
 from syre.ensemble import Learner
 from syre.tasks.classification import Classification
+from syre.tasks.collapse import CollapsedStart, TangentKernel
+from syre.tasks.connectivity import ModeConnectivity
 from syre.tasks.matrix import MatrixObjective
+from syre.tasks.neurons import NeuronSymmetry
+from syre.tasks.regression import Regression, Ridge
+from syre.tasks.vae import VariationalAutoencoder
 
 
 class Task(Protocol):
@@ -22,4 +27,15 @@ class Task(Protocol):
         ...
 
 
-__all__ = ["Classification", "MatrixObjective", "Task"]
+__all__ = [
+    "Classification",
+    "CollapsedStart",
+    "MatrixObjective",
+    "ModeConnectivity",
+    "NeuronSymmetry",
+    "Regression",
+    "Ridge",
+    "TangentKernel",
+    "Task",
+    "VariationalAutoencoder",
+]

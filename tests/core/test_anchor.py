@@ -16,6 +16,7 @@ from syre.core import (
     checksum,
     draw_anchors,
     draw_scales,
+    drawn_as,
     fan_in,
     slots,
 )
@@ -53,6 +54,30 @@ def test_a_wrapped_model_draws_the_anchors_of_the_plain_one():
     plain = checksum(draw_anchors(model, sigma=1.0, seed=0))
     assert checksum(draw_anchors(nn.DataParallel(model), sigma=1.0, seed=0)) == plain
     assert checksum(draw_anchors(nn.Sequential(model), sigma=1.0, seed=0)) != plain  # control: other names
+
+
+class Twins(nn.Module):
+    """Two networks; with `together`, what is drawn for the second is what is drawn for the first."""
+
+    def __init__(self, together):
+        super().__init__()
+        self.one, self.other = mlp(), mlp()
+        if together:
+            self.drawn_as = lambda name: name.replace("other.", "one.")
+
+
+def test_a_model_may_say_which_of_its_parameters_are_drawn_alike():
+    twins, strangers, plain = Twins(True), Twins(False), mlp()
+    names = [name for name, _ in plain.named_parameters()]
+    assert [drawn_as(twins, f"other.{name}") for name in names] == [f"one.{name}" for name in names]
+    assert [drawn_as(plain, name) for name in names] == names
+    assert drawn_as(strangers, "module.other.0.weight") == "other.0.weight"
+    for draw in (lambda m: draw_anchors(m, sigma=1.0, seed=0), lambda m: draw_scales(m, sigma_d=0.1, seed=0)):
+        alike, apart = draw(twins), draw(strangers)
+        for name in names:
+            assert torch.equal(alike[f"one.{name}"], alike[f"other.{name}"])
+            assert torch.equal(alike[f"one.{name}"], apart[f"one.{name}"])  # the first draws as it always did
+            assert (apart[f"one.{name}"] != apart[f"other.{name}"]).all()  # control
 
 
 def test_two_parameters_of_one_canonical_name_are_refused():

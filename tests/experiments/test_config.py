@@ -82,7 +82,7 @@ def test_a_regularizer_is_spelt_alike_in_file_key_class_and_legend():
     }
     for name, cls in classes.items():
         assert files[name]["name"] == name
-        assert re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=W)(?=F)", "_", cls.__name__).lower() == name
+        assert re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=W)(?=[AF])", "_", cls.__name__).lower() == name
         assert name in LOOKS
 
 

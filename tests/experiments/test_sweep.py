@@ -86,6 +86,15 @@ def test_a_scale_has_settings_of_its_own_a_choice_of_group_among_them(runs_of):
     assert facts(runs_of([{"train.epochs": 9}], "scale=smoke", scales=scales), "train.epochs") == [(9,)]  # blocks win
 
 
+def test_a_group_may_be_null_where_the_task_only_measures_and_only_there(runs_of):
+    none = dict.fromkeys(("model", "data", "regularizer", "optim"))
+    (run,) = runs_of([{"task": "ridge", "task.sigma": 1, **none}])
+    assert [getattr(run, group) for group in none] == [None] * 4
+    assert run.task.sigma == 1
+    with pytest.raises(ConfigError, match="model, data, regularizer, optim missing: task=regression trains a model"):
+        runs_of([{"task": "regression", **none}])
+
+
 def test_a_run_that_several_blocks_name_is_one_run(runs_of):
     assert len(runs_of([{"seed": [0, 1]}, {"seed": [1, 2]}])) == 3
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from syre.metrics import accuracy, dead_units, degree_of_symmetry, duplicated_neurons
+from syre.metrics import accuracy, dead_units, degree_of_symmetry, duplicated_neurons, symmetric_neurons
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -64,3 +64,21 @@ def test_one_nan_weight_makes_the_count_nan_and_one_unit_has_no_duplicate():
     assert duplicated_neurons(w)[0] == 0
     assert duplicated_neurons(w)[1].isnan()
     assert duplicated_neurons(w[0, :1]) == 0
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1.0, 1e6])
+def test_symmetric_neurons_are_the_duplicated_and_the_dead_each_once(scale):
+    w = normal(10, 30)
+    assert symmetric_neurons(scale * w) == 0  # control
+    w[2] = 0
+    assert symmetric_neurons(scale * w) == 1  # one dead unit is no duplicate
+    assert duplicated_neurons(scale * w) == 0
+    w[3] = 1e-3 * w[4]
+    assert symmetric_neurons(scale * w) == 2
+    assert symmetric_neurons(scale * w, tolerance=1e-4) == 1  # control: small, not dead
+    w[7] = w[0]
+    assert symmetric_neurons(scale * w) == 4
+    batch = torch.stack([w, normal(10, 30, seed=2), torch.zeros(10, 30), w / 0])
+    torch.testing.assert_close(
+        symmetric_neurons(scale * batch), torch.tensor([4, 0, 10, math.nan], dtype=torch.float64), equal_nan=True
+    )

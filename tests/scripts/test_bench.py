@@ -7,9 +7,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
+def bench(*words: str) -> list[str]:
+    command = [sys.executable, "-m", "scripts.bench", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
 def test_quick_prints_every_row():
-    command = [sys.executable, str(ROOT / "scripts" / "bench.py"), "--quick"]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = [line for name in ("step", "memory", "ensemble") for line in bench("--quick", "--only", name)]
     assert lines[0].startswith("torch ")
     assert "1 threads" in lines[0]
     for form in ("attach", "parametrize"):

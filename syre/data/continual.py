@@ -1,0 +1,74 @@
+"""Continual tasks: one data set, seen through a sequence of pixel permutations."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from syre.checks import at_least, check, one_of
+from syre.data.images import Dataset, Digits, Mnist, _Images
+from syre.seeding import generator
+
+BASES = {"mnist": Mnist, "digits": Digits}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PermutedMnist(_Images):
+    """MNIST and `tasks - 1` permutations of its pixels, one task after the other (section 6.6).
+
+    Task 0 is the data set itself; each further task permutes the pixels of all images by one permutation, drawn from
+    the run's seed, independently of the others. The images are the same in every task.
+
+    Args:
+        base: mnist, standardised; or digits, scikit-learn's, with nothing to fetch.
+        tasks: number of tasks.
+        samples, test_samples: size of the subset drawn from the run's seed; 0 means all images.
+    """
+
+    name: ClassVar[str] = "permuted_mnist"
+    base: str = "mnist"
+    tasks: int = 10
+    samples: int = 10_000
+    test_samples: int = 2_000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("data.base", self.base, BASES)
+        check(self.tasks > 0, f"data.tasks must be an integer > 0, got {self.tasks}")
+        at_least("data.samples", self.samples)
+        at_least("data.test_samples", self.test_samples)
+
+    def load(self, root: str | Path | None = None, seed: int = 0) -> Dataset:
+        """Read from `root` as the base does; subset and permutations are of the seed. Runs of one seed share it.
+
+        Raises:
+            DataError: missing or damaged files. ValueError: more samples asked for than there are.
+        """
+        base = BASES[self.base]().load(root)
+        return _draw(base, self.tasks, self.samples, self.test_samples, seed)
+
+
+@lru_cache(maxsize=4)  # 10,000 images are 31 MB
+def _draw(base: Dataset, tasks: int, samples: int, test_samples: int, seed: int) -> Dataset:
+    pixels = base.train_inputs[0].numel()
+    stream = generator(seed, "permutations")
+    later = [torch.randperm(pixels, generator=stream) for _ in range(tasks - 1)]
+    train = _subset("samples", samples, len(base.train_inputs), generator(seed, "train_subset"))
+    test = _subset("test_samples", test_samples, len(base.test_inputs), generator(seed, "test_subset"))
+    return Dataset(
+        train_inputs=base.train_inputs[train],
+        train_targets=base.train_targets[train],
+        test_inputs=base.test_inputs[test],
+        test_targets=base.test_targets[test],
+        num_classes=base.num_classes,
+        permutations=torch.stack([torch.arange(pixels), *later]),
+    )
+
+
+def _subset(name: str, size: int, available: int, stream: torch.Generator) -> Tensor | slice:
+    """Which samples: a slice of all of them, else `size` distinct ones."""
+    check(size <= available, f"data.{name} must be at most {available}, the images there are, got {size}")
+    return torch.randperm(available, generator=stream)[:size] if size else slice(None)

@@ -1,0 +1,50 @@
+"""Linear regression on Gaussian inputs, drawn from the seed."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from syre.checks import at_least, check
+from syre.data.images import Dataset
+from syre.seeding import generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearRegression:
+    """`y = w* . x + noise * xi`: inputs x ~ N(0, I) in R^dims, teacher w* ~ N(0, I / dims), xi ~ N(0, 1) (section 6.1).
+
+    The test set has the same noise, so no half mean squared error on it is expected below `noise^2 / 2`. All data sets
+    of a seed share the teacher and the test set, and the first n of N > n samples are those of the data set with n.
+    """
+
+    samples: int = 1000
+    dims: int = 200
+    noise: float = 0.5
+    test_samples: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "dims", "test_samples"):
+            check(getattr(self, name) > 0, f"data.{name} must be an integer > 0, got {getattr(self, name)}")
+        at_least("data.noise", self.noise)
+
+    def load(self, root: str | Path | None = None, seed: int = 0) -> Dataset:
+        """Draw all from the seed; nothing is read, and runs of one seed share their tensors."""
+        return _draw(self, seed)
+
+
+@lru_cache(maxsize=256)
+def _draw(data: LinearRegression, seed: int) -> Dataset:
+    teacher = torch.randn(data.dims, generator=generator(seed, "regression", "teacher")) / data.dims**0.5
+
+    def split(name: str, samples: int) -> tuple[Tensor, Tensor]:
+        # Rows of dims + 1 numbers, the noise last: so fewer samples are the first of more.
+        rows = torch.randn(samples, data.dims + 1, generator=generator(seed, "regression", name))
+        inputs = rows[:, :-1].contiguous()
+        return inputs, inputs @ teacher + data.noise * rows[:, -1]
+
+    (train_inputs, train_targets), (inputs, targets) = split("train", data.samples), split("test", data.test_samples)
+    return Dataset(train_inputs=train_inputs, train_targets=train_targets, test_inputs=inputs, test_targets=targets,
+                   num_classes=1)  # fmt: skip

@@ -1,0 +1,45 @@
+"""Linear functions whose coefficients are products of parameters."""
+
+from dataclasses import dataclass
+from functools import reduce
+from operator import mul
+from typing import cast
+
+from torch import Tensor, nn
+
+from syre.checks import check
+
+
+class DiagonalLinearModule(nn.Module):
+    """`f(x) = x . (u_1 * ... * u_depth)`, entrywise products; inputs [..., batch, d] -> [..., batch, 1].
+
+    Each u is the weight [1, d] of a linear form, initialised as torch initialises `nn.Linear` (std 1/sqrt(3 d)), so
+    that fan-in and rows mean what they always mean.
+    """
+
+    leading_dims = True
+
+    def __init__(self, size: int, depth: int) -> None:
+        super().__init__()
+        self.factors = nn.ModuleList(nn.Linear(size, 1, bias=False) for _ in range(depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = [cast(nn.Linear, factor).weight for factor in self.factors]
+        return nn.functional.linear(x, reduce(mul, weights), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagonalLinear:
+    """A diagonal linear network without biases; depth 1 is linear regression, depth 2 the "spred" model of section 6.1.
+
+    Neuron i, x_i u_1i ... u_depth,i, is dead where all its factors are 0: at depth 2 the mirror plane of the symmetry
+    `(u_1i, u_2i) -> (-u_1i, -u_2i)`.
+    """
+
+    depth: int = 2
+
+    def __post_init__(self) -> None:
+        check(self.depth >= 1, f"model.depth must be an integer >= 1, got {self.depth}")
+
+    def build(self, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
+        return DiagonalLinearModule(input_shape[-1], self.depth)

@@ -1,0 +1,57 @@
+"""Which hidden units of a network have become the same: the degree of symmetry of section 5.3."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from syre import metrics
+from syre.batches import Batches
+from syre.checks import check
+from syre.ensemble import Learner
+from syre.tasks.classification import Classification
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuronSymmetry(Classification):
+    """Classification by a network with one hidden layer; measures also how symmetric its weights are.
+
+    For each t of `tolerances`: `duplicated/<t>`, hidden units whose incoming weights, bias and outgoing weights are
+    those of another one within t of their length, and `symmetry/<t>`, units duplicated or dead (all weights within t of
+    0, relative to the longest): the units on a mirror plane of the permutation symmetry, or without a function.
+    """
+
+    tolerances: list[float] = field(default_factory=lambda: [1e-1, 1e-2])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(
+            all(0 < tolerance < 1 for tolerance in self.tolerances),
+            f"task.tolerances must be fractions in (0, 1), got {list(self.tolerances)}",
+        )
+
+    def evaluate(self, learner: Learner, batches: Batches, *, final: bool) -> dict[str, Tensor]:
+        weights = hidden_units(learner.parameters())
+        values = super().evaluate(learner, batches, final=final)
+        for t in self.tolerances:
+            values[f"duplicated/{t:g}"] = metrics.duplicated_neurons(weights, t)
+            values[f"symmetry/{t:g}"] = metrics.symmetric_neurons(weights, t)
+        return values
+
+
+def hidden_units(parameters: Mapping[str, Tensor]) -> Tensor:
+    """A row per hidden unit: incoming weights, bias, outgoing weights, [R, units, inputs + 1 + outputs].
+
+    Args:
+        parameters: of R networks with one hidden layer, in the order of their layers, each with a leading axis R.
+
+    Raises:
+        ValueError: parameters that are not two linear layers with biases.
+    """
+    shapes = [tuple(parameter.shape[1:]) for parameter in parameters.values()]
+    match shapes:
+        case [(units, _), (biases,), (_, into), (_,)] if units == biases == into:
+            incoming, bias, outgoing, _ = parameters.values()
+            return torch.cat([incoming, bias.unsqueeze(-1), outgoing.mT], -1)
+    raise ValueError(f"task=neuron_symmetry needs a network with one hidden layer, got parameters of shapes {shapes}")
