@@ -156,6 +156,7 @@ def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(len(METRICS), 2, width=3.1, height=2.5)
     for k, (metric, label) in enumerate(METRICS.items()):
         table = by_task(results, metric)
+        table = table[~table[SIGMA].isin([0.001, 0.3, 3, 10])]  # these only in the map over sigma
         for row, gamma in enumerate((STRONG, MILD)):
             ax = axes[row * len(METRICS) + k]
             for look, arm in _arms(table[table[GAMMA].fillna(0).isin([gamma, 0])]):
