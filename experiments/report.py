@@ -161,7 +161,9 @@ def summary_table(reports: Sequence[Report]) -> str:
         verdicts = ", ".join(f"{count[verdict]} {verdict}" for verdict in sorted(count, key=VERDICTS.index))
         minutes = r.results.runs["seconds"].sum() / 60
         cost = (
-            f"{minutes:.0f} core-minutes" if r.results.experiment == r.name else f"the runs of {r.results.experiment}"
+            f"{max(1, minutes):.0f} core-minutes"
+            if r.results.experiment == r.name
+            else f"the runs of {r.results.experiment}"
         )
         scale = f"{r.results.scale}, {r.results.runs['seed'].nunique()} seeds"
         rows.append([f"[`make {r.name}`](results/{r.name}/report.md)", r.module.TITLE, verdicts, scale, cost])

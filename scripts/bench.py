@@ -251,22 +251,31 @@ def ensemble(effort: Effort) -> Iterator[Row]:
 
 # ---- d. sweeps -------------------------------------------------------------------------------------------------------
 
-SWEEPS = ("fig5",)
+# name -> experiment, and which of its runs: figure 7 is the noisy runs of figure 2's experiment
+SWEEPS: dict[str, tuple[str, Callable[[Run], bool]]] = {
+    "fig2": ("fig2", lambda run: run.data.label_noise + run.data.input_noise == 0),
+    "fig5": ("fig5", lambda run: True),
+    "fig7": ("fig2", lambda run: run.data.label_noise + run.data.input_noise > 0),
+    "fig9": ("fig9", lambda run: True),
+    "fig11": ("fig11", lambda run: True),
+}
 
 
 def packed(figure: str) -> list[Group]:
     """The groups of a figure's sweep at `cpu` scale, as `make` packs them."""
+    experiment, mine = SWEEPS[figure]
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        choices = [f"experiment={figure}", "scale=cpu"]
+        choices = [f"experiment={experiment}", "scale=cpu"]
         config = compose("config", choices)
         runs = expand(config, lambda members: compose("config", [*choices, *members]))
     size = (lambda run: config.replicas) if config.replicas else (lambda run: group_size(run, None))
-    return pack(runs, batched=config.batched, size=size)
+    return [group for group in pack(runs, batched=config.batched, size=size) if mine(group.runs[0])]
 
 
 def bare_step(run: Run) -> Step:
     """One run as one writes it by hand: indexing, forward, backward, torch's default optimizer; syre attached."""
     one, data = build(run, None, torch.device("cpu"))
+    one.model.to(memory_format=torch.contiguous_format)  # torch's default layout
     kind, plain = type(one.optimizer), {"fused": None, "foreach": None}
     optimizer = kind([{**group, **plain} for group in one.optimizer.param_groups], lr=1.0)
     if isinstance(one.handle, SyreHandle):
