@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 import pandas as pd
@@ -61,8 +62,9 @@ class Results:
     def _rows(self, metric: str, split: str) -> pd.DataFrame:
         rows = self.metrics[(self.metrics["metric"] == metric) & (self.metrics["split"] == split)]
         if rows.empty:
-            known = sorted(set(self.metrics["split"] + "/" + self.metrics["metric"]))
-            raise ResultsError(f"{self.experiment} has no metric {split}/{metric}; there are: {', '.join(known)}")
+            known = ", ".join(sorted(set(self.metrics["split"] + "/" + self.metrics["metric"])))
+            some = shorten(known, 1000, placeholder=" ...")  # the pixels of figure 10 are thousands
+            raise ResultsError(f"{self.experiment} has no metric {split}/{metric}; there are: {some}")
         return rows
 
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 from replicas import Run, build, gaussian, row, train_all
 
-from syre.models import MLP
+from syre.models import MLP, CollapsedMLP
 from syre.optim import SGD, Adam
 from syre.regularizers import L2Init, Syre, Vanilla, WeightDecay
 from syre.tasks.neurons import hidden_units
 from syre.trainer import Training
 
-COLLAPSED = MLP(hidden=[9, 12], identical=0.5)
+COLLAPSED = CollapsedMLP(hidden=[9, 12], identical=0.5)
 SETTINGS = Training(steps=200, batch_size=8)
 SYMMETRIC = [Vanilla(), WeightDecay(weight_decay=0.02), L2Init(weight_decay=0.04)]
 SYRE = Syre(weight_decay=0.02, sigma=0.1, start="keep")
@@ -39,7 +39,7 @@ def test_one_copy_of_a_neuron_is_that_neuron(fraction):
     torch.manual_seed(0)
     plain = MLP(hidden=[12]).build((6,), 3)
     torch.manual_seed(0)
-    module = MLP(hidden=[12], identical=fraction).build((6,), 3)
+    module = CollapsedMLP(hidden=[12], identical=fraction).build((6,), 3)
     assert all(torch.equal(p, q) for p, q in zip(module.parameters(), plain.parameters(), strict=True))
 
 
@@ -67,4 +67,4 @@ def test_copies_stay_equal_unless_their_anchors_differ(optim, rounding, dtype):
 @pytest.mark.parametrize("fraction", [-0.1, 1.1])
 def test_a_fraction_out_of_range_is_named(fraction):
     with pytest.raises(ValueError, match=r"model.identical must be a fraction in \[0, 1\]"):
-        MLP(identical=fraction)
+        CollapsedMLP(identical=fraction)

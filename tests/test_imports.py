@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (  # of syre, lowest first: a file imports from its own layer and from those before it
     ("syre.checks", "syre.seeding"),
     ("syre.core",),
-    ("syre.models", "syre.metrics", "syre.data"),
+    ("syre.models", "syre.metrics", "syre.data", "syre.theory"),
     ("syre.regularizers", "syre.optim", "syre.batches"),
     ("syre.ensemble",),
     ("syre.trainer", "syre.tasks"),

@@ -2,10 +2,10 @@
 
 from syre.models.cnn import ContinualCNN
 from syre.models.linear import DiagonalLinear
-from syre.models.mlp import MLP
+from syre.models.mlp import MLP, CollapsedMLP
 from syre.models.noise import Dropout, Noisy
 from syre.models.pair import Pair
 from syre.models.point import Point
 from syre.models.vae import BetaVAE
 
-__all__ = ["MLP", "BetaVAE", "ContinualCNN", "DiagonalLinear", "Dropout", "Noisy", "Pair", "Point"]
+__all__ = ["MLP", "BetaVAE", "CollapsedMLP", "ContinualCNN", "DiagonalLinear", "Dropout", "Noisy", "Pair", "Point"]

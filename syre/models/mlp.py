@@ -60,26 +60,38 @@ class MLPModule(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class MLP:
-    """A fully connected network with these hidden widths; `[300, 300, 300]` is the 4-layer FCN of section 6.3.
-
-    identical: the fraction of the last hidden layer's neurons that start as copies of its first neuron, a fixed point
-        of their permutations (section 4); the other neurons start as they would without it.
-    """
+    """A fully connected network with these hidden widths; `[300, 300, 300]` is the 4-layer FCN of section 6.3."""
 
     hidden: list[int] = field(default_factory=lambda: [300, 300, 300])
     activation: str = "relu"
-    identical: float = 0.0
 
     def __post_init__(self) -> None:
-        check(0 <= self.identical <= 1, f"model.identical must be a fraction in [0, 1], got {self.identical}")
         one_of("model.activation", self.activation, ACTIVATIONS)
         check(
             bool(self.hidden) and all(width > 0 for width in self.hidden),
             f"model.hidden must list positive widths, got {list(self.hidden)}",
         )
 
-    def build(self, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
+    def build(self, input_shape: tuple[int, ...], outputs: int) -> MLPModule:
         sizes = [prod(input_shape), *self.hidden, outputs]
-        module = MLPModule(sizes, ACTIVATIONS[self.activation], len(input_shape))
+        return MLPModule(sizes, ACTIVATIONS[self.activation], len(input_shape))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollapsedMLP(MLP):
+    """An MLP that starts on a fixed point of the permutations of its last hidden layer (section 4).
+
+    identical: the fraction of that layer's neurons that start as copies of its first one; the other neurons start as
+        they would without it.
+    """
+
+    identical: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(0 <= self.identical <= 1, f"model.identical must be a fraction in [0, 1], got {self.identical}")
+
+    def build(self, input_shape: tuple[int, ...], outputs: int) -> MLPModule:
+        module = super().build(input_shape, outputs)
         module.collapse(round(self.identical * self.hidden[-1]))
         return module

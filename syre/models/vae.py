@@ -37,16 +37,14 @@ class BetaVAEModule(nn.Module):
     leading_dims = True
     decayed = ("encoder",)
 
-    def __init__(
-        self, pixels: int, hidden: int, latent: int, activation: type[nn.Module], input_dims: int = 1
-    ) -> None:
+    def __init__(self, pixels: int, hidden: int, latent: int, activation: type[nn.Module], input_dims: int = 1) -> None:
         super().__init__()
         self.encoder = MLPModule([pixels, hidden, 2 * latent], activation, input_dims)
         self.sample = Reparametrized(latent)
         self.decoder = MLPModule([latent, hidden, pixels], activation)
 
     def forward(self, x: Tensor, part: str = "all") -> Tensor | tuple[Tensor, ...]:
-        """Of inputs x [..., batch, *input_shape]: reconstruction [..., batch, pixels], mean, log-variance [..., latent].
+        """Reconstruction [..., batch, pixels], mean and log-variance [..., batch, latent], of x [..., batch, *shape].
 
         With part="encoder", mean and log-variance alone; with "decoder", x is a latent code [..., batch, latent], and
         the result its reconstruction.

@@ -73,7 +73,7 @@ class VariationalAutoencoder:
         values = {name: torch.cat(parts, 1).double().mean(1) for name, parts in terms.items()}
         values["loss"] = values["reconstruction"] + self.beta * values["kl"]
         first, second = torch.stack(moments).sum(0) / sum(mean.shape[1] for mean in means)
-        values["reconstruction/variance"] = (second - first.square()).sum(-1)
+        values["reconstruction/variance"] = (second - first.square()).clamp(min=0).sum(-1)
         values |= self._ranks(torch.cat(means, 1))
         if final:
             values |= self._components(batches) | self._pixels(learner, batches)

@@ -91,14 +91,14 @@ class Theorem5:
     `group`: symmetric or cyclic (S_n, Z_n on n = `size` neurons); pairs or regular (Z_2^k, k = `size`, on 2k neurons in
     pairs, or on 2^k neurons). Measures
 
-    - (1) `rank` of I - Ū, `rms` of Delta_U over 2 gamma sigma, `ratio`, the same over sqrt(rank); `ratio/worst`, the
+    - (1) `rank` of I - Ū; `rms` of Delta_U over 2 gamma sigma; `ratio`, the same over sqrt(rank); `ratio/worst`, the
       largest |ratio - 1| over the subgroups;
     - (2) `violations`: draws, for any V' < V, with Delta_V' > Delta_V; `gap`: the largest difference between min_V
       Delta_V and the minimum over minimal subgroups, over 2 gamma sigma; `subgroups`, `minimal`, `order`, numbers;
-    - (3) `subspaces`: different broken subspaces that hold no other; `log2`, that of the order; `missed`: the fraction of
-      draws in which some V is weaker than all subgroups of the cyclic groups of the generators;
-    - (4) `weakest`: the mean of min_V Delta_V over 2 gamma sigma; `frequency`: that of a minimum below the bound at
-      which a union bound over log2 |U| Gaussians says delta.
+    - (3) `subspaces`: different broken subspaces that hold no other; `log2`, that of the order; `missed`: the fraction
+      of draws in which some V is weaker than all subgroups of the cyclic groups of the generators;
+    - (4) `weakest`: the mean of min_V Delta_V over 2 gamma sigma; `frequency`: that of a minimum below the epsilon at
+      which a union bound over log2 |U| Gaussians of std 2 gamma sigma sqrt(smallest rank) says delta.
     """
 
     group: str = "symmetric"

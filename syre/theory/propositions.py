@@ -5,7 +5,7 @@ from math import ceil, log2
 
 import torch
 from torch import Tensor, nn
-from torch.func import jacfwd
+from torch.func import jacrev
 
 from syre.checks import check, positive
 from syre.core import attach_anchors, philox
@@ -36,8 +36,8 @@ class Proposition1:
     A random function f with the (theta', P)-symmetry, P theta' = theta', and its translation `g = f(. + delta)`.
     Measures the largest `|f(p) - f(reflection of p)|` over random points:
 
-    - `part1`: of f about any other theta with P theta = theta'; `question`: a reviewer's example, centre (0, 1) with P =
-      diag(1, 0), whose centre in the sense of Definition 1 is 0;
+    - `part1`: of f about another theta with P theta = theta'; `question`: a reviewer's example, centre (0, 1) with
+      P = diag(1, 0), whose centre in the sense of Definition 1 is 0;
     - `part2`: of g about `theta' - P delta`; control, `old_centre`: of g about theta';
     - `decayed`: of g plus gamma |theta|^2 about the new centre, over what it should be, `max |4 gamma c^T P p|`.
     """
@@ -133,7 +133,7 @@ class Proposition2(_Copies):
         net, normals, symmetric, generic = self.start(seed)
         found: dict[str, float] = {"bound": net.dims - normals.shape[1]}
         for theta, suffix in ((symmetric, ""), (generic, "/generic")):
-            jacobian = jacfwd(net.outputs)(theta).flatten(0, 1)  # [n outputs, d]
+            jacobian = jacrev(net.outputs)(theta).flatten(0, 1)  # [n outputs, d]
             misfit = (net.y - net.outputs(theta)).flatten()
             moved = gradient_descent(jacobian.mT @ jacobian, jacobian.mT @ misfit)
             found[f"masked{suffix}"] = (project(jacobian, normals).norm() / jacobian.norm()).item()
@@ -166,8 +166,8 @@ class Proposition3(_Copies):
 
     - `spread/<optimizer>`: the largest difference between copies, and `spread/<optimizer>/syre`, with syre from the
       same start;
-    - `reduced`: the largest difference between its outputs under SGD and those of `f(B u)`, trained by SGD on u, B [d, d
-      - rank P] a basis of P theta = 0; `parameters`, the size of u, and `bound`, d - rank P.
+    - `reduced`: the largest difference between its outputs under SGD and those of `f(B u)`, trained by SGD on u, the
+      columns of B a basis of P theta = 0; `parameters`, the size of u, and `bound`, d - rank P.
     """
 
     gamma: float = 1e-3

@@ -22,9 +22,9 @@ from syre.theory.symmetry import (
 
 
 def reparametrised(seed: int, features: int = 2, samples: int = 16) -> tuple[Function, list[Tensor]]:
-    """Least squares with coefficients `u_i w_i`, theta = (u_1, w_1, u_2, ...), and the normals [d, 1] of its reflections.
+    """Least squares with coefficients `u_i w_i`, theta = (u_1, w_1, u_2, ...), and normals [d, 1] of its reflections.
 
-    They are `(u_i, w_i) -> (w_i, u_i)` and `-> (-w_i, -u_i)`, reflections of rank 1 of the rescaling symmetry.
+    They are `(u_i, w_i) -> (w_i, u_i)` and `-> (-w_i, -u_i)`, of rank 1, and belong to its rescaling symmetry.
     """
     x, y = gaussian(seed, "x", samples, features), gaussian(seed, "y", samples)
 
@@ -40,8 +40,8 @@ def reparametrised(seed: int, features: int = 2, samples: int = 16) -> tuple[Fun
 class Theorem1:
     """Theorem 1: with a bias and weight decay no reflection symmetry is left; with one of the two, all are.
 
-    The loss `theta -> l(theta + theta_0) + gamma |theta|^2`, Eq. (6), for two l: a tanh network (swaps and sign flips of
-    neurons) and least squares in u * w (reflections of the rescaling symmetry). Measures
+    The loss `theta -> l(theta + theta_0) + gamma |theta|^2`, Eq. (6), for two l: a tanh network (swaps and sign flips
+    of neurons) and least squares in u * w (reflections of the rescaling symmetry). Measures
 
     - `known`: the smallest, over all known reflections of both, of the largest `|l_r(p) - l_r(reflection of p)|` about
       the translated centre -P theta_0, at random points; `known/max`, the largest;

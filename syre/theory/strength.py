@@ -5,7 +5,7 @@ from math import pi, sqrt
 
 import torch
 from torch import Tensor
-from torch.func import hessian, vmap
+from torch.func import vmap
 
 from syre.checks import at_least, fraction, one_of, positive
 from syre.core import attach_anchors
@@ -16,6 +16,7 @@ from syre.theory.symmetry import (
     diagonal,
     gaussian,
     gradient,
+    hessian,
     minimise,
     project,
     reflect,
@@ -70,8 +71,8 @@ class Theorem3Minima(_Strength):
     """Theorem 3 as it is used: at local minima of the regularised loss, which depend on theta_0.
 
     One minimum for each draw of theta_0, from a random start. Measures Eq. (8) over 4 gamma sigma for the swap of two
-    neurons: its `rms`, and `weak`, the fraction of minima below a tenth (0.08 for a Gaussian). `converged`: the fraction
-    whose gradient is below 1e-7 and whose Hessian is positive; the others are left out.
+    neurons: its `rms`, and `weak`, the fraction of minima below a tenth (0.08 for a Gaussian). `converged`: the
+    fraction whose gradient is below 1e-7 and whose Hessian is positive; the others are left out.
     """
 
     def measure(self, seed: int) -> dict[str, float]:
@@ -80,8 +81,8 @@ class Theorem3Minima(_Strength):
         one = lambda phi, anchor: anchored(net.loss, self.gamma, anchor)(phi)  # noqa: E731
         phi = minimise(one, gaussian(seed, "starts", self.draws, net.dims), theta_0)
         f = anchored(net.loss, self.gamma, theta_0)
-        positive_definite = torch.linalg.eigvalsh(vmap(hessian(one))(phi, theta_0))[:, 0] > 0
-        minima = (gradient(f, phi).norm(dim=1) < 1e-7) & positive_definite
+        curvature = vmap(lambda p, anchor: hessian(anchored(net.loss, self.gamma, anchor), p))(phi, theta_0)
+        minima = (gradient(f, phi).norm(dim=1) < 1e-7) & (torch.linalg.eigvalsh(curvature)[:, 0] > 0)
         delta = breaking(f, phi, net.swap(0, 1)).abs()[minima] / (4 * self.gamma * self.sigma)
         return {
             "rms": delta.square().mean().sqrt().item(),
@@ -94,9 +95,10 @@ class Theorem3Minima(_Strength):
 class Corollary1(_Strength):
     """Corollary 1: at a symmetric point the gradient along P is `2 gamma sigma sqrt(rank P)` in the rms, not 0.
 
-    Two equal neurons of a tanh network, P of their swap, over `draws` draws of theta_0. Measures the rms of |P grad|,
-    `rms`, over the law, `ratio`, and without a bias, `plain`. `ratio/torch`: the first step of torch's SGD with
-    `weight_decay` = gamma and syre attached, over its rate, over half of the law: torch's decay is (gamma / 2) |theta|^2.
+    Two equal neurons of a tanh network, P of their swap, over `draws` draws of theta_0. Measures the `rms` of |P grad|;
+    its `ratio` to the law; `plain`, without a bias; and `ratio/torch`: the first step of torch's SGD with
+    `weight_decay` = gamma and syre attached, over its learning rate and half of the law, as torch's decay is that of
+    (gamma / 2) |theta|^2.
     """
 
     def measure(self, seed: int) -> dict[str, float]:
@@ -134,10 +136,10 @@ def _rms_norm(vectors: Tensor) -> float:
 class Theorem4(_Strength):
     """Theorem 4: the weakest of N broken reflections is of order gamma sigma / N.
 
-    At one random phi of a tanh network of n neurons, over `draws` draws of theta_0: Eq. (9), the minimum of Eq. (8) over
-    N reflections, the n sign `flips`, which are independent, or the n (n - 1) / 2 `swaps`, which are not. Measures
-    `reflections`, N; the `median` of the minimum over 4 gamma sigma; and `frequency`, that of a minimum below the bound
-    epsilon at which a union bound says delta: `2 N epsilon / (sqrt(2 pi) 4 gamma sigma) = delta`.
+    At one random phi of a tanh network of n neurons, over `draws` draws of theta_0: Eq. (9), the minimum of Eq. (8)
+    over N reflections, the n sign `flips`, which are independent, or the n (n - 1) / 2 `swaps`, which are not. Measures
+    `reflections`, N; the `median` of the minimum over 4 gamma sigma; and `frequency`, that of a minimum below the
+    epsilon at which the union bound says delta: `2 N epsilon / (sqrt(2 pi) 4 gamma sigma) = delta`.
     """
 
     kind: str = "flips"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import grad, jacfwd, vmap
+from torch.func import grad, jacrev, vmap
 
 from syre.core import philox
 
@@ -30,6 +30,11 @@ def gradient(f: Function, at: Tensor) -> Tensor:
     """The gradient of f at each point [..., d]."""
     at = at.detach().clone().requires_grad_()
     return torch.autograd.grad(f(at).sum(), at)[0]
+
+
+def hessian(f: Function, at: Tensor) -> Tensor:
+    """The Hessian of f at one point [d], [d, d]."""
+    return jacrev(grad(f))(at)  # reverse over reverse: for a few parameters twice as fast as forward over reverse
 
 
 # ---- reflections: P = N N^T, the columns of `normals` N [d, rank P] orthonormal --------------------------------------
@@ -61,7 +66,7 @@ def minimise(f: Function, start: Tensor, *given: Tensor, steps: int = 60) -> Ten
     start that falls while the value does.
     """
     twice = lambda v, *given: (slope := grad(f)(v, *given), slope)  # noqa: E731
-    value, expand = vmap(f), vmap(jacfwd(twice, has_aux=True))
+    value, expand = vmap(f), vmap(jacrev(twice, has_aux=True))
     v, damping = start, torch.full_like(start[:, :1], 1e-2)
     height = value(v, *given)
     for _ in range(steps):
@@ -76,7 +81,7 @@ def minimise(f: Function, start: Tensor, *given: Tensor, steps: int = 60) -> Ten
     return v
 
 
-def search(f: Function, points: Tensor, starts: Tensor, steps: int = 25) -> tuple[float, Tensor]:
+def search(f: Function, points: Tensor, starts: Tensor, steps: int = 40) -> tuple[float, Tensor]:
     """The reflection of rank 1, about any centre, that f comes nearest to having, sought blindly.
 
     Minimises the rms over `points` [k, d] of `f(p) - f(p - 2 n (n^T p - a))` over unit vectors n and numbers a, from

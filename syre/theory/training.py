@@ -1,22 +1,33 @@
-"""What the statements mean for training: the biased solution of a linear model, and the escape from a symmetric saddle."""
+"""What the statements mean for training: a linear model's biased solution, the escape from a symmetric saddle."""
 
 from dataclasses import dataclass
 from math import inf, log1p
 
 import torch
 from torch import Tensor
-from torch.func import hessian, vmap
+from torch.func import vmap
 
 from syre.checks import at_least, positive
 from syre.core import attach_anchors
 from syre.theory.propositions import Flat, copies_normals
-from syre.theory.symmetry import Network, anchored, diagonal, gaussian, gradient, minimise, project, teacher_student
+from syre.theory.symmetry import (
+    Network,
+    anchored,
+    diagonal,
+    gaussian,
+    gradient,
+    hessian,
+    minimise,
+    project,
+    teacher_student,
+)
 
 
 def ridge(x: Tensor, y: Tensor, gamma: float, theta_0: Tensor, scales: Tensor) -> Tensor:
-    """Eq. (13), with D: minimum of `|X w - y|^2 / n + gamma |w - theta_0|_D^2`, `(A + gamma D)^-1 (b + gamma D theta_0)`.
+    """Eq. (13) with D: `(A + gamma D)^-1 (b + gamma D theta_0)`, with `A = X^T X / n` and `b = X^T y / n`.
 
-    `A = X^T X / n`, `b = X^T y / n`; the gradient is twice torch's with `weight_decay` = gamma and half the error.
+    The minimum of `|X w - y|^2 / n + gamma |w - theta_0|_D^2`; also that of half the squared error with torch's
+    `weight_decay` = gamma.
     """
     d = gamma * scales
     return torch.linalg.solve(x.mT @ x / len(x) + d.diag(), x.mT @ y / len(x) + d * theta_0)
@@ -24,10 +35,11 @@ def ridge(x: Tensor, y: Tensor, gamma: float, theta_0: Tensor, scales: Tensor) -
 
 @dataclass(frozen=True, kw_only=True)
 class Equation13:
-    """Eq. (13): on a linear model syre finds ridge regression's solution, displaced by `gamma (A + gamma I)^-1 theta_0`.
+    """Eq. (13): on a linear model syre finds ridge regression's solution, moved by `gamma (A + gamma I)^-1 theta_0`.
 
-    Trained by torch's SGD with syre attached. Measures its relative distance from the closed form, `error`, with D
-    (sigma_d 0.1) `error/advanced`; that from the ridge solution, `displacement`; and this over |theta_0|, `relative`.
+    Trained by torch's SGD with syre attached. Measures its relative distance from the closed form, `error`, and with D
+    (sigma_d 0.1) `error/advanced`; its distance from the ridge solution, `displacement`, and this over |theta_0|,
+    `relative`.
     """
 
     samples: int = 60
@@ -68,8 +80,8 @@ class Escape:
     """How long gradient descent takes to leave a symmetric saddle, against gamma sigma.
 
     Two equal tanh neurons at a minimum, among equal ones, of the loss with plain decay: a saddle of curvature
-    `lambda < 0` along n in the range of P. With the bias, p = n^T phi is pushed by `f = 2 gamma |n^T theta_0|` and grows
-    as `(f / |lambda|) ((1 + eta |lambda|)^t - 1)`, so that |P phi| passes `threshold` after about
+    `lambda < 0` along n in the range of P. With the bias, p = n^T phi is pushed by `f = 2 gamma |n^T theta_0|` and
+    grows as `(f / |lambda|) ((1 + eta |lambda|)^t - 1)`, so that |P phi| passes `threshold` after about
     `log(threshold |lambda| / f) / log(1 + eta |lambda|)` steps. Measures
 
     - `steps` until then, `escaped`, 1, or 0 where it stays for `patience` / log(1 + eta |lambda|) steps;
@@ -92,7 +104,8 @@ class Escape:
     def measure(self, seed: int) -> dict[str, float]:
         net = teacher_student(seed, inputs=self.inputs, neurons=2, outputs=self.outputs)
         normals, phi = copies_normals(net, 2), self.saddle(seed, net)
-        curvatures, directions = torch.linalg.eigh(normals.mT @ hessian(anchored(net.loss, self.gamma, 0.0))(phi) @ normals)
+        curvature = hessian(anchored(net.loss, self.gamma, 0.0), phi)
+        curvatures, directions = torch.linalg.eigh(normals.mT @ curvature @ normals)
         rate, n = log1p(-self.lr * curvatures[0].item()), normals @ directions[:, 0]
         theta_0 = self.sigma * gaussian(seed, "theta_0", net.dims)
         limit = int(self.patience / rate)

@@ -11,7 +11,7 @@ import syre
 from syre.batches import Batches
 from syre.data import Dataset
 from syre.ensemble import Replica, learner
-from syre.models import MLP
+from syre.models import CollapsedMLP
 from syre.tasks import CollapsedStart, TangentKernel
 from syre.tasks.classification import cross_entropy
 from syre.tasks.collapse import gradients, jacobian
@@ -26,11 +26,11 @@ Y = torch.arange(200) % CLASSES
 DATA = Dataset(train_inputs=X, train_targets=Y, test_inputs=X[:60], test_targets=Y[:60], num_classes=CLASSES)
 
 
-def mlp(copies: int, activation: str = "tanh") -> MLP:
-    return MLP(hidden=[M, N], activation=activation, identical=copies / N)
+def mlp(copies: int, activation: str = "tanh") -> CollapsedMLP:
+    return CollapsedMLP(hidden=[M, N], activation=activation, identical=copies / N)
 
 
-def build(spec: MLP) -> nn.Module:
+def build(spec: CollapsedMLP) -> nn.Module:
     torch.manual_seed(0)
     return spec.build((6,), CLASSES).double()
 
