@@ -122,12 +122,12 @@ CLAIMS: tuple[Claim, ...] = (
 )  # fmt: skip
 
 NOTES = """
-**What it shows.** The picture of the paper: under strong decay (γ = 0.15) the rank of decay alone falls to 2 of 128 and
-its accuracy to 0.21, while syre at σ = 1 keeps 122 and 0.81, from the same start too (0.82). L2 init does nearly as well
-(0.78), the others do not. Decay alone breaks down at tasks 2 to 5 here, not after task 6. What breaks down after task 6
-is training without any decay: all five seeds lose accuracy, two end at chance. σ = 0.01 collapses with decay alone, σ = 0.1 keeps the
-numerical rank (106) but neither the effective one nor the accuracy (0.27); σ = 3 and 10 learn little at all. Under mild
-decay (γ = 0.05) nothing breaks, and σ = 1 is 5 points better than decay alone.
+**What it shows.** The picture of the paper: under strong decay (γ = 0.15) the rank of decay alone falls to 2 of 128
+and its accuracy to 0.21, while syre at σ = 1 keeps 122 and 0.81, from the same start too (0.82). L2 init does nearly
+as well (0.78), the others do not. Decay alone breaks down at tasks 2 to 5 here, not after task 6. What breaks down
+after task 6 is training without any decay: all five seeds lose accuracy, two end at chance. σ = 0.01 collapses with
+decay alone, σ = 0.1 keeps the numerical rank (106) but neither the effective one nor the accuracy (0.27); σ = 3 and
+10 learn little at all. Under mild decay (γ = 0.05) nothing breaks, and σ = 1 is 5 points better than decay alone.
 
 **Reading it.** Task 1 is MNIST itself, where convolutions help; on the others, whose pixels have no neighbours any
 more, a CNN of this size has less accuracy whatever its regularizer. So "the accuracy falls" and "it stays" are asked

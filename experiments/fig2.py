@@ -152,12 +152,12 @@ FIXED = plotting.Look(label="syre, bias fixed at 0.01/√5", color="#CC79A7", ma
 SAME_START = plotting.Look(label="syre, σ = 1, start of the others", color="#009E73", marker="x")
 
 NOTES = """
-**What it shows.** As in the paper, syre's student is less symmetric the more inputs it has, with tanh and with ReLU, and
-here the recommended σ = 0.01 is enough: it leaves fewer symmetric neurons than decay alone (none at a tolerance of 1 %),
-at no cost in accuracy. Not as in the paper, decay alone falls with the dimension as well, from 93 to 13 of 100: the
-high dimension helps without a bias too. That it helps syre *more* is clear only where the bias of a weight keeps its
-size as the inputs grow (Theorem 5's σ_0, not the units of 5.4). σ = 1 raises the effective rank most and costs 1 to 3
-points of accuracy.
+**What it shows.** As in the paper, syre's student is less symmetric the more inputs it has, with tanh and with ReLU,
+and here the recommended σ = 0.01 is enough: it leaves fewer symmetric neurons than decay alone (none at a tolerance
+of 1 %), at no cost in accuracy. Not as in the paper, decay alone falls with the dimension as well, from 93 to 13 of
+100: the high dimension helps without a bias too. That it helps syre *more* is clear only where the bias of a weight
+keeps its size as the inputs grow (Theorem 5's σ_0, not the units of 5.4). σ = 1 raises the effective rank most and
+costs 1 to 3 points of accuracy.
 
 **What counts as symmetric.** A hidden neuron on a mirror plane of the permutations: its incoming weights, bias and
 outgoing weights are those of another within 10 % (or 1 %) of their length, or it is dead, all of them within that of 0.

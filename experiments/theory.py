@@ -190,15 +190,16 @@ few claims here. Where a statement predicts a number, the effect is what was mea
 Corollary 1 with their constants, which the paper leaves to Ω(·): 4γσ, 2γσ√rank P, 1/N.
 - **Both parts are needed** (Theorem 1): a blind search for any reflection of rank 1 about any centre, in a network
   u·w with four, finds one with decay alone or with a bias alone, and none with both.
-- **D matters** (Theorem 2, in no experiment of the paper): where symmetries are uncountable, as in (|θ|² − 1)², Eq. (6)
-  leaves every reflection orthogonal to θ₀. Eq. (7) removes them, but as weakly as σ_D is small: what remains to tell
-  the nearest one from a symmetry is in proportion to γσ_D, not to γσ.
-- **Theorem 3 is Gaussian at a given φ only.** At a local minimum φ depends on θ₀. With weak decay the law holds within
-  the error of ten seeds (3 % below, ± 8 %); with strong decay minima lean toward the bias, and the difference is larger: the bound Ω(γσ) is safe.
+- **D matters** (Theorem 2, in no experiment of the paper): where symmetries are uncountable, as in (|θ|² − 1)², Eq.
+  (6) leaves every reflection orthogonal to θ₀. Eq. (7) removes them, but as weakly as σ_D is small: what remains to
+  tell the nearest one from a symmetry is in proportion to γσ_D, not to γσ.
+- **Theorem 3 is Gaussian at a given φ only.** At a local minimum φ depends on θ₀. With weak decay the law holds
+  within the error of ten seeds (3 % below, ± 8 %); with strong decay minima lean toward the bias, and the difference
+  is larger: the bound Ω(γσ) is safe.
 - **Theorem 5 (3) depends on the representation.** The proof shows that the broken subspace of any V meets that of a
-  generator's group; to reduce to the generators it would have to contain it. For Z₂^k on itself, 2^k neurons,
-  2^k − 1 broken subspaces hold no other, log₂|U| = k of them being those of the generators. The probability in (4)
-  is nevertheless below a union bound over log₂|U|: the many subspaces are large, and large ranks do not come near 0.
+  generator's group; to reduce to the generators it would have to contain it. For Z₂^k on itself, 2^k neurons, 2^k − 1
+  broken subspaces hold no other, log₂|U| = k of them being those of the generators. The probability in (4) is
+  nevertheless below a union bound over log₂|U|: the many subspaces are large, and large ranks do not come near 0.
 - **Escape.** From γσ = 1e-8 on, gradient descent leaves a symmetric saddle in a time that costs one e-folding of the
   instability for each e-folding of 1/γσ. A small bias is thus enough where the saddle is unstable; without one the
   copies stay equal to the last bit.
