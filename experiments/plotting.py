@@ -43,7 +43,7 @@ LOOKS = {
     "w_asym": Look(label="W-asym", color="#CC79A7", marker=">"),
     "dropout": Look(label="dropout", color="#CC79A7", marker="v"),
     "l2_init": Look(label="L2 init", color="#777777", marker="X"),
-    "offset": Look(label="offset start", color="#B8860B", marker="<"),
+    "offset": Look(label="offset start", color="#8B5A2B", marker="<"),
     "shrink_perturb": Look(label="shrink & perturb", color="#7B3294", marker="p"),
     "sigma_asym": Look(label="σ-asym", color="#56B4E9", marker="*"),
 }
