@@ -40,7 +40,7 @@ LOOKS = {
     "syre": Look(label="syre", color="#0072B2", marker="D"),
     "syre_advanced": Look(label="syre, advanced", color="#009E73", marker="P"),
     "w_fix": Look(label="W-fix", color="#E69F00", marker="^"),
-    "w_asym": Look(label="W-asym", color="#CC79A7", marker=">"),
+    "w_asym": Look(label="W-asym", color="#7FBC41", marker=">"),
     "dropout": Look(label="dropout", color="#CC79A7", marker="v"),
     "l2_init": Look(label="L2 init", color="#777777", marker="X"),
     "offset": Look(label="offset start", color="#8B5A2B", marker="<"),
