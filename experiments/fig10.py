@@ -13,7 +13,7 @@ from experiments.results import Results
 TITLE = "images of a collapsed beta-VAE, and of syre (the runs of figure 9)"
 EXPERIMENT = "fig9"
 
-VARIANCE = 68.2  # of the pixels of Fashion-MNIST over its images, summed
+VARIANCE = 68.2  # of the pixels in [0, 1] of Fashion-MNIST's training images, summed (test images: 67.9)
 
 
 CLAIMS: tuple[Claim, ...] = (

@@ -118,10 +118,10 @@ NOTES = """
 **What it shows.** Left, the paper's curves almost as numbers: decay alone falls to rank 0, syre at σ = 1 rises with γ
 to 185 of 200, within 10 of the paper from γ = 1 on, from the same start too. At γ = 0.01, β = 10 ours is 104, the
 paper's 27; ours has had little training and still falls. σ = 0.01 and 0.1 collapse with decay alone, so the paper's
-bias was near the initial scale. Right: vanilla is not yet collapsed at β = 10, but at 25, where the data's spectrum
-says so. At γ = 1000 syre reconstructs better than vanilla for β ≥ 10, decay alone and syre at 0.01 worse than ever;
-but at γ = 1, where the rank is high already, syre does not, and the whole objective is far worse than vanilla's
-(`price`): so strong a decay holds the encoder at its anchors, and buys reconstruction with KL.
+bias lay, most likely, near the initial scale. Right: vanilla is not yet collapsed at β = 10, but at 25, where the
+data's spectrum says so. At γ = 1000 syre reconstructs better than vanilla for β ≥ 10, decay alone and syre at 0.01
+worse than ever; but at γ = 1, where the rank is high already, syre does not, and the whole objective is far worse
+than vanilla's (`price`): so strong a decay holds the encoder at its anchors, and buys reconstruction with KL.
 
 **How to read it.** Circles are the paper's ranks, read off its figure by eye. Dotted: vanilla, which has no γ. Right,
 dashed: the best linear VAE, ½ Σ min(λ_i, β) over the eigenvalues λ_i of the data's covariance; grey lines: β = λ_i,

@@ -148,9 +148,9 @@ CLAIMS: tuple[Claim, ...] = (
 NOTES = """
 **What it shows.** Where the paper's effects appear: between σ = 0.1 and 1, in figures 5, 9, 11 and 13 alike, and they
 are whole at σ = 1. Only the symmetric neurons of figure 2 are parted sooner, a quarter of them at σ = 0.01, all at 0.1.
-The recommended 0.01 costs nothing and, outside figure 2, does nothing. Up to σ = 0.3 there is no cost, at 1 at most two
+The recommended 0.01 costs nothing and, outside figure 2, does nothing. Up to σ = 0.3 no cost is seen, at 1 at most two
 points (in figure 11 a gain of five), at 3 and above it grows large. So the choice is σ near 1, or 0.3 to be careful;
-the paper's figures must have been made near there, whatever unit 5.4 states. In figure 9 the runs at σ = 10 diverged.
+the paper's figures were most likely made near there, whatever unit 5.4 states. In figure 9 the runs at σ = 10 diverged.
 
 Drawn from the tables of figures 2, 5, 9, 11 and 13; nothing is trained for it. In each of them one setting in which
 decay alone collapses gives the effect, and one in which it does not, or least, the cost:
