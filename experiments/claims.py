@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from experiments.results import Arm, Results, ResultsError, select, without_provenance
+from experiments.results import SCALES, Arm, Results, ResultsError, select, without_provenance
 from experiments.stats import Interval, cross_fitted_best, monotonicity, paired_differences, t_interval, tost
 
 REPRODUCED = "reproduced"
@@ -32,6 +32,7 @@ class Claim:
     """What all claims share. `text` and `source` are the paper's sentence and section, `paper` its value if known.
 
     `worst`: the value of `metric` a failed or NaN run counts as; None: such a run makes the claim inconclusive.
+    `scale`: the smallest scale that can decide the claim; below it the numbers are shown and the verdict is open.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Claim:
     metric: str = ""
     split: str = "test"
     worst: float | None = None
+    scale: str = SCALES[0]
     samples: Callable[[Results], pd.Series] | None = None
 
     def __post_init__(self) -> None:
@@ -199,13 +201,13 @@ class Verdict:
 def evaluate(claim: Claim, results: Results) -> Verdict:
     """Test `claim` on `results`.
 
-    Fewer than three seeds: not tested at this scale. A failed or NaN run that has no `worst` value: inconclusive, and
-    the interval is that of the remaining seeds.
+    Fewer than three seeds, or a scale below the claim's: not tested at this scale. A failed or NaN run that has no
+    `worst` value: inconclusive, and the interval is that of the remaining seeds.
     Raises: `ResultsError` for an unknown column or metric, or an arm that does not determine one run a seed.
     """
     samples = claim.measure(results).to_numpy(dtype=float)
     finite = samples[np.isfinite(samples)]
-    if len(samples) < MIN_SEEDS:
+    if len(samples) < MIN_SEEDS or SCALES.index(results.scale) < SCALES.index(claim.scale):
         interval, verdict = t_interval(finite), NOT_TESTED
     elif len(finite) < len(samples):
         interval, verdict = t_interval(finite), INCONCLUSIVE

@@ -35,6 +35,7 @@ class Scale(StrEnum):
 class Precision(StrEnum):
     fp32 = "fp32"
     bf16 = "bf16"  # autocast; lone runs only
+    auto = "auto"  # bf16 where the hardware has it
 
 
 class Mode(StrEnum):
@@ -130,9 +131,16 @@ def identity(config: DictConfig) -> dict[str, Any]:
     return {key: None if value == MISSING else value for key, value in plain.items()}
 
 
+# Keys that came after the first committed results, with the value at which nothing changes: it leaves ids as they were.
+LATER = {"train": {"accumulate": 1}}
+
+
 def run_id(config: dict[str, Any]) -> str:
     """12 hex digits of blake2b over the canonical JSON of `identity`."""
-    text = json.dumps({key: config[key] for key in IDENTITY}, sort_keys=True, separators=(",", ":"))
+    chosen = {key: config[key] for key in IDENTITY}
+    for group, defaults in LATER.items():
+        chosen[group] = {key: v for key, v in chosen[group].items() if key not in defaults or v != defaults[key]}
+    text = json.dumps(chosen, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 

@@ -15,8 +15,10 @@ import re
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,12 +43,13 @@ from experiments.config import Config, ConfigError, Run, Wandb, identity, resolv
 from experiments.provenance import provenance
 from experiments.sweep import Group, expand, finished, load_group, plan
 from experiments.tracking import Row, Tracker
+from syre import distributed
 from syre.batches import Batches
 from syre.data import DataError
 from syre.ensemble import Learner, Replica, learner, replicas_per_process
 from syre.models import Noisy
 from syre.seeding import derive_seed, generator
-from syre.trainer import Record, Snapshot, flush_denormals, train
+from syre.trainer import Record, Snapshot, flush_denormals, has_bf16, train
 
 ConfigStore.instance().store(name="schema", node=Config)
 Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml: ten times faster
@@ -91,22 +94,32 @@ def build(run: Run, data_root: str | None, device: torch.device) -> tuple[Replic
         handle = run.regularizer.attach(optimizer, model, run.seed)
     except ValueError as error:
         raise ConfigError(f"{run.regularizer.name} on this model: {error}") from error
-    return Replica(model=model, optimizer=optimizer, handle=handle, noise=generator(run.seed, "noise")), data
+    noise = generator(run.seed, "noise", device=device)
+    return Replica(model=model, optimizer=optimizer, handle=handle, noise=noise), data
 
 
 def assemble(group: Group, data_root: str | None, device: torch.device) -> tuple[Learner, Batches]:
     """The runs of a group as one learner, and their batches."""
     first, compute = group.runs[0], group.runs[0].config["compute"]
     built = [build(run, data_root, device) for run in group.runs]
-    autocast = torch.bfloat16 if compute["precision"] == "bf16" else None
-    if len(built) > 1 and (autocast is not None or compute["compile"]):
-        raise ConfigError("compute.precision=bf16 and compute.compile=true are for lone runs: set replicas=1")
-    team = learner([replica for replica, _ in built], autocast=autocast, compiled=compute["compile"])
+    bf16 = compute["precision"] == "bf16" or (compute["precision"] == "auto" and len(built) == 1 and has_bf16(device))
+    if len(built) > 1 and (bf16 or compute["compile"] or first.train.accumulate > 1):
+        raise ConfigError("compute.precision=bf16, compute.compile=true and train.accumulate > 1 are for lone runs: "
+                          "set replicas=1")  # fmt: skip
+    single = {"compiled": compute["compile"], "accumulate": first.train.accumulate}
+    team = learner([replica for replica, _ in built], autocast=torch.bfloat16 if bf16 else None, **single)
     scales = [getattr(run.data, "input_scale", 1.0) for run in group.runs]
-    return team, Batches(
-        [data for _, data in built], scales=scales, seeds=[run.seed for run in group.runs],
-        batch_size=first.train.batch_size, device=device,
-    )  # fmt: skip
+    try:
+        batches = Batches(
+            [data for _, data in built], scales=scales, seeds=[run.seed for run in group.runs],
+            batch_size=first.train.batch_size, device=device, rank=distributed.rank(), world=distributed.world(),
+        )  # fmt: skip
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    share, parts = batches.batch_size // distributed.world(), first.train.accumulate
+    if share % parts:
+        raise ConfigError(f"the batch of a process, {share}, must be a multiple of train.accumulate={parts}")
+    return team, batches
 
 
 def group_size(run: Run, data_root: str | None) -> int:
@@ -129,55 +142,105 @@ def measures(run: Run) -> bool:
 # ---- one group of runs -----------------------------------------------------------------------------------------------
 
 
-def train_group(group: Group, folder: Path, *, data_root: str | None, wandb: Wandb, progress: bool) -> None:
+@dataclass(kw_only=True)
+class _Log:
+    """What a group has come to: its records, when it began, and where its only run is mirrored."""
+
+    rows: list[Row] = field(default_factory=list)
+    started: float = field(default_factory=time.perf_counter)
+    live: Tracker | None = None
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+
+class OutOfMemory(Exception):
+    """A group that did not fit; the message is one line that says what to lower."""
+
+    @classmethod
+    def of(cls, error: Exception, group: Group) -> "OutOfMemory | None":
+        """None if the error says something else."""
+        text = " ".join(str(error).split())
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not any(
+            sign in text for sign in ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+        ):
+            return None
+        settings = group.runs[0].train
+        advice = f"out of memory with train.batch_size={settings.batch_size}, train.accumulate={settings.accumulate}"
+        if len(group.runs) > 1:
+            advice += f", {len(group.runs)} replicas: set replicas to fewer, or"
+        else:
+            advice += ": raise train.accumulate (the parts in which a batch is trained) or"
+        return cls(f"{advice} lower train.batch_size ({text[:200]})")
+
+
+def train_group(group: Group, folder: Path, *, data_root: str | None, wandb: Wandb, alone: bool) -> None:
     """Train a group from where its last checkpoint left it, and write its runs into `folder`.
 
     A group that fails is written too, as runs of status `failed`; then the error goes on. Where nothing can be written,
-    on a full disk say, what is there stays as it is: the last checkpoint can be resumed once there is room.
+    on a full disk say, what is there stays as it is: the last checkpoint can be resumed once there is room. A run
+    `alone`, not of a sweep, leaves nothing behind when its settings do not fit or its data is not there.
+
+    Of several processes (`syre.distributed`) the first writes; if they fail, the one that was the first to.
     """
-    compute = group.runs[0].config["compute"]
-    flush_denormals(compute["threads"])
-    device = device_of(compute["device"])
     first = group.runs[0]
+    flush_denormals(first.config["compute"]["threads"])
+    if distributed.world() > 1 and (len(group.runs) > 1 or measures(first)):
+        what = f"group {group.id} is {len(group.runs)} at once" if len(group.runs) > 1 else f"{first.id} only measures"
+        raise ConfigError(f"torchrun trains one run over its processes; {what}: run it without torchrun")
+    with ExitStack() as stack:
+        try:
+            device = stack.enter_context(distributed.join(device_of(first.config["compute"]["device"])))
+        except ValueError as unfit:
+            raise ConfigError(str(unfit)) from None
+        saved, log, error = folder / "groups" / f"{group.id}.pt", _Log(), None
+        try:
+            _train(group, saved, log, data_root=data_root, device=device, wandb=wandb, alone=alone)
+        except Exception as caught:
+            error = OutOfMemory.of(caught, group) or caught
+            traceback.clear_frames(caught.__traceback__)  # else the tensors live as long as the error does
+        with distributed.failure() if error else nullcontext(distributed.rank() == 0) as mine:
+            lost = isinstance(error, results.ResultsError) or (alone and isinstance(error, USER_ERRORS))
+            if mine and not lost:
+                statuses = _write(group, folder, log.rows, log.seconds, device, error)
+                saved.unlink(missing_ok=True)
+                for k, (run, status) in enumerate(zip(group.runs, statuses, strict=True)):
+                    tracker = log.live or _tracker(run, wandb, folder)
+                    if tracker:
+                        if not log.live:
+                            tracker.log(log.rows, k)
+                        tracker.finish(status)
+        if error:
+            raise error
+
+
+def _train(group: Group, saved: Path, log: _Log, *, data_root: str | None, device: torch.device, wandb: Wandb,
+           alone: bool) -> None:  # fmt: skip
+    """Fill the log, and keep it and all else that the rest depends on in the file `saved` at each checkpoint."""
+    first, leads = group.runs[0], distributed.rank() == 0
     built = None if measures(first) else assemble(group, data_root, device)
-    saved = folder / "groups" / f"{group.id}.pt"
-    if not saved.exists():
+    if leads and not saved.exists():
         _save(saved, {"rows": [], "seconds": 0.0, "state": None})  # a place that cannot be written shows now
-    kept = torch.load(saved, weights_only=True)
-    rows: list[Row] = [tuple(row) for row in kept["rows"]]
-    started = time.perf_counter() - kept["seconds"]
-    live = _tracker(first, wandb, folder) if len(group.runs) == 1 else None
-    total, error = first.train.total_steps(built[1].steps_per_epoch, built[1].stages) if built else 0, None
-    try:
-        with tqdm(total=total, unit="step", disable=None if progress else True, leave=False) as bar:
-            events = (
-                train(built[0], first.task, built[1], first.train, resume=kept["state"])
-                if built
-                else _measure(group.runs)
-            )
-            for event in events:
-                bar.update(event.step - bar.n)
-                if isinstance(event, Record):
-                    new = [(event.step, event.split, name, v.tolist()) for name, v in event.values.items()]
-                    rows += new
-                    if live:
-                        live.log(new)
-                else:
-                    _save(saved, {"rows": rows, "seconds": time.perf_counter() - started, "state": event.state})
-    except results.ResultsError:
-        raise
-    except Exception as caught:
-        error = caught
-    statuses = _write(group, folder, rows, time.perf_counter() - started, device, error)
-    saved.unlink(missing_ok=True)
-    for k, (run, status) in enumerate(zip(group.runs, statuses, strict=True)):
-        tracker = live or _tracker(run, wandb, folder)
-        if tracker:
-            if not live:
-                tracker.log(rows, k)
-            tracker.finish(status)
-    if error:
-        raise error
+    distributed.barrier()
+    kept = torch.load(saved, weights_only=True, map_location="cpu")
+    log.rows += map(tuple, kept["rows"])
+    log.started = time.perf_counter() - kept["seconds"]
+    log.live = _tracker(first, wandb, saved.parents[1]) if leads and len(group.runs) == 1 else None
+    total = first.train.total_steps(built[1].steps_per_epoch, built[1].stages) if built else 0
+    with tqdm(total=total, unit="step", disable=None if alone and leads else True, leave=False) as bar:
+        events = (
+            train(built[0], first.task, built[1], first.train, resume=kept["state"]) if built else _measure(group.runs)
+        )
+        for event in events:
+            bar.update(event.step - bar.n)
+            if isinstance(event, Record):
+                new = [(event.step, event.split, name, v.tolist()) for name, v in event.values.items()]
+                log.rows += new
+                if log.live:
+                    log.live.log(new)
+            elif leads:
+                _save(saved, {"rows": log.rows, "seconds": log.seconds, "state": event.state})
 
 
 def _measure(runs: Sequence[Run]) -> Iterator[Record | Snapshot]:
@@ -203,11 +266,13 @@ def _write(group: Group, folder: Path, rows: list[Row], seconds: float, device: 
            error: Exception | None) -> list[str]:  # fmt: skip
     """The directories of the group's runs; their statuses."""
     facts = provenance(device) | {"group": group.id, "seconds": seconds / len(group.runs)}
+    if distributed.world() > 1:
+        facts["device"] = f"{distributed.world()} x {facts['device']}"
     facts |= {"error": f"{type(error).__name__}: {error}"} if error else {}
     statuses = []
     for k, run in enumerate(group.runs):
         last = {(split, metric): values[k] for _, split, metric, values in rows}
-        judged = [last["test", "loss"]] if ("test", "loss") in last else list(last.values())
+        judged = [last[key] for key in (("train", "loss"), ("test", "loss")) if key in last] or list(last.values())
         healthy = bool(judged) and all(map(math.isfinite, judged))
         statuses.append("failed" if error else "done" if healthy else "nan")
         lines = ["step,split,metric,value"]
@@ -235,6 +300,9 @@ def sweep(config: DictConfig, arguments: Sequence[str], compose: Callable[[list[
     plain = [word for word, o in zip(arguments, given, strict=True) if not o.is_sweep_override()]
     keys = [o.get_key_element() for o in given]
 
+    if distributed.world() > 1:
+        raise ConfigError("torchrun trains one run, or one group of a sweep (group=...), over its processes; "
+                          "a sweep (-m) runs without torchrun")  # fmt: skip
     runs = expand(config, lambda members: compose([*plain, *members]), fixed=keys, axes=axes)
     folder = Path(config.outputs) / config.experiment
     device_of(config.compute.device)
@@ -319,24 +387,29 @@ def main(config: DictConfig) -> None:
     folder = Path(config.outputs) / config.experiment
     options: dict[str, Any] = {"data_root": config.data_root, "wandb": Wandb(**config.wandb)}
     if config.group is not None:
-        train_group(load_group(folder, config.group), folder, **options, progress=False)
+        train_group(load_group(folder, config.group), folder, **options, alone=False)
         return
     with one_line():  # here too: Hydra would add a line to an error that leaves the job
         run = resolve(identity(config))
         before = finished(folder, run.id)
         if not before:
-            train_group(Group(runs=[run]), folder, **options, progress=True)
-        print(f"finished{' before' if before else ''}: {folder / 'runs' / run.id}")
+            train_group(Group(runs=[run]), folder, **options, alone=True)
+        if distributed.rank() == 0:
+            print(f"finished{' before' if before else ''}: {folder / 'runs' / run.id}")
 
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """What the user can mend is one line on stderr and exit code 2."""
+    """What the user can mend is one line on stderr and exit code 2; 1 where there is a row that says so."""
     try:
         yield
-    except USER_ERRORS as error:
+    except (*USER_ERRORS, OutOfMemory) as error:
+        distributed.after_you()
         print(f"error: {_line(error)}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, OutOfMemory) else 2)
+    except Exception:
+        distributed.after_you()
+        raise
 
 
 def _line(error: BaseException) -> str:
@@ -347,7 +420,7 @@ def _line(error: BaseException) -> str:
         return f"unknown key {cause.full_key}; it may be one of {allowed}"
     text = "; ".join(" ".join(str(e).split()) for e in (error, cause) if e is not None)
     text = text.split(" Config search path:")[0]
-    return text if isinstance(error, USER_ERRORS) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, (*USER_ERRORS, OutOfMemory)) else f"{type(error).__name__}: {text}"
 
 
 def cli() -> None:

@@ -8,9 +8,11 @@ from torch import Tensor
 
 from syre.checks import check
 from syre.data import Dataset
+from syre.data.augment import AUGMENTATIONS, Augmentation, Draws
 from syre.seeding import generator
 
 EVALUATION_SAMPLES = 1 << 16  # replicas x samples in one forward pass of an evaluation
+EVALUATION_IMAGES = 1 << 9  # the same of images, whose activations are many times larger
 
 
 class Batches:
@@ -21,6 +23,13 @@ class Batches:
     left out. A `batch_size` that reaches the size of the training set, or 0, means the full batch.
 
     Replicas whose data sets are one object share it in memory.
+
+    uint8 inputs stay uint8 on the device; a batch of them is brought to [0, 1], augmented, each image by its own draw
+    from (seed, step), and standardised. An augmentation with several views gives inputs [R, views * batch, ...], first
+    the first views of all images.
+
+    Of several processes that train one run, each takes its `rank`'s share of every batch, its images and their draws:
+    the shares of all `world` ranks are the batch of a single process.
 
     A data set with permutations is a sequence of tasks, each the same samples with the features permuted: `stage`,
     which the trainer sets, says which one the batches are of.
@@ -34,6 +43,8 @@ class Batches:
         seeds: Sequence[int],
         batch_size: int,
         device: torch.device | str = "cpu",
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.size, self.seeds, self.device = len(datasets), list(seeds), torch.device(device)
         self.shared = all(dataset is datasets[0] for dataset in datasets)
@@ -50,6 +61,10 @@ class Batches:
         self.full = batch_size == 0 or batch_size >= n
         self.batch_size = n if self.full else batch_size
         self.steps_per_epoch = n // self.batch_size
+        check(self.batch_size % world == 0,
+              f"train.batch_size must be a multiple of the {world} processes, got {self.batch_size}")  # fmt: skip
+        self._share = slice(rank * self.batch_size // world, (rank + 1) * self.batch_size // world)
+        self._pixels = _Pixels.of(datasets, self.device)
         self._samples = n
         self._scale = torch.tensor(scales, device=self.device) if any(scale != 1 for scale in scales) else None
         self._order = lru_cache(maxsize=1)(self._draw_order)
@@ -80,25 +95,64 @@ class Batches:
     def train(self, step: int) -> tuple[Tensor, Tensor]:
         """The batch of this step (from 0): inputs [R, batch, ...], targets [R, batch]."""
         if self.full:
-            return self._slice("train", slice(None))
-        epoch, position = divmod(step, self.steps_per_epoch)
-        chosen = self._order(epoch)[:, position * self.batch_size : (position + 1) * self.batch_size]
-        inputs, targets = self._splits["train"]
-        if self.shared:
-            return self._scaled(inputs[chosen]), targets[chosen]
-        return self._scaled(inputs[self._rows, chosen]), targets[self._rows, chosen]
+            inputs, targets = self._slice("train", self._share)
+        else:
+            epoch, position = divmod(step, self.steps_per_epoch)
+            start = position * self.batch_size
+            chosen = self._order(epoch)[:, start : start + self.batch_size][:, self._share]
+            of = chosen if self.shared else (self._rows, chosen)
+            inputs, targets = (tensor[of] for tensor in self._splits["train"])
+        if self._pixels:
+            draws = {seed: self._draws(self.batch_size, seed, step) for seed in self.seeds}
+            own = [{name: draw[self._share] for name, draw in draws[seed].items()} for seed in self.seeds]
+            inputs = self._pixels.prepared(inputs, own)
+        return self._scaled(inputs), targets
 
-    def evaluation(self, split: str = "test") -> Iterator[tuple[Tensor, Tensor]]:
-        """A whole split, in order, in chunks [R, chunk, ...]."""
+    def evaluation(self, split: str = "test", augmented: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+        """A whole split, in order, in chunks [R, chunk, ...]; `augmented` with draws that are the same for all runs."""
         samples = self._splits[split][0].shape[0 if self.shared else 1]
-        chunk = max(1, EVALUATION_SAMPLES // self.size)
+        chunk = max(1, (EVALUATION_IMAGES if self._pixels else EVALUATION_SAMPLES) // self.size)
         for start in range(0, samples, chunk):
-            yield self._slice(split, slice(start, start + chunk))
+            inputs, targets = self._slice(split, slice(start, start + chunk))
+            if self._pixels:
+                draws = self._draws(targets.shape[1], 0, start) if augmented else None
+                inputs = self._pixels.prepared(inputs, None if draws is None else [draws] * self.size)
+            yield self._scaled(inputs), targets
 
     def _slice(self, split: str, part: slice) -> tuple[Tensor, Tensor]:
-        inputs, targets = self._splits[split]
         if self.shared:
-            inputs, targets = (t[part].expand(self.size, *t[part].shape) for t in (inputs, targets))
-        else:
-            inputs, targets = inputs[:, part], targets[:, part]
-        return self._scaled(inputs), targets
+            inputs, targets = (tensor[part].expand(self.size, *tensor[part].shape) for tensor in self._splits[split])
+            return inputs, targets
+        inputs, targets = (tensor[:, part] for tensor in self._splits[split])
+        return inputs, targets
+
+    def _draws(self, images: int, seed: int, step: int) -> Draws:
+        """What the augmentation does to each image of a batch."""
+        assert self._pixels is not None
+        return self._pixels.augmentation.draw(images, generator(seed, "augment", step))
+
+
+class _Pixels:
+    """From uint8 pixels to the inputs of a network: to [0, 1], augmentation, standardisation."""
+
+    def __init__(self, augmentation: Augmentation, mean: Tensor, std: Tensor) -> None:
+        self.augmentation, self._mean, self._std = augmentation, mean, std
+
+    @classmethod
+    def of(cls, datasets: Sequence[Dataset], device: torch.device) -> "_Pixels | None":
+        """None where the inputs are no pixels."""
+        first = datasets[0]
+        alike = {(d.train_inputs.dtype == torch.uint8, d.mean, d.std, id(d.augmentation)) for d in datasets}
+        check(len(alike) == 1, "replicas of one ensemble must have their pixels augmented and standardised alike")
+        if first.train_inputs.dtype != torch.uint8:
+            return None
+        mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (first.mean, first.std))
+        return cls(first.augmentation or AUGMENTATIONS["none"], mean, std)
+
+    def prepared(self, pixels: Tensor, draws: Sequence[Draws] | None) -> Tensor:
+        """uint8 [R, batch, C, H, W] and its draws (None: as they are) -> [R, views * batch, C, H, W]."""
+        inputs = pixels.float().div_(255)
+        if draws is not None:
+            rows = [self.augmentation.apply(row, draw) for row, draw in zip(inputs, draws, strict=True)]
+            inputs = torch.stack(rows) if len(rows) > 1 else rows[0].unsqueeze(0)
+        return (inputs - self._mean).div_(self._std)

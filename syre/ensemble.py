@@ -5,10 +5,10 @@ its noise stream. So learning rate, decay, sigma, input scale, dropout rate and 
 and replica k takes the steps that it would have taken alone. The gradient of the summed loss is each replica's own.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
+from warnings import warn
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.func import functional_call, vmap
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
+from syre import distributed
 from syre.checks import check
 from syre.models.noise import Noisy
 from syre.optim import BatchedOptimizer
@@ -73,47 +74,78 @@ def replicas_per_process(parameters: int, activations: int, batch: int) -> int:
 
 
 class Single:
-    """R = 1: the plain module and its stock optimizer. The module may be compiled, and the forward pass run in bf16."""
+    """R = 1: the plain module and its stock optimizer; in one process, or in several (`syre.distributed`).
+
+    Args:
+        replica: the run.
+        autocast: bfloat16 for training in mixed precision; evaluations are in the precision of the weights, for the
+            features of a bf16 forward pass would have the rank of their rounding.
+        compiled: train through `torch.compile`; where that fails, say so once and go on without.
+        accumulate: split every batch into so many parts, whose gradients are averaged before the step: less memory.
+            BatchNorm then normalises each part by itself, and a contrastive loss has its negatives in the part.
+    """
 
     size = 1
 
-    def __init__(self, replica: Replica, *, autocast: torch.dtype | None = None, compiled: bool = False) -> None:
+    def __init__(
+        self, replica: Replica, *, autocast: torch.dtype | None = None, compiled: bool = False, accumulate: int = 1
+    ) -> None:
         self.replica, self.replicas = replica, [replica]
         self.model, self.optimizer = replica.model, replica.optimizer
-        self._call = torch.compile(self.model) if compiled else self.model
-        self._autocast = autocast
+        self._parallel = distributed.parallel(self.model)
+        self._call: Callable[..., Any] = torch.compile(self._parallel) if compiled else self._parallel
+        self._untried = compiled  # whether compilation may still fail
+        self._autocast, self._accumulate = autocast, accumulate
         self._noisy = [module for module in self.model.modules() if isinstance(module, Noisy) and module.wanted()]
         self._device = next(self.model.parameters()).device
         self._lrs = [group["lr"] for group in self.optimizer.param_groups]
 
-    @contextmanager
-    def _precision(self) -> Iterator[None]:
-        with torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None):
-            yield
-
     def forward(self, *inputs: Tensor, train: bool = False, **options: Any) -> Any:
         """The output with a leading axis of 1; no gradient."""
         self.model.train(train)
-        with torch.no_grad(), self._precision():
-            output = self._call(*(tensor[0] for tensor in inputs), **options)
+        with torch.no_grad():
+            output = self.model(*(tensor[0] for tensor in inputs), **options)
         return tuple(o.unsqueeze(0) for o in output) if isinstance(output, tuple) else output.unsqueeze(0)
 
     def step(self, loss_fn: Loss, batch: Sequence[Tensor], *, lr_factor: float, clip: float | None) -> Tensor:
         """One step of the stock optimizer; the loss before it, [1]."""
         self.model.train()
-        inputs, *rest = (tensor[0] for tensor in batch)
-        for module in self._noisy:
-            module.noise = module.draw(len(inputs), self.replica.noise).to(self._device)
         self.optimizer.zero_grad(set_to_none=True)
-        with self._precision():
-            loss = loss_fn(self._call(inputs), inputs, *rest)
-        loss.backward()
+        inputs, *rest = (tensor[0] for tensor in batch)
+        samples, parts = len(rest[0]) if rest else len(inputs), self._accumulate
+        check(samples % parts == 0, f"train.batch_size must be a multiple of train.accumulate={parts}, got {samples}")
+        size = samples // parts
+        losses = []
+        for start in range(0, samples, size):
+            some = [tensor[start : start + size] for tensor in rest]
+            views = inputs.unflatten(0, (-1, samples))[:, start : start + size].flatten(0, 1) if parts > 1 else inputs
+            losses.append(self._backward(loss_fn, [views, *some], start + size == samples))
         if clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), clip)
         for group, lr in zip(self.optimizer.param_groups, self._lrs, strict=True):
             group["lr"] = lr * lr_factor
         self.optimizer.step()
-        return loss.detach().unsqueeze(0)
+        return torch.stack(losses).sum(0, keepdim=True)
+
+    def _backward(self, loss_fn: Loss, batch: Sequence[Tensor], last: bool) -> Tensor:
+        """The loss of one part of a batch, as a share of the whole, and its gradients added to those of the others."""
+        for module in self._noisy:
+            noise = module.draw(len(batch[0]) * distributed.world(), self.replica.noise)
+            module.noise = distributed.share(noise, len(batch[-1])).to(self._device)
+        while True:
+            try:
+                with distributed.part(self._parallel, last):
+                    with torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None):
+                        loss = loss_fn(self._call(batch[0]), *batch) / self._accumulate
+                    loss.backward()
+                self._untried = False
+                return loss.detach()
+            except Exception as error:
+                if not self._untried or isinstance(error, torch.OutOfMemoryError):
+                    raise
+                warn(f"torch.compile failed, training goes on without it: {str(error).splitlines()[0]}", stacklevel=2)
+                self._call, self._untried = self._parallel, False
+                self.optimizer.zero_grad(set_to_none=True)
 
     def enter(self, stage: int) -> None:
         """Begin task `stage`: what renews the weights between tasks does so now."""
@@ -204,7 +236,7 @@ class Ensemble:
         """One step of every replica on its own batch; the losses before it, [R]. `clip` bounds each replica's norm."""
         self.model.train()
         for name, (module, rows) in self._noisy.items():
-            noise = torch.zeros(self.size, batch[0].shape[1], *module.features)
+            noise = torch.zeros(self.size, batch[0].shape[1], *module.features, device=self.flat.device)
             for row in rows:
                 noise[row] = module.draw(batch[0].shape[1], self.replicas[row].noise)
             self.buffers[f"{name}.noise"] = noise.to(self.flat)

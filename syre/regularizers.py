@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from syre.checks import at_least, check, fraction, one_of, positive
 from syre.core import SyreHandle, attach, attach_anchors, canonical_name, canonical_parameters, draw_anchors, drawn_as
+from syre.core.anchor import TOKENS
 from syre.models.layers import Activation, FiGLU
 from syre.models.noise import Dropout as DropoutModule
 from syre.seeding import derive_seed, generator
@@ -250,9 +251,7 @@ class WFix:
     def frozen(self, model: nn.Module, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
         """For each weight matrix: the mask of its frozen entries and their values, both shaped like the weight."""
         drawn = {}
-        for name, weight in model.named_parameters():
-            if weight.dim() < 2:
-                continue
+        for name, weight in _matrices(model).items():
             stream = generator(seed, "w_fix", drawn_as(model, name))
             count = round(self.fraction * weight[0].numel())
             drawn[name] = _draw_frozen(weight, count, self.kappa, stream)
@@ -288,7 +287,7 @@ class WAsym:
 
     def frozen(self, model: nn.Module, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
         """For each weight matrix: the mask of its frozen entries and their values, both shaped like the weight."""
-        matrices = {name: weight for name, weight in model.named_parameters() if weight.dim() >= 2}
+        matrices = _matrices(model)
         places = list(dict.fromkeys(drawn_as(model, name) for name in matrices))
         check(
             len(places) == len(self.fixed),
@@ -306,6 +305,12 @@ class WAsym:
 
     def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> "FrozenHandle":
         return FrozenHandle(optimizer, model, self.frozen(model, seed))
+
+
+def _matrices(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The weight matrices and kernels; not the tokens of a transformer, which are biases of its sequence."""
+    named = model.named_parameters()
+    return {name: weight for name, weight in named if weight.dim() >= 2 and name.split(".")[-1] not in TOKENS}
 
 
 def _draw_frozen(weight: Tensor, count: int, kappa: float, stream: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,6 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
-def generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """A CPU generator for one purpose of one run."""
-    return torch.Generator().manual_seed(derive_seed(seed, *purpose))
+def generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator for one purpose of one run; the stream of another kind of device is another stream."""
+    return torch.Generator(device).manual_seed(derive_seed(seed, *purpose))

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from syre import distributed
 from syre.batches import Batches
 from syre.checks import at_least, check, one_of, positive
 from syre.ensemble import Learner
@@ -40,6 +41,7 @@ class Training:
         clip: bound on each run's gradient norm; 0 means none.
         evaluations: evenly spaced evaluations, the last at the end; the start is always evaluated too.
         checkpoints: evenly spaced snapshots before the end.
+        accumulate: parts into which each batch is split, their gradients averaged, for want of memory; lone runs only.
     """
 
     epochs: int = 0
@@ -50,6 +52,7 @@ class Training:
     clip: float = 0.0
     evaluations: int = 1
     checkpoints: int = 0
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
         check(
@@ -62,6 +65,7 @@ class Training:
         at_least("train.clip", self.clip)
         positive("train.evaluations", self.evaluations)
         at_least("train.checkpoints", self.checkpoints)
+        at_least("train.accumulate", self.accumulate, 1)
 
     def total_steps(self, steps_per_epoch: int, stages: int = 1) -> int:
         return self.steps or self.epochs * steps_per_epoch * stages
@@ -100,6 +104,14 @@ def _milestones(count: int, total: int) -> set[int]:
     return {round(total * k / count) for k in range(1, count + 1)} if count else set()
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether bf16 arithmetic is fast here: on GPUs that have it, and on CPUs with AVX512-BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in names)
+
+
 def flush_denormals(threads: int = 0) -> None:
     """Make this process treat denormal numbers as 0, and use `threads` threads (0: as many as torch takes by itself).
 
@@ -119,14 +131,19 @@ def train(
     Where the data is a sequence of tasks, each takes its equal share of the steps, in turn, and the records are of the
     task just trained. The record of split "train" holds the mean loss over the steps since the last evaluation, that of
     "test" what the task measures. A replica whose numbers are no longer finite goes on (it cannot disturb the others)
-    and says so in its records.
+    and says so in its records; a lone run ends with the evaluation that finds its training loss not finite.
     """
+
+    def evaluate(final: bool) -> dict[str, Tensor]:
+        with distributed.alone():
+            return task.evaluate(learner, batches, final=final)
+
     total = settings.total_steps(batches.steps_per_epoch, batches.stages)
     evaluations, checkpoints = _milestones(settings.evaluations, total), _milestones(settings.checkpoints + 1, total)
     step, summed, since = 0, torch.zeros(learner.size, device=batches.device, dtype=torch.float64), 0
     if resume is None:
         batches.stage = 0
-        yield Record(step=0, split="test", values=task.evaluate(learner, batches, final=False))
+        yield Record(step=0, split="test", values=evaluate(final=False))
     else:
         step, summed, since = resume["step"], resume["summed"].to(batches.device), resume["since"]
         batches.stage = resume["stage"]
@@ -139,10 +156,14 @@ def train(
         summed += learner.step(task.loss, batches.train(step), lr_factor=factor, clip=settings.clip or None)
         step, since = step + 1, since + 1
         if step in evaluations:
-            yield Record(step=step, split="train", values={"loss": summed / since})
-            yield Record(step=step, split="test", values=task.evaluate(learner, batches, final=step == total))
+            loss = distributed.average(summed) / since
+            yield Record(step=step, split="train", values={"loss": loss})
+            yield Record(step=step, split="test", values=evaluate(final=step == total))
+            if learner.size == 1 and not loss.isfinite().all():
+                return
             summed, since = torch.zeros_like(summed), 0
         if step in checkpoints and step < total:
+            summed = distributed.average(summed)
             progress = {"step": step, "summed": summed, "since": since, "stage": batches.stage}
             state = {**progress, "learner": learner.state_dict()}
             yield Snapshot(step=step, total=total, state=state)

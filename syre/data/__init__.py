@@ -1,8 +1,9 @@
 """Data sets as typed leaf configs: `Mnist().load().train_inputs`."""
 
+from syre.data.colour import Cifar10, Cifar100, RgbDigits
 from syre.data.continual import PermutedMnist
 from syre.data.files import DataError, data_root
-from syre.data.images import Cifar10, Cifar100, Dataset, Digits, FashionMnist, Mnist
+from syre.data.images import Dataset, Digits, FashionMnist, Mnist
 from syre.data.linear_regression import LinearRegression
 from syre.data.synthetic import RandomMatrix, TeacherStudent
 
@@ -17,6 +18,7 @@ __all__ = [
     "Mnist",
     "PermutedMnist",
     "RandomMatrix",
+    "RgbDigits",
     "TeacherStudent",
     "data_root",
 ]

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from syre.checks import at_least, check, one_of
-from syre.data.images import Dataset, Digits, Mnist, _Images
+from syre.data.images import Dataset, Digits, Mnist, _Images, choose
 from syre.seeding import generator
 
 BASES = {"mnist": Mnist, "digits": Digits}
@@ -56,8 +55,8 @@ def _draw(base: Dataset, tasks: int, samples: int, test_samples: int, seed: int)
     pixels = base.train_inputs[0].numel()
     stream = generator(seed, "permutations")
     later = [torch.randperm(pixels, generator=stream) for _ in range(tasks - 1)]
-    train = _subset("samples", samples, len(base.train_inputs), generator(seed, "train_subset"))
-    test = _subset("test_samples", test_samples, len(base.test_inputs), generator(seed, "test_subset"))
+    train = choose("samples", samples, len(base.train_inputs), generator(seed, "train_subset"))
+    test = choose("test_samples", test_samples, len(base.test_inputs), generator(seed, "test_subset"))
     return Dataset(
         train_inputs=base.train_inputs[train],
         train_targets=base.train_targets[train],
@@ -66,9 +65,3 @@ def _draw(base: Dataset, tasks: int, samples: int, test_samples: int, seed: int)
         num_classes=base.num_classes,
         permutations=torch.stack([torch.arange(pixels), *later]),
     )
-
-
-def _subset(name: str, size: int, available: int, stream: torch.Generator) -> Tensor | slice:
-    """Which samples: a slice of all of them, else `size` distinct ones."""
-    check(size <= available, f"data.{name} must be at most {available}, the images there are, got {size}")
-    return torch.randperm(available, generator=stream)[:size] if size else slice(None)

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from syre.checks import positive
+from syre.checks import check, positive
+from syre.data.augment import Augmentation
 from syre.data.files import data_root, ensure, torchvision_class
 
 
@@ -16,7 +17,9 @@ from syre.data.files import data_root, ensure, torchvision_class
 class Dataset:
     """The tensors of one data set; cached and shared between runs, so never write to them.
 
-    Inputs are float32 [n, channels, height, width], targets int64 [n] in 0..num_classes-1.
+    Inputs are float32 [n, channels, height, width], targets int64 [n] in 0..num_classes-1. Inputs may also be uint8
+    pixels: `syre.batches.Batches` then turns a batch at a time, on its device, into pixels in [0, 1], augments it, and
+    standardises it with `mean` and `std`, one number per channel.
     """
 
     train_inputs: Tensor
@@ -25,6 +28,9 @@ class Dataset:
     test_targets: Tensor
     num_classes: int
     permutations: Tensor | None = None  # int64 [stages, features]: continual tasks that permute the inputs
+    mean: tuple[float, ...] = (0.0,)  # of uint8 inputs, per channel (or one for all), in [0, 1]
+    std: tuple[float, ...] = (1.0,)
+    augmentation: Augmentation | None = None  # of uint8 training inputs
 
     @property
     def stages(self) -> int:
@@ -92,22 +98,6 @@ class FashionMnist(_Torchvision):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cifar10(_Torchvision):
-    """50,000 + 10,000 colour images, [3, 32, 32], 10 classes."""
-
-    name = "cifar10"
-    mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cifar100(_Torchvision):
-    """50,000 + 10,000 colour images, [3, 32, 32], 100 classes."""
-
-    name = "cifar100"
-    mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Digits(_Images):
     """1797 handwritten digits of scikit-learn, [1, 8, 8], pixels in [0, 1], 10 classes; nothing to fetch.
 
@@ -121,7 +111,7 @@ class Digits(_Images):
         return _read_digits()
 
 
-@lru_cache(maxsize=4)  # each CIFAR is 0.7 GB as float32
+@lru_cache(maxsize=4)
 def _read(name: str, mean: tuple[float, ...], std: tuple[float, ...], root: Path) -> Dataset:
     ensure(name, root)
     source = torchvision_class(name)
@@ -136,11 +126,9 @@ def _read(name: str, mean: tuple[float, ...], std: tuple[float, ...], root: Path
     )
 
 
-def _pixels(images: Any) -> Tensor:
-    """uint8 [n, h, w] or [n, h, w, c] -> float32 [n, c, h, w] in [0, 1]."""
-    pixels = torch.as_tensor(images)
-    pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-    return pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+def _pixels(images: Tensor) -> Tensor:
+    """uint8 [n, h, w] -> float32 [n, 1, h, w] in [0, 1]."""
+    return images.unsqueeze(1).to(torch.float32).div_(255)
 
 
 @lru_cache(maxsize=1)
@@ -159,3 +147,9 @@ def _read_digits() -> Dataset:
         test_targets=targets[test],
         num_classes=10,
     )
+
+
+def choose(name: str, size: int, available: int, stream: torch.Generator) -> Tensor | slice:
+    """Which samples: a slice of all of them, else `size` distinct ones."""
+    check(size <= available, f"data.{name} must be at most {available}, the images there are, got {size}")
+    return torch.randperm(available, generator=stream)[:size] if size else slice(None)

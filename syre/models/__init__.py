@@ -6,6 +6,20 @@ from syre.models.mlp import MLP, CollapsedMLP
 from syre.models.noise import Dropout, Noisy
 from syre.models.pair import Pair
 from syre.models.point import Point
+from syre.models.resnet import ResNet18
 from syre.models.vae import BetaVAE
+from syre.models.vit import ViT
 
-__all__ = ["MLP", "BetaVAE", "CollapsedMLP", "ContinualCNN", "DiagonalLinear", "Dropout", "Noisy", "Pair", "Point"]
+__all__ = [
+    "MLP",
+    "BetaVAE",
+    "CollapsedMLP",
+    "ContinualCNN",
+    "DiagonalLinear",
+    "Dropout",
+    "Noisy",
+    "Pair",
+    "Point",
+    "ResNet18",
+    "ViT",
+]

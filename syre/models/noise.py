@@ -22,7 +22,7 @@ class Noisy(nn.Module):
         raise NotImplementedError
 
     def draw(self, batch: int, generator: Generator) -> Tensor:
-        """Noise of shape [batch, *features]."""
+        """Noise of shape [batch, *features], on the device of the generator."""
         raise NotImplementedError
 
 
@@ -42,7 +42,7 @@ class Dropout(Noisy):
         return bool(self.rate > 0)
 
     def draw(self, batch: int, generator: Generator) -> Tensor:
-        return rand(batch, *self.features, generator=generator)
+        return rand(batch, *self.features, generator=generator, device=generator.device)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.noise.numel() == 0:

@@ -20,7 +20,7 @@ class Reparametrized(Noisy):
         return True
 
     def draw(self, batch: int, generator: Generator) -> Tensor:
-        return randn(batch, *self.features, generator=generator)
+        return randn(batch, *self.features, generator=generator, device=generator.device)
 
     def forward(self, mean: Tensor, log_variance: Tensor) -> Tensor:
         if not self.training or self.noise.numel() == 0:

@@ -1,0 +1,127 @@
+"""Colour images, kept as uint8 pixels: a quarter of float32, and augmented a batch at a time on the device."""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from syre.checks import at_least, one_of
+from syre.data.augment import AUGMENTATIONS
+from syre.data.files import data_root, ensure, torchvision_class
+from syre.data.images import Dataset, Digits, _Images, choose
+from syre.seeding import generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Colour(_Images):
+    """What colour images share; `load` gives uint8 [n, 3, 32, 32].
+
+    Args:
+        normalize: standardise by `mean` and `std` per channel (over the training pixels, as widely published).
+        samples, test_samples: size of the subset drawn from the run's seed; 0 means all images.
+        augment: what every training image goes through, each with its own draw: none, crop_flip, randaugment, simclr.
+    """
+
+    name: ClassVar[str]
+    mean: ClassVar[tuple[float, ...]]
+    std: ClassVar[tuple[float, ...]]
+    normalize: bool = True
+    samples: int = 0
+    test_samples: int = 0
+    augment: str = "none"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("data.samples", self.samples)
+        at_least("data.test_samples", self.test_samples)
+        one_of("data.augment", self.augment, AUGMENTATIONS)
+
+    def load(self, root: str | Path | None = None, seed: int = 0) -> Dataset:
+        """Read from `root`, else $SYRE_DATA, else ~/.cache/syre; nothing is fetched. Runs of one seed share tensors.
+
+        Raises:
+            DataError: missing or damaged files. ValueError: more samples asked for than there are.
+        """
+        return _subset(_read(self.name, data_root(root)), replace(self, input_scale=1.0), seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar10(_Colour):
+    """50,000 + 10,000 colour images, [3, 32, 32], 10 classes."""
+
+    name = "cifar10"
+    mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar100(_Colour):
+    """50,000 + 10,000 colour images, [3, 32, 32], 100 classes."""
+
+    name = "cifar100"
+    mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RgbDigits(_Colour):
+    """The 1442 + 355 digits of scikit-learn, enlarged to [3, 32, 32], 10 classes; nothing to fetch.
+
+    No colour data set: it takes the place of CIFAR where a run has only to show that everything runs.
+    """
+
+    name = "rgb_digits"
+    mean, std = (0.3053,), (0.3766,)
+
+    def load(self, root: str | Path | None = None, seed: int = 0) -> Dataset:
+        return _subset(_enlarged_digits(), replace(self, input_scale=1.0), seed)
+
+
+@lru_cache(maxsize=2)
+def _read(name: str, root: Path) -> Dataset:
+    ensure(name, root)
+    source = torchvision_class(name)
+    train, test = (source(root, train=train, download=False) for train in (True, False))
+    return Dataset(
+        train_inputs=_channels_first(train.data),
+        train_targets=torch.as_tensor(train.targets),
+        test_inputs=_channels_first(test.data),
+        test_targets=torch.as_tensor(test.targets),
+        num_classes=len(train.classes),
+    )
+
+
+def _channels_first(images: Any) -> Tensor:
+    """uint8 [n, h, w, c] -> [n, c, h, w]."""
+    return torch.as_tensor(images).permute(0, 3, 1, 2).contiguous()
+
+
+@lru_cache(maxsize=1)
+def _enlarged_digits() -> Dataset:
+    digits = Digits().load()
+    large = lambda x: (interpolate(x, size=(32, 32), mode="bilinear") * 255).round().byte().expand(-1, 3, -1, -1)  # noqa: E731
+    return Dataset(
+        train_inputs=large(digits.train_inputs).contiguous(),
+        train_targets=digits.train_targets,
+        test_inputs=large(digits.test_inputs).contiguous(),
+        test_targets=digits.test_targets,
+        num_classes=digits.num_classes,
+    )
+
+
+@lru_cache(maxsize=8)  # all of CIFAR is 0.2 GB
+def _subset(whole: Dataset, config: _Colour, seed: int) -> Dataset:
+    train = choose("samples", config.samples, len(whole.train_inputs), generator(seed, "train_subset"))
+    test = choose("test_samples", config.test_samples, len(whole.test_inputs), generator(seed, "test_subset"))
+    return Dataset(
+        train_inputs=whole.train_inputs[train],
+        train_targets=whole.train_targets[train],
+        test_inputs=whole.test_inputs[test],
+        test_targets=whole.test_targets[test],
+        num_classes=whole.num_classes,
+        mean=config.mean if config.normalize else (0.0,),
+        std=config.std if config.normalize else (1.0,),
+        augmentation=AUGMENTATIONS[config.augment],
+    )

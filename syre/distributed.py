@@ -1,0 +1,227 @@
+"""One run over several processes, as started by `torchrun --nproc-per-node W`: each takes its share of every batch.
+
+The numbers are those of a single process, to rounding: gradients and losses are averaged over the ranks, BatchNorm
+normalises by the batch of all ranks, a contrastive loss has the negatives of all ranks (`gather`), and dropout draws
+the masks of the whole batch. So the number of processes is no part of a run's identity; its record says "2 x cpu".
+(One exception: `train.accumulate` splits each rank's share, so the parts hold other samples than in one process, which
+BatchNorm and contrastive losses notice.) Every rank evaluates the whole split, and all get the same: an evaluation on
+rank 0 alone would take as long, and the others, waiting, would run into the time limit of their connection.
+
+In a single process, which is one not started by torchrun or started as the only one, everything here does nothing.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from syre.checks import check
+
+# ---- the processes ---------------------------------------------------------------------------------------------------
+
+
+def world() -> int:
+    """The number of processes of this run, as torchrun says; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """The number of this process, from 0; rank 0 writes and prints."""
+    return int(os.environ.get("RANK", "0")) if world() > 1 else 0
+
+
+class _Now:
+    """Where this process stands."""
+
+    store: dist.Store | None = None  # what the ranks have in common
+    alone: bool = False  # inside `alone`
+    reports: bool | None = None  # whether it is this process that reports the failure there was
+
+
+@contextmanager
+def join(device: torch.device) -> Iterator[torch.device]:
+    """Join the other processes, over nccl on GPUs and gloo on CPUs; the device of this one.
+
+    On GPUs each process takes the one with the number LOCAL_RANK.
+
+    Raises:
+        ValueError: more processes than GPUs.
+    """
+    if world() == 1:
+        yield device
+        return
+    if device.type == "cuda":
+        here, count = int(os.environ.get("LOCAL_WORLD_SIZE", world())), torch.cuda.device_count()
+        check(here <= count, f"torchrun started {here} processes for {count} GPUs: --nproc-per-node {count}")
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    _Now.store, number, size = next(dist.rendezvous("env://"))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=_Now.store, rank=number, world_size=size)
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+        _Now.store = None
+
+
+def joined() -> bool:
+    """Whether this process now works with others."""
+    return not _Now.alone and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """What every rank does for itself, with all of the data: an evaluation."""
+    before, _Now.alone = _Now.alone, True
+    try:
+        yield
+    finally:
+        _Now.alone = before
+
+
+def barrier() -> None:
+    """Wait for the others."""
+    if joined():
+        dist.barrier()
+
+
+# ---- failures --------------------------------------------------------------------------------------------------------
+# When one process ends in an error, torchrun ends the others at once; those that wait for it see a broken connection.
+
+
+@contextmanager
+def failure() -> Iterator[bool]:
+    """Whether this process is the first to fail, and writes down why; the others wait until it has."""
+    if not joined() or _Now.store is None:
+        yield True
+        return
+    _Now.reports = _Now.store.add("failed", 1) == 1
+    if not _Now.reports:
+        with suppress(RuntimeError):
+            _Now.store.wait(["reported"], timedelta(seconds=60))
+    try:
+        yield _Now.reports
+    finally:
+        if _Now.reports:
+            _Now.store.set("reported", "")
+
+
+def after_you() -> None:
+    """Let the process that is to print an error do so: as soon as it has, torchrun ends this one."""
+    if world() > 1 and not (rank() == 0 if _Now.reports is None else _Now.reports):
+        time.sleep(5)
+
+
+# ---- tensors ---------------------------------------------------------------------------------------------------------
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.rows = x.shape[-2]
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts, -2)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        grad = grads[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(grad)
+        return grad.narrow(-2, dist.get_rank() * ctx.rows, ctx.rows)
+
+
+def gather(x: Tensor) -> Tensor:
+    """The rows of all ranks, x [..., n, d] -> [..., W n, d], in the order of the ranks; x itself in a single process.
+
+    The gradient flows back to the rank that each row came from, summed over the ranks' losses L_k,
+
+        dx_r = sum_k  dL_k / dx_r,        and DDP's mean over ranks makes of it
+        (1/W) sum_r  dx_r . dx_r/dtheta  =  d/dtheta (1/W) sum_k L_k.
+
+    So the step is the single process's whenever (1/W) sum_k L_k is the loss of the global batch: each rank may take the
+    mean loss of its own rows against all rows, or the loss of all rows, the same on each rank. (Cutting the gathered
+    rows of others off from the gradient, as a plain all_gather does, loses the terms dL_k/dx_r with k != r.)
+
+    Rows are put together by rank: of a batch of several views, [views n, d], gather each view by itself.
+    """
+    return _Gather.apply(x) if joined() else x
+
+
+class _Average(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total.div_(dist.get_world_size())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return _Average.forward(ctx, grads[0])
+
+
+def average(x: Tensor) -> Tensor:
+    """The mean over ranks; its gradient, as that of `gather`, is summed over the ranks' losses. x if there is one."""
+    return _Average.apply(x) if joined() else x
+
+
+def share(x: Tensor, batch: int) -> Tensor:
+    """This rank's rows of what was drawn for the whole batch: [views W batch, ...] -> [views batch, ...]."""
+    if world() == 1:
+        return x
+    return x.unflatten(0, (-1, world(), batch))[:, rank()].flatten(0, 1)
+
+
+# ---- modules ---------------------------------------------------------------------------------------------------------
+
+
+class _SyncBatchNorm(nn.SyncBatchNorm):
+    """BatchNorm over the batch of all ranks on a CPU, where torch's does not work."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and joined()):
+            return super(nn.SyncBatchNorm, self).forward(x)  # as any BatchNorm
+        axes = [0, *range(2, x.dim())]
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        mean = average(wide.mean(axes, keepdim=True))
+        centred = wide - mean
+        variance = average(centred.square().mean(axes, keepdim=True))
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            factor = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+            samples = dist.get_world_size() * x.numel() // x.shape[1]
+            self.running_mean.lerp_(mean.detach().flatten(), factor)
+            self.running_var.lerp_(variance.detach().flatten() * samples / (samples - 1), factor)
+        y = centred * torch.rsqrt(variance + self.eps)
+        if self.affine:
+            column = (-1, *(1,) * (x.dim() - 2))
+            y = y * self.weight.view(column) + self.bias.view(column)
+        return y.to(x.dtype)
+
+
+def parallel(model: nn.Module) -> nn.Module:
+    """The module to train through: backward averages the gradients over ranks. In a single process the model itself.
+
+    The model keeps its parameters and their names; its BatchNorms are exchanged, here and for good, for ones that
+    normalise by the batch of all ranks (`nn.SyncBatchNorm`; on a CPU, one of ours). All ranks start from the
+    parameters of rank 0.
+    """
+    if not joined():
+        return model
+    nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if next(model.parameters()).device.type == "cpu":
+        for module in model.modules():
+            if isinstance(module, nn.SyncBatchNorm):
+                module.__class__ = _SyncBatchNorm
+    return DistributedDataParallel(model, broadcast_buffers=False)  # those of noise differ, all others are equal
+
+
+def part(model: nn.Module, last: bool) -> AbstractContextManager[None]:
+    """For the forward and backward of one part of a batch: gradients are averaged over ranks with the last one only."""
+    return nullcontext() if last or not isinstance(model, DistributedDataParallel) else model.no_sync()
