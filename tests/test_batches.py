@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from syre.batches import EVALUATION_SAMPLES, Batches
-from syre.data import Dataset
+from syre.data import Dataset, RgbDigits
+from syre.data.augment import AUGMENTATIONS
 
 N = 20
 
@@ -153,3 +154,71 @@ def test_replicas_need_the_same_number_of_tasks():
             Batches([images(), other], scales=[1.0, 1.0], seeds=[0, 0], batch_size=5)
     with pytest.raises(ValueError, match="have permutations"):
         Batches([images(THREE[:1]), images(None)], scales=[1.0, 1.0], seeds=[0, 0], batch_size=5)
+
+
+# ---- pixels ----------------------------------------------------------------------------------------------------------
+
+
+def pixels(augment: str, samples: int = 64) -> Dataset:
+    return RgbDigits(augment=augment, samples=samples, test_samples=40).load(seed=0)
+
+
+def lone(data: Dataset, seed: int = 0, **settings) -> Batches:
+    return Batches([data], scales=[2.0], seeds=[seed], batch_size=16, **settings)
+
+
+def test_pixels_become_standardised_floats_at_the_scale_of_the_run():
+    data = pixels("none")
+    for split, inputs in (("train", lone(data).evaluation("train")), ("test", lone(data).evaluation())):
+        values = torch.cat([chunk for chunk, _ in inputs], 1)[0]
+        expected = 2 * (getattr(data, f"{split}_inputs") / 255 - data.mean[0]) / data.std[0]
+        torch.testing.assert_close(values, expected)
+
+
+@pytest.mark.parametrize("augment", ["crop_flip", "simclr"])
+def test_a_training_batch_is_the_augmentation_of_its_pixels(augment):
+    data, plain = pixels(augment), pixels("none")
+    views = AUGMENTATIONS[augment].views
+    inputs, targets = lone(data).train(5)
+    originals, same = lone(plain).train(5)
+    assert torch.equal(targets, same)
+    assert inputs.shape == (1, views * 16, 3, 32, 32)
+    assert not torch.equal(inputs[:, :16], originals)
+    again = lone(data)
+    for step in (9, 0, 5):  # whatever was drawn before
+        last = again.train(step)
+    assert torch.equal(last[0], inputs)
+    assert not torch.equal(lone(data, seed=1).train(5)[0], inputs)  # control: another seed
+
+
+def test_an_evaluation_is_augmented_when_asked_and_alike_for_all_runs():
+    data = pixels("simclr")
+    plain, _ = next(lone(data).evaluation())
+    augmented = [next(lone(data, seed=seed).evaluation(augmented=True))[0] for seed in (0, 1)]
+    assert plain.shape[1] == 40
+    assert augmented[0].shape[1] == 80
+    assert torch.equal(augmented[0], augmented[1])
+
+
+def test_replicas_of_pixels_get_the_batches_of_their_lone_runs():
+    data = pixels("crop_flip")
+    both = Batches([data, data], scales=[2.0, 2.0], seeds=[0, 1], batch_size=16)
+    for row in (0, 1):
+        for mine, his in zip(both.train(3), lone(data, seed=row).train(3), strict=True):
+            assert torch.equal(mine[row], his[0])
+
+
+@pytest.mark.parametrize("batch_size", [16, 0])
+def test_the_shares_of_all_ranks_are_the_batch_of_one_process(batch_size):
+    data = pixels("simclr")
+    settings = {"scales": [1.0], "seeds": [0], "batch_size": batch_size}
+    inputs, targets = Batches([data], **settings).train(2)
+    shares = [Batches([data], **settings, rank=rank, world=4).train(2) for rank in range(4)]
+    assert torch.equal(torch.cat([labels for _, labels in shares], 1), targets)
+    views = [share.unflatten(1, (2, -1)) for share, _ in shares]  # views first, then images
+    assert torch.equal(torch.cat(views, 2).flatten(1, 2), inputs)
+
+
+def test_a_batch_that_the_ranks_cannot_share_evenly_is_refused():
+    with pytest.raises(ValueError, match=r"train\.batch_size must be a multiple of the 3 processes, got 16"):
+        lone(pixels("none"), rank=0, world=3)

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 from replicas import DEEP, INPUTS, TASK, WIDE, Run, assemble, build, gaussian, row, train_all
-from torch import nn
+from torch import Tensor, nn
 
+from syre.data import Dataset
 from syre.ensemble import CACHE_BYTES, MOST_REPLICAS, Ensemble, Replica, Single, learner, replicas_per_process
-from syre.models import Noisy, Pair
+from syre.models import MLP, Noisy, Pair
 from syre.optim import SGD, SMALL, Adam
 from syre.regularizers import (
     Dropout,
@@ -22,6 +23,7 @@ from syre.regularizers import (
     WeightDecay,
     WFix,
 )
+from syre.seeding import generator
 from syre.tasks import ModeConnectivity
 from syre.trainer import Training
 
@@ -218,3 +220,73 @@ def test_noise_has_the_shape_that_the_modules_ask_for():
     noises = [buffer for name, buffer in team.buffers.items() if name.endswith("noise")]
     assert [tuple(noise.shape) for noise in noises] == [(3, 8, *shape) for shape in features]
     assert batches.train(0)[0].shape == (3, 8, INPUTS)
+
+
+# ---- the large, alone: parts of a batch, mixed precision, compilation ------------------------------------------------
+
+
+def one_step(data: Dataset, *, views: int = 1, **options) -> tuple[Tensor, Tensor]:
+    """The loss and the weights after one step of 12 samples on a small MLP with syre."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = MLP(hidden=[16]).build((INPUTS,), 4).double()
+    optimizer = SGD(lr=0.1, momentum=0.9).build(model, 0.1)
+    Syre(weight_decay=0.1).attach(optimizer, model, 0)
+    single = Single(Replica(model=model, optimizer=optimizer, noise=generator(0, "noise")), **options)
+    inputs, targets = data.train_inputs[:12], data.train_targets[:12]
+    batch = [inputs.repeat(views, 1).unsqueeze(0), targets.unsqueeze(0)]
+    loss_fn = lambda output, x, y: TASK.loss(output[: len(y)], x, y)  # noqa: E731
+    loss = single.step(TASK.loss if views == 1 else loss_fn, batch, lr_factor=1.0, clip=1.0)
+    return loss, torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+@pytest.mark.parametrize("views", [1, 2])
+@pytest.mark.parametrize("parts", [2, 3, 12])
+def test_a_batch_in_parts_takes_the_step_of_the_whole(parts, views):
+    whole, inparts = (one_step(gaussian(), views=views, accumulate=n) for n in (1, parts))
+    torch.testing.assert_close(inparts, whole, rtol=0, atol=1e-12)
+
+
+def test_control_the_step_depends_on_the_whole_batch():
+    fewer = replace(gaussian(), train_inputs=gaussian().train_inputs.clone())
+    fewer.train_inputs[11] = 0
+    assert (one_step(gaussian(), accumulate=3)[1] - one_step(fewer, accumulate=3)[1]).abs().max() > 1e-4
+
+
+def test_a_batch_that_does_not_divide_into_the_parts_is_refused():
+    with pytest.raises(ValueError, match=r"must be a multiple of train\.accumulate=5, got 12"):
+        one_step(gaussian(), accumulate=5)
+
+
+def test_autocast_trains_in_bf16_and_evaluates_in_the_precision_of_the_weights():
+    seen = []
+    model = MLP(hidden=[16]).build((INPUTS,), 4)
+    model.layers[0].register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    single = Single(replica(model), autocast=torch.bfloat16)
+    x, y = torch.randn(1, 8, INPUTS), torch.randint(4, (1, 8))
+    loss = single.step(TASK.loss, [x, y], lr_factor=1.0, clip=None)
+    output = single.forward(x)
+    assert seen == [torch.bfloat16, torch.float32]
+    assert (loss.dtype, output.dtype) == (torch.float32, torch.float32)
+    assert all(parameter.grad.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_a_failed_compilation_is_told_once_and_training_goes_on(monkeypatch):
+    plain = one_step(gaussian())
+
+    def compiler(model):
+        def broken(*args):
+            raise RuntimeError("no compiler here\nand more lines")
+
+        return broken
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    with pytest.warns(UserWarning, match="torch.compile failed, training goes on without it: no compiler here$"):
+        compiled = one_step(gaussian(), compiled=True)
+    torch.testing.assert_close(compiled, plain, rtol=0, atol=0)
+
+
+def test_an_error_of_the_model_itself_is_no_failed_compilation(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda model: model)
+    with pytest.warns(UserWarning, match="torch.compile failed"), pytest.raises(RuntimeError, match="shapes"):
+        one_step(replace(gaussian(), train_inputs=torch.zeros(12, INPUTS + 1, dtype=torch.float64)), compiled=True)

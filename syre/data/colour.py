@@ -73,7 +73,7 @@ class RgbDigits(_Colour):
     """
 
     name = "rgb_digits"
-    mean, std = (0.3053,), (0.3766,)
+    mean, std = (0.3051,), (0.3238,)
 
     def load(self, root: str | Path | None = None, seed: int = 0) -> Dataset:
         return _subset(_enlarged_digits(), replace(self, input_scale=1.0), seed)

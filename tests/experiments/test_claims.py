@@ -109,6 +109,16 @@ def test_too_few_seeds_or_missing_rows_are_not_tested():
     assert evaluate(BETTER, unpaired).verdict == NOT_TESTED
 
 
+def test_a_claim_that_only_a_larger_scale_can_decide_stays_open_and_shows_its_numbers():
+    results = two_arms([0.9, 0.91, 0.92], [0.5, 0.5, 0.5])
+    late = evaluate(replace(BETTER, scale="paper"), results)
+    assert (late.verdict, late.n) == (NOT_TESTED, 3)
+    assert late.effect == pytest.approx(0.41)
+    for large in (replace(BETTER, scale="cpu"), BETTER):  # control
+        assert evaluate(large, results).verdict == REPRODUCED
+    assert evaluate(replace(BETTER, scale="paper"), replace(results, scale="paper")).verdict == REPRODUCED
+
+
 @pytest.mark.parametrize(("syre", "decay"), [([0.9, None, 0.9, 0.9], [0.5] * 4), ([0.9] * 4, [0.5, 0.5, 0.5, None])])
 def test_a_run_that_went_nan_makes_a_claim_inconclusive(syre, decay):
     verdict = evaluate(BETTER, two_arms(syre, decay))

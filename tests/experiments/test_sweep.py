@@ -110,7 +110,7 @@ def test_a_key_that_is_not_a_runs_own_is_named(runs_of, key):
     [
         ("seed", "a", "seed must be an integer, got 'a'"),
         ("compute.threads", -1, "compute.threads must be a number >= 0, got -1"),
-        ("compute.precision", "fp8", r"compute.precision: Invalid value 'fp8', expected one of \[fp32, bf16\]"),
+        ("compute.precision", "fp8", r"compute.precision: Invalid value 'fp8', expected one of \[fp32, bf16, auto\]"),
         ("train.epochs", "x", "train.epochs: Value 'x' of type 'str' could not be converted to Integer"),
     ],
 )
