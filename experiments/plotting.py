@@ -39,6 +39,7 @@ LOOKS = {
     "weight_decay": Look(label="weight decay", color="#D55E00", marker="s"),
     "syre": Look(label="syre", color="#0072B2", marker="D"),
     "syre_advanced": Look(label="syre, advanced", color="#009E73", marker="P"),
+    "syre_layers": Look(label="syre, some layers", color="#332288", marker="d"),
     "w_fix": Look(label="W-fix", color="#E69F00", marker="^"),
     "w_asym": Look(label="W-asym", color="#7FBC41", marker=">"),
     "dropout": Look(label="dropout", color="#CC79A7", marker="v"),

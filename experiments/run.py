@@ -3,6 +3,7 @@
     python -m experiments.run regularizer=syre data=mnist               one run
     python -m experiments.run -m experiment=fig4 scale=cpu              a figure: trains what is missing, judges, draws
     python -m experiments.run -m regularizer=syre regularizer.sigma=0.01,0.1,1 seed=0,1,2
+    torchrun --nproc-per-node 2 -m experiments.run model=vit data=cifar10     one run over two GPUs (syre.distributed)
 
 Each run leaves outputs/<experiment>/runs/<id>/{config.yaml, metrics.csv, run.json, done}, `done` last.
 """
@@ -17,6 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -115,7 +117,7 @@ def assemble(group: Group, data_root: str | None, device: torch.device) -> tuple
             batch_size=first.train.batch_size, device=device, rank=distributed.rank(), world=distributed.world(),
         )  # fmt: skip
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(str(error)) from None
     share, parts = batches.batch_size // distributed.world(), first.train.accumulate
     if share % parts:
         raise ConfigError(f"the batch of a process, {share}, must be a multiple of train.accumulate={parts}")
@@ -126,7 +128,10 @@ def group_size(run: Run, data_root: str | None) -> int:
     """How many replicas gain from training together with this run, by the measured rule of syre.ensemble."""
     if measures(run):
         return 1
-    replica, data = build(run, data_root, torch.device("cpu"))
+    try:
+        replica, data = build(run, data_root, torch.device("cpu"))
+    except (RuntimeError, MemoryError):  # too large: to be told by the run itself, in a row
+        return 1
     units = sum(math.prod(module.features) for module in replica.model.modules() if isinstance(module, Noisy))
     parameters = sum(parameter.numel() for parameter in replica.model.parameters())
     samples = len(data.train_inputs)
@@ -272,7 +277,8 @@ def _write(group: Group, folder: Path, rows: list[Row], seconds: float, device: 
     statuses = []
     for k, run in enumerate(group.runs):
         last = {(split, metric): values[k] for _, split, metric, values in rows}
-        judged = [last[key] for key in (("train", "loss"), ("test", "loss")) if key in last] or list(last.values())
+        losses = [value for (_, metric), value in last.items() if metric == "loss"]
+        judged = losses if ("test", "loss") in last else list(last.values())
         healthy = bool(judged) and all(map(math.isfinite, judged))
         statuses.append("failed" if error else "done" if healthy else "nan")
         lines = ["step,split,metric,value"]
@@ -317,7 +323,13 @@ def sweep(config: DictConfig, arguments: Sequence[str], compose: Callable[[list[
     failed: list[Any] = []
     if groups:
         with _progress(runs, folder):  # quoted: an id may look like a number, 12e456 being infinity
-            jobs = launcher.launch([[*plain, f"group='{group.id}'"] for group in groups], initial_job_idx=0)
+            try:
+                jobs = launcher.launch([[*plain, f"group='{group.id}'"] for group in groups], initial_job_idx=0)
+            except BrokenExecutor:
+                raise OutOfMemory(
+                    "a process was killed, most likely for want of memory: lower hydra.launcher.n_jobs or "
+                    "train.batch_size; the same command goes on with what is missing"
+                ) from None
         failed = [job._return_value for job in jobs if job.status is not JobStatus.COMPLETED]
     custom = any(re.split("[./]", key)[0] not in FREE for key in keys)
     place = folder / f"results-{'custom' if custom else config.scale}"

@@ -15,11 +15,13 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
+from inspect import signature
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from syre.checks import check
@@ -116,7 +118,7 @@ def failure() -> Iterator[bool]:
 def after_you() -> None:
     """Let the process that is to print an error do so: as soon as it has, torchrun ends this one."""
     if world() > 1 and not (rank() == 0 if _Now.reports is None else _Now.reports):
-        time.sleep(5)
+        time.sleep(20)
 
 
 # ---- tensors ---------------------------------------------------------------------------------------------------------
@@ -181,12 +183,14 @@ def share(x: Tensor, batch: int) -> Tensor:
 # ---- modules ---------------------------------------------------------------------------------------------------------
 
 
-class _SyncBatchNorm(nn.SyncBatchNorm):
-    """BatchNorm over the batch of all ranks on a CPU, where torch's does not work."""
+class _SyncBatchNorm(_BatchNorm):
+    """BatchNorm over the batch of all ranks on a CPU, where nn.SyncBatchNorm does not work."""
+
+    def _check_input_dim(self, input: Tensor) -> None: ...
 
     def forward(self, x: Tensor) -> Tensor:
         if not (self.training and joined()):
-            return super(nn.SyncBatchNorm, self).forward(x)  # as any BatchNorm
+            return super().forward(x)
         axes = [0, *range(2, x.dim())]
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         mean = average(wide.mean(axes, keepdim=True))
@@ -214,12 +218,16 @@ def parallel(model: nn.Module) -> nn.Module:
     """
     if not joined():
         return model
-    nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    if next(model.parameters()).device.type == "cpu":
+    if next(model.parameters()).is_cuda:
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    else:
         for module in model.modules():
-            if isinstance(module, nn.SyncBatchNorm):
+            if isinstance(module, _BatchNorm):
                 module.__class__ = _SyncBatchNorm
-    return DistributedDataParallel(model, broadcast_buffers=False)  # those of noise differ, all others are equal
+    # Buffers are not to be sent around: those of noise differ, all others are equal.
+    new = "forward_sync_buffers" in signature(DistributedDataParallel).parameters  # the name since torch 2.15
+    options: Any = {"forward_sync_buffers" if new else "broadcast_buffers": False}
+    return DistributedDataParallel(model, **options)
 
 
 def part(model: nn.Module, last: bool) -> AbstractContextManager[None]:

@@ -8,7 +8,7 @@ and replica k takes the steps that it would have taken alone. The gradient of th
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
-from warnings import warn
+from warnings import filterwarnings, warn
 
 import torch
 from torch import Tensor, nn
@@ -212,6 +212,8 @@ class Ensemble:
         self._grads = [view.view_as(leaf) for view, leaf in zip(columns, self.leaves.values(), strict=True)]
         _keep_freed_memory()
         self._direct = getattr(self.model, "leading_dims", False)
+        if not self._direct:  # where vmap has no rule for an operation it loops over the replicas: slower, and as right
+            filterwarnings("ignore", "There is a performance drop because we have not yet implemented")
         self._noisy: dict[str, tuple[Noisy, list[int]]] = {}  # name -> module, replicas whose noise matters
         for name, module in self.model.named_modules():
             if isinstance(module, Noisy):

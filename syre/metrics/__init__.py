@@ -1,11 +1,13 @@
-"""Pure functions on tensors: spectra and ranks of representations, accuracy, symmetry, dead and duplicated neurons."""
+"""Pure functions on tensors: spectra and ranks of representations, linear probes, accuracy, symmetry, dead neurons."""
 
 from syre.metrics.networks import accuracy, dead_units, degree_of_symmetry, duplicated_neurons, symmetric_neurons
+from syre.metrics.probe import linear_probe
 from syre.metrics.spectra import (
     covariance_spectrum,
     effective_rank,
     numerical_rank,
     rank_99,
+    ranks,
     singular_values,
     stable_rank,
     threshold_rank,
@@ -18,8 +20,10 @@ __all__ = [
     "degree_of_symmetry",
     "duplicated_neurons",
     "effective_rank",
+    "linear_probe",
     "numerical_rank",
     "rank_99",
+    "ranks",
     "singular_values",
     "stable_rank",
     "symmetric_neurons",

@@ -6,6 +6,7 @@ leaves the rest of the batch alone: a collapsed or a diverged run is a row of a 
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -81,6 +82,25 @@ def rank_99(singular_values: Tensor, share: float = 0.99) -> Tensor:
     total = held[..., -1:]
     short = held < share * total * (1 - 1e-12)  # so that a tie does not depend on rounding
     return (count_where(short, held) + 1).where(total.squeeze(-1) != 0, 0)
+
+
+def ranks(features: Tensor, eigenvalues: Tensor | None = None, thresholds: Sequence[float] = ()) -> dict[str, Tensor]:
+    """All of the above by the names of the records: [..., n, d] -> {name: [...]}.
+
+    `rank` (numerical), `rank/effective`, `rank/stable` and `rank/99` of the features as they are, and for each of the
+    thresholds t `rank/<t>` of their covariance, whose `eigenvalues` are computed if need be.
+    """
+    singular = singular_values(features)
+    values = {
+        "rank": numerical_rank(singular, max(features.shape[-2:])),
+        "rank/effective": effective_rank(singular),
+        "rank/stable": stable_rank(singular),
+        "rank/99": rank_99(singular),
+    }
+    if thresholds:
+        eigenvalues = covariance_spectrum(features) if eigenvalues is None else eigenvalues
+        values |= {f"rank/{t:g}": threshold_rank(eigenvalues, t) for t in thresholds}
+    return values
 
 
 def count_where(mask: Tensor, values: Tensor) -> Tensor:

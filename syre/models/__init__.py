@@ -7,6 +7,7 @@ from syre.models.noise import Dropout, Noisy
 from syre.models.pair import Pair
 from syre.models.point import Point
 from syre.models.resnet import ResNet18
+from syre.models.simclr import SimCLR
 from syre.models.vae import BetaVAE
 from syre.models.vit import ViT
 
@@ -21,5 +22,6 @@ __all__ = [
     "Pair",
     "Point",
     "ResNet18",
+    "SimCLR",
     "ViT",
 ]

@@ -46,16 +46,8 @@ class Classification:
         return values | self._ranks(torch.cat(features, 1), final)
 
     def _ranks(self, features: Tensor, final: bool) -> dict[str, Tensor]:
-        eigenvalues, singular = metrics.covariance_spectrum(features), metrics.singular_values(features)
-        width = features.shape[-1]
-        values = {
-            "rank": metrics.numerical_rank(singular, max(features.shape[-2:])),
-            "rank/effective": metrics.effective_rank(singular),
-            "rank/stable": metrics.stable_rank(singular),
-            "rank/99": metrics.rank_99(singular),
-            "dead": metrics.dead_units(features),
-        }
-        values |= {f"rank/{t:g}": metrics.threshold_rank(eigenvalues, t) for t in self.thresholds}
+        eigenvalues, width = metrics.covariance_spectrum(features), features.shape[-1]
+        values = {**metrics.ranks(features, eigenvalues, self.thresholds), "dead": metrics.dead_units(features)}
         if final:
             values |= {f"eigenvalue/{i}": eigenvalues[..., i - 1] for i in self.spectrum if i <= width}
         return values
