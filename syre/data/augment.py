@@ -199,7 +199,8 @@ def resized_crop(x: Tensor, box: Tensor, flip: Tensor) -> Tensor:
     down, across = ((torch.arange(n, device=x.device, dtype=x.dtype) + 0.5) / n for n in x.shape[-2:])
     across = torch.where(_moved(flip, x).view(-1, 1, 1, 1), 1 - across, across)
     source = lambda share, start, size: start + torch.minimum((share * size).clamp(min=0.5), size - 0.5)  # noqa: E731
-    return _sampled(x, source(down.unsqueeze(1), top, height), source(across, left, width), "bilinear")
+    resized = _sampled(x, source(down.unsqueeze(1), top, height), source(across, left, width), "bilinear")
+    return resized.clamp_(0, 1)  # the four weights of a pixel may add up to a rounding error more than 1
 
 
 def _sampled(x: Tensor, rows: Tensor, columns: Tensor, mode: str) -> Tensor:
