@@ -35,6 +35,10 @@ $(STAMP): requirements.lock pyproject.toml
 
 $(FIGURES): $(STAMP)  ## train what is missing of a figure, judge its claims, draw it: make fig4
 	@$(RUN) experiment=$@ scale=$(SCALE) hydra/launcher=$(LAUNCHER) $(ARGS)
+	@$(if $(PANELS_$@),$(MAKE) --no-print-directory $(PANELS_$@))
+
+# panels of a figure that are experiments of their own, and train after it
+PANELS_fig3 := fig3b
 
 # drawn from the runs of other figures, by the report that each of them ends with
 fig7: fig2

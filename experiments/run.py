@@ -125,7 +125,10 @@ def assemble(group: Group, data_root: str | None, device: torch.device) -> tuple
 
 
 def group_size(run: Run, data_root: str | None) -> int:
-    """How many replicas gain from training together with this run, by the measured rule of syre.ensemble."""
+    """How many replicas gain from training together with this run, by the rule of syre.ensemble.
+
+    It is measured on a CPU; of a GPU half of the free memory is taken. Nets with running statistics are never stacked.
+    """
     if measures(run):
         return 1
     try:
@@ -136,7 +139,11 @@ def group_size(run: Run, data_root: str | None) -> int:
     parameters = sum(parameter.numel() for parameter in replica.model.parameters())
     samples = len(data.train_inputs)
     batch = min(run.train.batch_size or samples, samples)
-    return replicas_per_process(parameters, units + data.num_classes, batch)
+    if any(getattr(module, "track_running_stats", False) for module in replica.model.modules()):
+        return 1
+    device = device_of(run.config["compute"]["device"])
+    room = {"memory": torch.cuda.mem_get_info(device)[0] // 2} if device.type == "cuda" else {}
+    return replicas_per_process(parameters, units + data.num_classes, batch, **room)
 
 
 def measures(run: Run) -> bool:
@@ -180,8 +187,11 @@ class OutOfMemory(Exception):
         return cls(f"{advice} lower train.batch_size ({text[:200]})")
 
 
-def train_group(group: Group, folder: Path, *, data_root: str | None, wandb: Wandb, alone: bool) -> None:
-    """Train a group from where its last checkpoint left it, and write its runs into `folder`.
+def train_group(group: Group, folder: Path, *, data_root: str | None, wandb: Wandb, alone: bool,
+                stop: Callable[[int, int], bool] | None = None) -> bool:  # fmt: skip
+    """Train a group from where its last checkpoint left it, and write its runs into `folder`; whether it has ended.
+
+    It has not if `stop` (see `syre.trainer.train`) says so: then there is a checkpoint to go on from, and no run.
 
     A group that fails is written too, as runs of status `failed`; then the error goes on. Where nothing can be written,
     on a full disk say, what is there stays as it is: the last checkpoint can be resumed once there is room. A run
@@ -201,7 +211,8 @@ def train_group(group: Group, folder: Path, *, data_root: str | None, wandb: Wan
             raise ConfigError(str(unfit)) from None
         saved, log, error = folder / "groups" / f"{group.id}.pt", _Log(), None
         try:
-            _train(group, saved, log, data_root=data_root, device=device, wandb=wandb, alone=alone)
+            if not _train(group, saved, log, data_root=data_root, device=device, wandb=wandb, alone=alone, stop=stop):
+                return False
         except Exception as caught:
             error = OutOfMemory.of(caught, group) or caught
             traceback.clear_frames(caught.__traceback__)  # else the tensors live as long as the error does
@@ -218,11 +229,15 @@ def train_group(group: Group, folder: Path, *, data_root: str | None, wandb: Wan
                         tracker.finish(status)
         if error:
             raise error
+    return True
 
 
 def _train(group: Group, saved: Path, log: _Log, *, data_root: str | None, device: torch.device, wandb: Wandb,
-           alone: bool) -> None:  # fmt: skip
-    """Fill the log, and keep it and all else that the rest depends on in the file `saved` at each checkpoint."""
+           alone: bool, stop: Callable[[int, int], bool] | None) -> bool:  # fmt: skip
+    """Fill the log, and keep it and all else that the rest depends on in the file `saved` at each checkpoint.
+
+    Whether the runs have ended, rather than been stopped at a checkpoint.
+    """
     first, leads = group.runs[0], distributed.rank() == 0
     built = None if measures(first) else assemble(group, data_root, device)
     if leads and not saved.exists():
@@ -235,8 +250,11 @@ def _train(group: Group, saved: Path, log: _Log, *, data_root: str | None, devic
     total = first.train.total_steps(built[1].steps_per_epoch, built[1].stages) if built else 0
     with tqdm(total=total, unit="step", disable=None if alone and leads else True, leave=False) as bar:
         events = (
-            train(built[0], first.task, built[1], first.train, resume=kept["state"]) if built else _measure(group.runs)
+            train(built[0], first.task, built[1], first.train, resume=kept["state"], stop=stop)
+            if built
+            else _measure(group.runs)
         )
+        event = None
         for event in events:
             bar.update(event.step - bar.n)
             if isinstance(event, Record):
@@ -246,6 +264,7 @@ def _train(group: Group, saved: Path, log: _Log, *, data_root: str | None, devic
                     log.live.log(new)
             elif leads:
                 _save(saved, {"rows": log.rows, "seconds": log.seconds, "state": event.state})
+    return not isinstance(event, Snapshot)
 
 
 def _measure(runs: Sequence[Run]) -> Iterator[Record | Snapshot]:

@@ -58,18 +58,21 @@ class Learner(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def replicas_per_process(parameters: int, activations: int, batch: int) -> int:
-    """How many replicas to stack on a CPU: as many as fit the cache, `R (6 P + 3 B A) * 4 bytes <= 24 MiB`, at most 64.
+def replicas_per_process(parameters: int, activations: int, batch: int, *, memory: int = CACHE_BYTES) -> int:
+    """How many replicas to stack: as many as fit, `R (6 P + 3 B A) * 4 bytes <= memory`, at most 64.
+
+    On a CPU what must fit is the cache; a GPU gains from every replica that fits its memory.
 
     Args:
         parameters: P, of one replica (weights, gradient, two moments, anchor, one temporary: 6 copies).
         activations: A, hidden and output units per sample (forward, backward, one temporary: 3 copies).
         batch: B, samples per step.
+        memory: bytes.
 
     Returns:
         R; 1 (a lone run on a stock optimizer) where stacking would not gain. Measured by `make bench`.
     """
-    fit = CACHE_BYTES // (4 * (6 * parameters + 3 * batch * activations))
+    fit = memory // (4 * (6 * parameters + 3 * batch * activations))
     return 1 if fit < 4 else min(fit, MOST_REPLICAS)
 
 

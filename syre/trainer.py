@@ -124,7 +124,13 @@ def flush_denormals(threads: int = 0) -> None:
 
 
 def train(
-    learner: Learner, task: Task, batches: Batches, settings: Training, *, resume: dict[str, Any] | None = None
+    learner: Learner,
+    task: Task,
+    batches: Batches,
+    settings: Training,
+    *,
+    resume: dict[str, Any] | None = None,
+    stop: Callable[[int, int], bool] | None = None,
 ) -> Iterator[Record | Snapshot]:
     """Train R replicas; yield a Record per split at each evaluation, and a Snapshot at each checkpoint.
 
@@ -132,6 +138,9 @@ def train(
     task just trained. The record of split "train" holds the mean loss over the steps since the last evaluation, that of
     "test" what the task measures. A replica whose numbers are no longer finite goes on (it cannot disturb the others)
     and says so in its records; a lone run ends with the evaluation that finds its training loss not finite.
+
+    `stop(step, total)` is asked after each step but the last: True ends the training here, with a Snapshot to go on
+    from another time. (Processes that train together must all answer the same.)
     """
 
     def evaluate(final: bool) -> dict[str, Tensor]:
@@ -162,8 +171,11 @@ def train(
             if learner.size == 1 and not loss.isfinite().all():
                 return
             summed, since = torch.zeros_like(summed), 0
-        if step in checkpoints and step < total:
+        halt = step < total and stop is not None and stop(step, total)
+        if halt or (step in checkpoints and step < total):
             summed = distributed.average(summed)
             progress = {"step": step, "summed": summed, "since": since, "stage": batches.stage}
             state = {**progress, "learner": learner.state_dict()}
             yield Snapshot(step=step, total=total, state=state)
+        if halt:
+            return

@@ -18,6 +18,7 @@ from syre.regularizers import (
     SigmaAsym,
     Syre,
     SyreAdvanced,
+    SyreLayers,
     Vanilla,
     WAsym,
     WeightDecay,
@@ -54,7 +55,8 @@ def alike(optim) -> list[Run]:
 
 def unlike(optim) -> list[Run]:
     """Every run with its own learning rate, seed and input scale too, and a second dropout rate, decay and sigma."""
-    more = [*SEVEN, Dropout(rate=0.6), Syre(weight_decay=0.01, sigma=2.0)]
+    some = SyreLayers(weight_decay=0.05, sigma=0.7, modules=["layers.1"])
+    more = [*SEVEN, Dropout(rate=0.6), Syre(weight_decay=0.01, sigma=2.0), some]
     return [
         Run(regularizer=regularizer, optim=replace(optim, lr=optim.lr * (0.5 + 0.15 * k)), seed=k, scale=0.5 + k / 4)
         for k, regularizer in enumerate(more)
@@ -207,6 +209,7 @@ def test_a_lone_replica_is_a_plain_module_on_its_stock_optimizer():
 def test_the_rule_fills_the_cache_and_stacks_few_or_none_of_the_large():
     assert replicas_per_process(1_000, 110, 32) == MOST_REPLICAS
     assert replicas_per_process(10**7, 10, 1) == 1
+    assert replicas_per_process(10**7, 10, 1, memory=10**10) == 41  # where there is room, as on a GPU
     chosen = [replicas_per_process(p, 110, 64) for p in range(100, 300_000, 5_000)]
     assert chosen == sorted(chosen, reverse=True)
     assert all(r == 1 or r * 4 * (6 * p + 3 * 64 * 110) <= CACHE_BYTES

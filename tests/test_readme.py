@@ -39,7 +39,7 @@ def test_its_make_commands_exist(command: str) -> None:
     if command.startswith("make"):
         subprocess.run(f"{command} --dry-run", shell=True, check=True, cwd=ROOT, capture_output=True)
     else:
-        assert command.startswith(".venv/bin/python -m experiments.run ")
+        assert re.match(r"\.venv/bin/(python|torchrun --nproc-per-node \d+) -m experiments\.run ", command)
 
 
 def test_its_table_is_that_of_the_committed_results() -> None:
