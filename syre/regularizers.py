@@ -123,6 +123,38 @@ class SyreAdvanced:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SyreLayers:
+    """`syre` with anchors in the submodules `modules` alone: all parameters decay, those of the others towards 0.
+
+    What has an anchor has the one that `syre` gives it.
+    """
+
+    name: ClassVar[str] = "syre_layers"
+    weight_decay: float
+    sigma: float = 0.01
+    start: str = "shift"
+    modules: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        positive("regularizer.weight_decay (without decay syre only moves the symmetry)", self.weight_decay)
+        at_least("regularizer.sigma", self.sigma)
+        one_of("regularizer.start", self.start, ("shift", "keep"))
+        check(bool(self.modules), "regularizer.modules must name the modules that get anchors")
+
+    def prepare(self, model: nn.Module, seed: int) -> None: ...
+
+    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> SyreHandle:
+        names = list(canonical_parameters(model))
+        for module in self.modules:
+            outer = dict.fromkeys(".".join(name.split(".")[:-1][:2]) for name in names)
+            known = any(name.startswith(f"{module}.") for name in names)
+            check(known, f"regularizer.modules: no {module!r} in {type(model).__name__}; it has {', '.join(outer)}")
+        chosen = [name for name in names if name.startswith(tuple(f"{module}." for module in self.modules))]
+        anchors = draw_anchors(model, sigma=self.sigma, seed=derive_seed(seed, "anchor"), parameters=chosen)
+        return attach_anchors(optimizer, model, anchors, start=self.start)
+
+
+@dataclass(frozen=True, kw_only=True)
 class L2Init:
     """Decay towards the initial weights, `l(w) + lambda / 2 |w - w_init|^2` (Kumar et al. 2023, arXiv 2308.11958).
 
@@ -378,6 +410,6 @@ class SigmaAsym:
 
 
 REGULARIZERS: tuple[type, ...] = (
-    Vanilla, WeightDecay, Syre, SyreAdvanced, L2Init, Offset, ShrinkPerturb, Dropout, WFix, WAsym,
+    Vanilla, WeightDecay, Syre, SyreAdvanced, SyreLayers, L2Init, Offset, ShrinkPerturb, Dropout, WFix, WAsym,
     SigmaAsym,
 )  # fmt: skip

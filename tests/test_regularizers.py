@@ -21,6 +21,7 @@ from syre.regularizers import (
     SigmaAsym,
     Syre,
     SyreAdvanced,
+    SyreLayers,
     Vanilla,
     WAsym,
     WeightDecay,
@@ -52,7 +53,7 @@ def step(regularizer, optim, module: nn.Module, gradient: float, steps: int = 1)
 
 
 def test_each_regularizer_has_its_own_name():
-    names = {"vanilla", "weight_decay", "syre", "syre_advanced", "l2_init", "offset", "shrink_perturb"}
+    names = {"vanilla", "weight_decay", "syre", "syre_advanced", "syre_layers", "l2_init", "offset", "shrink_perturb"}
     assert {cls.name for cls in REGULARIZERS} == names | {"dropout", "w_fix", "w_asym", "sigma_asym"}
 
 
@@ -78,6 +79,40 @@ def test_without_gradient_syre_brings_the_weights_to_its_anchors(regularizer):
         optimizer.step()
     torch.testing.assert_close(weights(module), handle.anchors)
     assert (module.layers[0].weight.abs() > 1e-3).any()  # control: this is not 0
+
+
+@pytest.mark.parametrize("optim", [SGD(lr=0.5), Adam(lr=0.05), Adam(lr=1.0, decoupled=True)])
+def test_anchors_in_some_layers_leave_the_others_to_plain_decay(optim):
+    regularizer, module, whole = SyreLayers(weight_decay=0.5, sigma=0.7, modules=["layers.1"]), model(), model()
+    shifted = {name: w.clone() for name, w in weights(module).items()}
+    optimizer = optim.build(module, regularizer.weight_decay)
+    handle = regularizer.attach(optimizer, module, 0)
+    everywhere = Syre(weight_decay=0.5, sigma=0.7).attach(optim.build(whole, 0.5), whole, 0)
+    assert set(handle.anchors) == {"layers.1.weight", "layers.1.bias"}
+    torch.testing.assert_close(handle.anchors, {name: everywhere.anchors[name] for name in handle.anchors})
+    for name, anchor in handle.anchors.items():
+        shifted[name] += anchor
+    torch.testing.assert_close(weights(module), shifted)  # only they are shifted at the start
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for _ in range(600):
+        optimizer.zero_grad(set_to_none=False)
+        optimizer.step()
+    for name, weight in weights(module).items():
+        torch.testing.assert_close(weight, handle.anchors.get(name, torch.zeros_like(weight)), rtol=0, atol=1e-3)
+    assert handle.anchors["layers.1.weight"].abs().max() > 0.1  # control: this is not 0
+    assert everywhere.anchors["layers.0.weight"].abs().max() > 0.1  # ... and nor is what syre does to the others
+
+
+@pytest.mark.parametrize(("modules", "message"), [
+    (["layers.0", "head"], "no 'head' in MLPModule; it has layers.0, layers.1, layers.2"),
+    (["layers.1.weight"], "no 'layers.1.weight' in MLPModule"),
+    (["layer"], "no 'layer' in MLPModule"),
+])  # fmt: skip
+def test_layers_that_the_model_does_not_have_are_named(modules, message):
+    module = model()
+    with pytest.raises(ValueError, match=message):
+        SyreLayers(weight_decay=0.1, modules=modules).attach(SGD(lr=0.1).build(module, 0.1), module, 0)
 
 
 def test_the_anchors_of_a_run_follow_its_seed():
@@ -292,6 +327,7 @@ def test_sigma_asym_needs_activations():
     (Syre, {"weight_decay": 0.0}, "weight_decay"),
     (Syre, {"weight_decay": 0.1, "sigma": -0.01}, "sigma"),
     (Syre, {"weight_decay": 0.1, "start": "there"}, "start"),
+    (SyreLayers, {"weight_decay": 0.1}, "modules"),
     (SyreAdvanced, {"weight_decay": 0.1, "sigma_d": 0.0}, "sigma_d"),
     (SyreAdvanced, {"weight_decay": 0.1, "sigma_d": 0.6}, "sigma_d"),
     (L2Init, {"weight_decay": 0.0}, "weight_decay"),

@@ -9,6 +9,7 @@ from syre.ensemble import Learner
 from syre.tasks.classification import Classification
 from syre.tasks.collapse import CollapsedStart, TangentKernel
 from syre.tasks.connectivity import ModeConnectivity
+from syre.tasks.contrastive import Contrastive
 from syre.tasks.matrix import MatrixObjective
 from syre.tasks.neurons import NeuronSymmetry
 from syre.tasks.regression import Regression, Ridge
@@ -30,6 +31,7 @@ class Task(Protocol):
 __all__ = [
     "Classification",
     "CollapsedStart",
+    "Contrastive",
     "MatrixObjective",
     "ModeConnectivity",
     "NeuronSymmetry",
