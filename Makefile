@@ -13,9 +13,9 @@ ARGS     ?=
 RUN      := .venv/bin/python -m experiments.run -m
 STAMP    := .venv/.complete
 FIGURES  := $(patsubst configs/experiment/%.yaml,%,$(wildcard configs/experiment/*.yaml))
-DRAWN    := fig7 fig8 fig10 ablation sigma_map
+DRAWN    := fig7 fig8 fig10 table3 ablation sigma_map
 
-.PHONY: help env data $(FIGURES) $(DRAWN) plots report smoke test lint bench clean
+.PHONY: help env data $(FIGURES) $(DRAWN) plots report smoke test lint bench gpu clean
 
 help:  ## this list
 	@echo "make TARGET [SCALE=smoke|cpu|paper] [LAUNCHER=local|joblib] [DATA=mnist,...] [ARGS=\"any Hydra override\"]"
@@ -44,6 +44,9 @@ PANELS_fig3 := fig3b
 fig7: fig2
 fig8: fig5
 fig10: fig9
+table3: table2
+# it takes times: one run after the other
+table2: LAUNCHER = local
 ablation: fig1
 sigma_map: fig2 fig5 fig9 fig11 fig13
 
@@ -69,6 +72,9 @@ lint: $(STAMP)  ## ruff and mypy
 
 bench: $(STAMP)  ## step time, memory, ensembles and whole sweeps, as ratios measured in one run
 	@.venv/bin/python -m scripts.bench $(ARGS)
+
+gpu: $(STAMP)  ## train what is missing at paper scale for nine minutes on a GPU: ARGS="--minutes 30 --out FOLDER"
+	@.venv/bin/python -m scripts.gpu_queue $(ARGS)
 
 clean:  ## remove .venv and caches; results and outputs stay
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache *.egg-info

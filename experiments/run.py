@@ -40,7 +40,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from tqdm import tqdm
 
-from experiments import report, results
+from experiments import results
 from experiments.config import Config, ConfigError, Run, Wandb, identity, resolve
 from experiments.provenance import provenance
 from experiments.sweep import Group, expand, finished, load_group, plan
@@ -129,8 +129,9 @@ def group_size(run: Run, data_root: str | None) -> int:
 
     It is measured on a CPU; of a GPU half of the free memory is taken. Nets with running statistics are never stacked.
     """
-    if measures(run):
-        return 1
+    compute = run.config["compute"]
+    if measures(run) or compute["compile"] or compute["precision"] == "bf16" or run.train.accumulate > 1:
+        return 1  # these are for lone runs
     try:
         replica, data = build(run, data_root, torch.device("cpu"))
     except (RuntimeError, MemoryError):  # too large: to be told by the run itself, in a row
@@ -141,7 +142,7 @@ def group_size(run: Run, data_root: str | None) -> int:
     batch = min(run.train.batch_size or samples, samples)
     if any(getattr(module, "track_running_stats", False) for module in replica.model.modules()):
         return 1
-    device = device_of(run.config["compute"]["device"])
+    device = device_of(compute["device"])
     room = {"memory": torch.cuda.mem_get_info(device)[0] // 2} if device.type == "cuda" else {}
     return replicas_per_process(parameters, units + data.num_classes, batch, **room)
 
@@ -371,6 +372,8 @@ def _is_figure(name: str) -> bool:
 
 def _judge(name: str, place: Path, custom: bool) -> int:
     """Verdicts and picture; 2 if that fails. A sweep of one's own may lack what they need, and ends with its tables."""
+    from experiments import report  # here, for training to need no matplotlib
+
     try:
         code = report.main([name, "--results", str(place)])
     except (LookupError, ValueError) as error:

@@ -2,15 +2,17 @@
 
     python -m scripts.bench [--threads 1] [--quick] [--only sweeps]
 
-Four tables:
+Five tables:
     step time    a whole training step (forward, backward, optimizer) with syre / the same without it
     memory       bytes that syre adds / bytes of the decayed parameters
     ensemble     time of 64 runs one by one / time of the same 64 runs in groups of the R that the rule chooses
     sweeps       the training of a figure's sweep as bare torch loops, run by run / as `make figN` runs it
+    images       steps of a ResNet18, a ViT and SimCLR, data included, as a textbook loop / as the trainer takes them
 
 A ratio is a median with its quartiles over rounds; in each round every contender runs once, in turns, so that a busy
 moment strikes all of them. With one thread the clock is the CPU time of this process, which other processes disturb
-less; with more it is the time that passes. Targets stand beside the ratios; nothing fails on a timing.
+less; with more it is the time that passes. For images it always is, with two threads and a textbook loop that has two
+loader processes besides. Targets stand beside the ratios; nothing fails on a timing.
 """
 
 import argparse
@@ -25,7 +27,6 @@ from itertools import cycle
 from pathlib import Path
 
 import torch
-import torchvision
 from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -34,17 +35,20 @@ import syre
 from experiments.config import Run
 from experiments.run import assemble, build, group_size
 from experiments.sweep import Group, expand, pack
+from scripts import bench_images
+from scripts.bench_images import resnet18
 from syre.batches import Batches
 from syre.core import SyreHandle, attach_anchors
 from syre.data import DataError, Dataset
 from syre.ensemble import Ensemble, Learner, Replica, Single, replicas_per_process
+from syre.metrics.cost import Step, in_turns
 from syre.models import MLP, Noisy
 from syre.optim import SGD, Adam, OptimizerSpec
 from syre.tasks import Classification
+from syre.tasks.cost import FORMS, classification_step, with_syre
 from syre.trainer import flush_denormals
 
 ROOT = Path(__file__).parents[1]
-Step = Callable[[], object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,23 +85,7 @@ def table(title: str, rows: Iterator[Row]) -> None:
 
 
 def times(contenders: dict[str, Step], effort: Effort, rounds: int) -> dict[str, list[float]]:
-    """Seconds per step of each contender in each round; every round begins with another one."""
-    counts = {}
-    for name, step in contenders.items():
-        step()  # warm
-        start = effort.clock()
-        step()
-        counts[name] = max(1, round(effort.seconds / max(effort.clock() - start, 1e-6)))
-    taken: dict[str, list[float]] = {name: [] for name in contenders}
-    order = list(contenders)
-    for _ in range(rounds):
-        for name in order:
-            start = effort.clock()
-            for _ in range(counts[name]):
-                contenders[name]()
-            taken[name].append((effort.clock() - start) / counts[name])
-        order = order[1:] + order[:1]
-    return taken
+    return in_turns(contenders, rounds=rounds, seconds=effort.seconds, clock=effort.clock)
 
 
 # ---- a. step time ----------------------------------------------------------------------------------------------------
@@ -112,22 +100,6 @@ def mlp() -> nn.Module:
     return MLP(hidden=[300, 300, 300]).build((784,), 10)
 
 
-def resnet18() -> nn.Module:
-    """torchvision's, with the stem for 32x32 images: a 3x3 convolution of stride 1 and no pooling."""
-    model = torchvision.models.resnet18(num_classes=10)
-    model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
-    return model
-
-
-def training_step(model: nn.Module, optimizer: Optimizer, inputs: Tensor, labels: Tensor) -> Step:
-    def step() -> None:
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(inputs), labels).backward()
-        optimizer.step()
-
-    return step
-
-
 def step_time(effort: Effort) -> Iterator[Row]:
     settings = [
         ("MLP 784-300-300-300-10, batch 64", mlp, (64, 784), "<= 1.08", effort.rounds),
@@ -138,12 +110,9 @@ def step_time(effort: Effort) -> Iterator[Row]:
     for what, make, shape, target, rounds in settings:
         inputs, labels = torch.randn(shape), torch.randint(10, shape[:1])
         for name, optimizer_of in OPTIMIZERS.items():
-            plain, attached, module_form = make(), make(), syre.parametrize(make(), sigma=0.01, seed=0)
-            optimizers = [optimizer_of(model) for model in (plain, attached, module_form)]
-            syre.attach(optimizers[1], attached, sigma=0.01, seed=0)
-            steps = [training_step(*pair, inputs, labels)
-                     for pair in zip((plain, attached, module_form), optimizers, strict=True)]  # fmt: skip
-            taken = times(dict(zip(("plain", "attach", "parametrize"), steps, strict=True)), effort, rounds)
+            forms = {form: with_syre(form, make(), optimizer_of, seed=0) for form in FORMS}
+            steps = {form: classification_step(*pair, inputs, labels) for form, pair in forms.items()}
+            taken = times(steps, effort, rounds)
             for form in ("attach", "parametrize"):
                 ratios = [t / base for t, base in zip(taken[form], taken["plain"], strict=True)]
                 base = f"plain {1e3 * statistics.median(taken['plain']):.1f} ms"
@@ -338,6 +307,20 @@ def sweeps(effort: Effort) -> Iterator[Row]:
             print(f"  {figure} left out: {error}")
 
 
+# ---- e. images -------------------------------------------------------------------------------------------------------
+
+
+def images(effort: Effort) -> Iterator[Row]:
+    device, threads = torch.device("cuda" if torch.cuda.is_available() else "cpu"), torch.get_num_threads()
+    torch.set_num_threads(2)
+    goal = f">= {bench_images.target(device):g}"
+    quick = effort.seconds == 0
+    for found in bench_images.measure(rounds=1 if quick else 3, seconds=4.0, quick=quick, device=device):
+        what = f"textbook / ours: {found.name}, batch {found.batch}"
+        yield Row(what=what, ratios=found.ratios, target=goal, note=str(found))
+    torch.set_num_threads(threads)
+
+
 def cpu_model() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
@@ -348,7 +331,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
     parser.add_argument("--quick", action="store_true", help="one step of each: that it runs, not what it costs")
-    parser.add_argument("--only", choices=("step", "memory", "ensemble", "sweeps"), help="one of the tables")
+    parser.add_argument("--only", choices=("step", "memory", "ensemble", "sweeps", "images"), help="one of the tables")
     arguments = parser.parse_args()
     flush_denormals(arguments.threads)
     torch.manual_seed(0)
@@ -370,6 +353,10 @@ def main() -> None:
             ensemble,
         ),
         "sweeps": ("Sweeps at cpu scale: bare torch loops, one run at a time / as `make` runs them", sweeps),
+        "images": (
+            "Training steps on images, data included (2 threads): a textbook loop / ours, bf16 if there",
+            images,
+        ),
     }
     for name, (title, rows) in tables.items():
         if arguments.only in (None, name):

@@ -156,7 +156,7 @@ def test_only_a_figures_own_runs_reach_its_committed_tables(tmp_path, command, m
     collected = []
     monkeypatch.setattr(run, "plan", lambda *_, **__: [])
     monkeypatch.setattr(run.results, "collect", lambda outputs, where, *_: collected.append(where))
-    monkeypatch.setattr(run.report, "main", lambda _: 0)
+    monkeypatch.setattr("experiments.report.main", lambda _: 0)
     outcome = command("-m", "experiment=fig4", "hydra/launcher=joblib", *places(tmp_path), *words)
     assert outcome.code == 0, outcome.err
     assert collected == [tmp_path / place]

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -25,3 +27,11 @@ def test_quick_prints_every_row():
     assert sum(">= 10" in line for line in lines) == 2
     memory = [float(line.split()[-3]) for line in lines if " / parameters: " in line]
     assert memory == [1.0, 1.0, 0.5, 0.5] * 2  # not a timing: exact
+
+
+@pytest.mark.slow
+def test_quick_prints_a_row_for_each_network_on_images():
+    rows = [line for line in bench("--quick", "--only", "images") if line.startswith("  textbook / ours: ")]
+    assert [row.split(":")[1].split(",")[0].strip() for row in rows] == ["ResNet18", "ViT", "SimCLR"]
+    assert all(">= 1." in row or ">= 5" in row for row in rows)
+    assert all("images/s" in row and "% of the peak" in row for row in rows)

@@ -1,0 +1,272 @@
+"""Images per second of whole training steps, data and augmentation included: ours against a textbook loop.
+
+The textbook: a DataLoader with two workers over a data set of torchvision, transforms per image, float32, the default
+memory layout, torch's default optimizer, no syre. Ours: the same network, batch and augmentation as the trainer runs
+them, syre attached. The workers are processes of their own, on the same cores, as users run them; in each round they
+are started anew, and the batches that they have prepared in advance are used up before the time is taken.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import torchvision
+from hydra import compose, initialize_config_dir
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import transforms
+
+from experiments.config import Run, identity, resolve
+from experiments.run import assemble
+from experiments.sweep import Group
+from syre.data import DataError, Dataset
+from syre.data.augment import AUGMENTATIONS
+from syre.data.files import data_root, torchvision_class
+from syre.metrics.cost import Clock, Step
+from syre.trainer import has_bf16
+
+ROOT = Path(__file__).parents[1]
+WORKERS, AHEAD = 2, 2  # processes, and batches that each prepares in advance
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+SETTINGS = "compute.precision=auto regularizer=syre regularizer.weight_decay=5e-4"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """One network and its training, as ours by Hydra overrides (`small`: for `quick`) and as the textbook's."""
+
+    name: str
+    ours: str
+    small: str
+    model: Callable[[], nn.Module]
+    transform: Callable[[Any], Any]
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer]
+    loss: Callable[[Tensor, Tensor], Tensor]
+
+
+# ---- the textbook ----------------------------------------------------------------------------------------------------
+
+
+def resnet18() -> nn.Module:
+    """torchvision's, with the stem for 32x32 images: a 3x3 convolution of stride 1 and no pooling."""
+    model = torchvision.models.resnet18(num_classes=10)
+    model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    return model
+
+
+def vit() -> nn.Module:
+    return torchvision.models.VisionTransformer(32, 4, 6, 8, 512, 512, dropout=0.1, num_classes=10)
+
+
+def simclr() -> nn.Module:
+    model = torchvision.models.resnet18()
+    model.fc = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 128))
+    return model
+
+
+def nt_xent(z: Tensor, _: Tensor) -> Tensor:
+    """Chen et al. 2020; the views of image i are rows i and i + batch."""
+    z = nn.functional.normalize(z, dim=1)
+    similarity = (z @ z.T / 0.5).fill_diagonal_(-torch.inf)
+    batch = len(z) // 2
+    return nn.functional.cross_entropy(similarity, torch.arange(2 * batch, device=z.device).roll(batch))
+
+
+class Twice:
+    """Two views of an image, each with draws of its own."""
+
+    def __init__(self, transform: Callable[[Any], Tensor]) -> None:
+        self.transform = transform
+
+    def __call__(self, image: Any) -> tuple[Tensor, Tensor]:
+        return self.transform(image), self.transform(image)
+
+
+TO_INPUT = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+CROP_FLIP = transforms.Compose([transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), *TO_INPUT])
+JITTER = transforms.RandomApply([transforms.ColorJitter(0.8, 0.8, 0.8, 0.2)], 0.8)
+VIEW = transforms.Compose([transforms.RandomResizedCrop(32), transforms.RandomHorizontalFlip(), JITTER,
+                           transforms.RandomGrayscale(0.2), *TO_INPUT])  # fmt: skip
+NETWORKS = (
+    Network(name="ResNet18", ours="model=resnet18 data=cifar10 data.augment=crop_flip optim=sgd optim.momentum=0.9",
+            small="model.width=4", model=resnet18, transform=CROP_FLIP, loss=nn.functional.cross_entropy,
+            optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)),
+    Network(name="ViT", ours="model=vit model.dropout=0.1 data=cifar10 data.augment=crop_flip optim=adam optim.lr=1e-4",
+            small="model.dim=16 model.mlp=16 model.depth=1", model=vit, transform=CROP_FLIP,
+            loss=nn.functional.cross_entropy,
+            optimizer=lambda m: torch.optim.Adam(m.parameters(), lr=1e-4, weight_decay=5e-4)),
+    Network(name="SimCLR", ours="model=simclr data=cifar100 data.augment=simclr task=contrastive optim=adam",
+            small="model.width=4", model=simclr, transform=Twice(VIEW), loss=nt_xent,
+            optimizer=lambda m: torch.optim.Adam(m.parameters(), lr=1e-3, weight_decay=5e-4)),
+)  # fmt: skip
+
+
+class Pictures(torch.utils.data.Dataset):
+    """Images as torchvision's CIFAR classes hold and give them."""
+
+    def __init__(self, pixels: Tensor, labels: Tensor, transform: Callable[[Any], Any]) -> None:
+        self.data, self.targets, self.transform = pixels.permute(0, 2, 3, 1).numpy(), labels.tolist(), transform
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.transform(Image.fromarray(self.data[index])), self.targets[index]
+
+
+def textbook(network: Network, dataset: Any, batch: int, device: torch.device, clock: Clock) -> Callable[[int], float]:
+    """A function that trains so many steps and gives the seconds per step."""
+    model = network.model().to(device)
+    optimizer = network.optimizer(model)
+
+    def turn(steps: int) -> float:
+        loader = DataLoader(dataset, batch, shuffle=True, drop_last=True, num_workers=WORKERS, prefetch_factor=AHEAD,
+                            pin_memory=device.type == "cuda")  # fmt: skip
+        before, start = WORKERS * AHEAD if steps > 1 else 0, 0.0
+        for step, (inputs, labels) in enumerate(loader):
+            if step == before:
+                start = clock()
+            inputs = torch.cat(inputs) if isinstance(inputs, list) else inputs  # views
+            inputs, labels = inputs.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+            optimizer.zero_grad()
+            network.loss(model(inputs), labels).backward()
+            optimizer.step()
+            if step + 1 == before + steps:
+                return (clock() - start) / steps
+        raise ValueError(f"{len(dataset)} images are too few for {before + steps} batches of {batch}")
+
+    return turn
+
+
+# ---- ours ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomImages:
+    """Uniform pixels, where CIFAR is not there: a step takes as long."""
+
+    augment: str
+    samples: int = 8192
+
+    def load(self, root: str | None = None, seed: int = 0) -> Dataset:
+        stream = torch.Generator().manual_seed(seed)
+        pixels = torch.randint(256, (self.samples, 3, 32, 32), generator=stream, dtype=torch.uint8)
+        labels = torch.randint(10, (self.samples,), generator=stream)
+        return Dataset(train_inputs=pixels, train_targets=labels, test_inputs=pixels[:1], test_targets=labels[:1],
+                       num_classes=10, mean=MEAN, std=STD, augmentation=AUGMENTATIONS[self.augment])  # fmt: skip
+
+
+def our_run(network: Network, batch: int, *, compiled: bool, quick: bool = False) -> Run:
+    words = f"{network.ours} {network.small if quick else ''} {SETTINGS} train.batch_size={batch}".split()
+    words.append(f"compute.compile={str(compiled).lower()}")
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        return resolve(identity(compose("config", words)))
+
+
+def our_step(run: Run, device: torch.device) -> Step:
+    """A step as the trainer takes it, its batch included."""
+    team, batches = assemble(Group(runs=[run]), None, device)
+    steps = count()
+    return lambda: team.step(run.task.loss, batches.train(next(steps)), lr_factor=1.0, clip=None)
+
+
+def flops(run: Run, device: torch.device) -> int:
+    """Of one step: those of its matrix products and convolutions, forward and backward."""
+    step = our_step(run, device)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # it knows not all fused kernels
+        step()
+    return counter.get_total_flops()
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype, size: int, clock: Clock) -> float:
+    """FLOP/s of the product of two size x size matrices, the best of ten."""
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    taken = []
+    for _ in range(12):
+        start = clock()
+        a @ b
+        taken.append(clock() - start)
+    return 2 * size**3 / min(taken[2:])
+
+
+# ---- the table -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Of one network: seconds per step of both in each round, and our share of the device's matrix-multiply peak."""
+
+    name: str
+    batch: int
+    ours: Sequence[float]
+    textbook: Sequence[float]
+    share: float
+    note: str
+
+    @property
+    def ratios(self) -> list[float]:
+        return [theirs / ours for theirs, ours in zip(self.textbook, self.ours, strict=True)]
+
+    def __str__(self) -> str:
+        speeds = [f"{self.batch / median(seconds):.0f}" for seconds in (self.ours, self.textbook)]
+        return f"{speeds[0]} and {speeds[1]} images/s; {100 * self.share:.0f} % of the peak; {self.note}"
+
+
+def target(device: torch.device) -> float:
+    """The ratio that is to be reached on this device."""
+    return 5 if device.type == "cuda" else 1.7 if has_bf16(device) else 1.05
+
+
+def measure(*, rounds: int, seconds: float, quick: bool, device: torch.device) -> Iterator[Result]:
+    """One network after the other; `quick`: a step each of batches of two random images, to see that it runs."""
+    cuda = device.type == "cuda"
+
+    def clock() -> float:
+        if cuda:
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    batch = 2 if quick else 512 if cuda else 64
+    dtype = torch.bfloat16 if has_bf16(device) else torch.float32
+    peak = matmul_peak(device, dtype, 64 if quick else 8192 if cuda else 2048, clock)
+    for network in NETWORKS:
+        run = our_run(network, batch, compiled=cuda, quick=quick)
+        try:
+            if quick:
+                raise DataError("random images do")
+            run.data.load()
+            dataset = torchvision_class(run.data.name)(data_root(None), train=True, transform=network.transform)
+            images = run.data.name
+        except DataError:
+            run = replace(run, data=RandomImages(augment=run.data.augment, samples=64 if quick else 8192))
+            pixels = run.data.load(seed=run.seed)
+            dataset, images = Pictures(pixels.train_inputs, pixels.train_targets, network.transform), "random images"
+        eager = replace(run, config=run.config | {"compute": run.config["compute"] | {"compile": False}})
+        work = flops(eager, device)
+        step, turn = our_step(run, device), textbook(network, dataset, batch, device, clock)
+        for _ in range(1 if quick else 3):
+            start = clock()
+            step()
+            once = clock() - start
+        steps = 1 if quick else max(2, round(seconds / once))
+        ours, theirs = [], []
+        for k in range(rounds):
+            for mine in (True, False) if k % 2 else (False, True):
+                if mine:
+                    start = clock()
+                    for _ in range(steps):
+                        step()
+                    ours.append((clock() - start) / steps)
+                else:
+                    theirs.append(turn(max(steps // 2, 1 if quick else 2)))
+        note = f"{str(dtype).removeprefix('torch.')} products at {peak / 1e12:.3g} TFLOP/s; {images}"
+        yield Result(name=network.name, batch=batch, ours=ours, textbook=theirs, share=work / median(ours) / peak,
+                     note=note)  # fmt: skip

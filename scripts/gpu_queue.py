@@ -1,0 +1,429 @@
+"""`make gpu`: train what is missing at `paper` scale, the most wanted first, in slices that any borrowed GPU can spare.
+
+    python -m scripts.gpu_queue --minutes 9 --out BUNDLE                 one slice, and what has come of it in few files
+    python -m scripts.gpu_queue --take BUNDLE --minutes 9 --out BUNDLE   on the next machine: go on from there
+    python -m scripts.gpu_queue --take BUNDLE --minutes 0                at home: take it over, and say what remains
+    python -m scripts.gpu_queue --scale smoke --device cpu --minutes 2   a dry run of all of it
+
+The runs, their identities and what they leave in outputs/ are those of `make figN SCALE=paper`, which goes on from here
+as this goes on from there. The order: figure 3b, table 1, figure 12, tables 2 and 3, figures 5 and 9; of each the first
+three seeds, without which there is no verdict, and then in the same order the others. Seeds that are complete are
+collected into results/ (`make plots` draws them).
+
+A slice ends before its time is over: the run in training is stopped at a step and keeps a checkpoint in outputs/, from
+which the next slice goes on, to the same numbers. A slice that is killed loses what came after the last checkpoint.
+The first slice on a device begins with the tests marked `gpu`.
+
+A bundle is at most 8 files of 16 MiB: all finished runs, and the checkpoints for which there is room. The checkpoint of
+a ResNet18 (90 MB) is too large: such a run has to be finished on the machine where it has begun, over several slices.
+
+What it needs: torch, torchvision, numpy, pandas, hydra-core (with omegaconf and antlr4-python3-runtime), pyyaml, tqdm;
+pytest for the tests; scikit-learn at smoke scale, for its digits. It draws nothing and logs nowhere: no matplotlib, no
+scipy, no wandb. Data sets are where `make data` puts them, or in --data-root.
+"""
+
+import argparse
+import gc
+import hashlib
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from experiments import results
+from experiments.config import Run, Wandb
+from experiments.provenance import provenance
+from experiments.run import OutOfMemory, assemble, group_size, measures, train_group
+from experiments.sweep import Group, expand, finished, load_group, pack, plan
+from syre.data import DataError
+
+ROOT = Path(__file__).parents[1]
+ORDER = ("fig3b", "table1", "fig12", "table2", "fig5", "fig9")  # table 3 is drawn from the runs of table 2
+SEEDS = 3  # without which there is no verdict
+FILES, FILE_BYTES, BUNDLE_BYTES = 8, 16 << 20, 60 << 20
+BUNDLE, STATE = "gpu_queue.tar.gz", "gpu_queue.json"
+TAKEN = re.compile(rf"{STATE}|\w+/(runs/\w{{12}}/\w+(\.\w+)?|groups/\w{{12}}\.(json|pt))", re.ASCII)
+
+
+class Deadline:
+    """Asked after each step whether to stop: when two more as long as the longest (with its evaluation) are too many.
+
+    A little of the time is left for the imports before it and the files after it.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.end = time.monotonic() + max(0.5 * seconds, 0.95 * seconds - 15)
+        self._last, self._longest = 0.0, 0.0
+
+    def over(self) -> bool:
+        """Whether it is too late to begin something."""
+        self._last = 0.0
+        return time.monotonic() >= self.end
+
+    def now(self, *_: Any) -> None:
+        """Stop after this step."""
+        self.end = 0.0
+
+    def __call__(self, step: int, total: int) -> bool:
+        now = time.monotonic()
+        if self._last:  # the first step compiles
+            self._longest = max(self._longest, now - self._last)
+        self._last = now
+        return now + 2 * self._longest >= self.end
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The runs of one experiment, and where they are kept."""
+
+    config: DictConfig
+    runs: list[Run]
+    outputs: Path
+    data_root: str | None
+
+    @property
+    def name(self) -> str:
+        return str(self.config.experiment)
+
+    @property
+    def folder(self) -> Path:
+        return self.outputs / self.name
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        return sorted({run.seed for run in self.runs})
+
+    def size(self, run: Run) -> int:
+        return self.config.replicas or group_size(run, self.data_root)
+
+    def plan(self, seeds: Sequence[int]) -> list[Group]:
+        """What is still to train of some seeds, as groups that are written down."""
+        runs = [run for run in self.runs if run.seed in seeds]
+        return plan(runs, self.folder, batched=self.config.batched, size=self.size)
+
+    def missing(self) -> list[Run]:
+        return [run for run in self.runs if not finished(self.folder, run.id)]
+
+    def collect(self, where: Path) -> list[int]:
+        """The complete seeds, whose runs are now in the tables, if there are enough."""
+        missing = {run.seed for run in self.missing()}
+        seeds = [seed for seed in self.seeds if seed not in missing]
+        if len(seeds) >= min(SEEDS, len(self.seeds)):
+            scale = str(self.runs[0].config["scale"])
+            place = self.folder / "results-smoke" if scale == "smoke" else where
+            ids = [run.id for run in self.runs if run.seed in seeds]
+            results.collect(self.outputs, place, self.name, scale, ids)
+        return seeds
+
+
+def load(names: Sequence[str], scale: str, outputs: Path, data_root: str | None) -> list[Experiment]:
+    """The experiments in the order of the queue; one whose configuration is not there is left out."""
+    found = []
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        for name in names:
+            choices = [f"experiment={name}", f"scale={scale}"]
+            if (ROOT / f"configs/experiment/{name}.yaml").is_file():
+                config = compose("config", choices)
+                runs = expand(config, lambda members, choices=choices: compose("config", [*choices, *members]))
+                found.append(Experiment(config, runs, outputs, data_root))
+    return found
+
+
+# ---- what remains, and how long it takes -----------------------------------------------------------------------------
+
+
+class State:
+    """What is known of a device: seconds per kind of run, and of which commit the tests have passed."""
+
+    def __init__(self, outputs: Path, device: torch.device) -> None:
+        self.path, facts = outputs / STATE, provenance(device)
+        self.device, self.commit = str(facts["device"]), str(facts["git_sha"])
+        self._all: dict[str, Any] = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        own = self._all.setdefault(self.device, {})
+        self.seconds: dict[str, float | None] = own.setdefault("seconds", {})
+        self.tested: list[str] = own.setdefault("tested", [])
+
+    def save(self) -> None:
+        results.write_files({self.path: json.dumps(self._all, indent=1).encode()})
+
+
+def kind(run: Run) -> str:
+    """What runs of equal length have in common."""
+    keys = ("experiment", "scale", "model", "optim", "train", "compute", *(("task",) if measures(run) else ()))
+    data = {key: value for key, value in (run.config["data"] or {}).items() if key != "input_scale"}
+    alike = {"data": data} | {key: run.config[key] for key in keys}
+    return hashlib.blake2b(json.dumps(alike, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+
+def step_seconds(group: Group, data_root: str | None, device: torch.device) -> float:
+    """Seconds per run, from one step (the second, not compiled) times the number of steps."""
+    first = group.runs[0]
+    eager = first.config["compute"] | {"compile": False}
+    runs = [replace(run, config=run.config | {"compute": eager}) for run in group.runs]
+    team, batches = assemble(Group(runs=runs), data_root, device)
+    for step in range(2):
+        start = time.perf_counter()
+        float(team.step(first.task.loss, batches.train(step), lr_factor=0.0, clip=None).sum())  # waits for a GPU
+    steps = first.train.total_steps(batches.steps_per_epoch, batches.stages)
+    return (time.perf_counter() - start) * steps / len(runs)
+
+
+def measure_kinds(experiments: Sequence[Experiment], state: State, device: torch.device, deadline: Deadline) -> None:
+    """Fill in the seconds per run: of finished runs on this device, else from one step; None if neither can be had."""
+    for experiment in experiments:
+        taken: dict[str, list[float]] = {}
+        for run in experiment.runs:
+            if finished(experiment.folder, run.id):
+                facts = json.loads((experiment.folder / "runs" / run.id / "run.json").read_text())
+                if facts["device"] == state.device:
+                    taken.setdefault(kind(run), []).append(facts["seconds"])
+        state.seconds |= {name: sum(values) / len(values) for name, values in taken.items()}
+        for run in experiment.missing():
+            if (name := kind(run)) in state.seconds or deadline.over():
+                continue
+            state.seconds[name] = None
+            if not measures(run):
+                try:
+                    alike = [other for other in experiment.missing() if kind(other) == name]
+                    group = pack(alike, batched=experiment.config.batched, size=experiment.size)[0]
+                    state.seconds[name] = step_seconds(group, experiment.data_root, device)
+                except Exception as error:
+                    print(f"{experiment.name}: no estimate, {line(error)}")
+                release()
+    state.save()
+
+
+def remains(experiments: Sequence[Experiment], state: State, where: Path) -> None:
+    """Print, and collect, what there is and what is missing."""
+    print(f"\n{'':10}{'runs':>12}{'seeds':>9}{'minutes left':>15}  on {state.device}")
+    total = 0.0
+    for experiment in experiments:
+        seeds, missing = experiment.collect(where), experiment.missing()
+        seconds = [state.seconds.get(kind(run)) for run in missing]
+        known = sum(value for value in seconds if value is not None) / 60
+        total += known
+        unknown = "?" if None in seconds else ""
+        done = f"{len(experiment.runs) - len(missing)}/{len(experiment.runs)}"
+        complete = f"{len(seeds)}/{len(experiment.seeds)}"
+        print(f"{experiment.name:10}{done:>12}{complete:>9}{known:>14.1f}{unknown:1}")
+    print(f"{'total':31}{total:>14.1f}")
+
+
+# ---- a slice ---------------------------------------------------------------------------------------------------------
+
+
+def queue(experiments: Sequence[Experiment]) -> Iterator[tuple[Experiment, Group]]:
+    """What is to train, planned as late as possible: a group is packed for the device it begins on."""
+    for part in (slice(0, SEEDS), slice(SEEDS, None)):
+        for experiment in experiments:
+            try:
+                groups = experiment.plan(experiment.seeds[part])
+            except DataError as error:
+                print(f"{experiment.name} left out: {error}")
+                continue
+            yield from ((experiment, group) for group in groups)
+
+
+def work(experiments: Sequence[Experiment], deadline: Deadline) -> int:
+    """Train until the deadline; the number of groups that failed."""
+    failed = 0
+    for experiment, group in queue(experiments):
+        if deadline.over():
+            break
+        start, what = time.monotonic(), f"{experiment.name} {group.id}, {len(group.runs)} runs"
+        try:
+            ended = train_group(group, experiment.folder, data_root=experiment.data_root, wandb=Wandb(), alone=False,
+                                stop=deadline)  # fmt: skip
+            outcome = "done" if ended else "stopped, to be resumed"
+        except results.ResultsError:  # nothing can be written
+            raise
+        except Exception as error:
+            failed, outcome = failed + 1, f"failed: {line(error)}"
+        print(f"{what}: {outcome}, {time.monotonic() - start:.1f} s", flush=True)
+        release()
+    return failed
+
+
+def release() -> None:
+    """Give memory back between groups."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch._dynamo.reset()
+        torch.cuda.empty_cache()
+
+
+def line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, OutOfMemory | DataError) else f"{type(error).__name__}: {text}"
+
+
+def passes_tests(state: State) -> bool:
+    """Whether the tests marked `gpu` pass here, or have passed."""
+    if state.commit in state.tested:
+        return True
+    words = ["-m", "pytest", "-m", "gpu", "-rs", "-p", "no:cacheprovider", "tests/test_gpu.py"]
+    if subprocess.run([sys.executable, *words], cwd=ROOT).returncode:
+        return False
+    state.tested.append(state.commit)
+    state.save()
+    return True
+
+
+# ---- from machine to machine -----------------------------------------------------------------------------------------
+
+
+def give(bundle: Path, experiments: Sequence[Experiment], outputs: Path) -> None:
+    """Write what is finished, and the checkpoints that fit, into the folder `bundle`."""
+    buffer = io.BytesIO()
+    count, left = 0, []
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
+
+        def add(path: Path) -> None:
+            tar.add(path, path.relative_to(outputs))
+
+        if (outputs / STATE).is_file():
+            add(outputs / STATE)
+        for experiment in experiments:
+            for run in experiment.runs:
+                if finished(experiment.folder, run.id):
+                    place, count = experiment.folder / "runs" / run.id, count + 1
+                    for name in ("config.yaml", "metrics.csv", "run.json", "done"):  # done last
+                        add(place / name)
+        checkpoints = [path for experiment in experiments for path in (experiment.folder / "groups").glob("*.pt")]
+        for path in sorted(checkpoints, key=lambda path: path.stat().st_size):
+            if buffer.tell() + path.stat().st_size > BUNDLE_BYTES:
+                left.append(f"{path.relative_to(outputs)} ({path.stat().st_size >> 20} MiB)")
+                continue
+            add(path.with_suffix(".json"))
+            add(path)
+    content = buffer.getvalue()
+    parts = [content[start : start + FILE_BYTES] for start in range(0, len(content), FILE_BYTES)]
+    if len(parts) > FILES:
+        raise results.ResultsError(f"{count} runs do not fit into {FILES} files: raise FILES in {__file__}")
+    for old in bundle.glob(f"{BUNDLE}.*"):
+        old.unlink()
+    results.write_files({bundle / f"{BUNDLE}.{k}": part for k, part in enumerate(parts)})
+    print(f"{bundle}: {count} runs in {len(parts)} files, {len(content) >> 10} KiB")
+    for name in left:
+        print(f"left behind, too large: {name}")
+
+
+def take(bundle: Path, outputs: Path) -> None:
+    """Merge a bundle into `outputs`; what is finished here stays, and of two checkpoints the one that is further."""
+    parts = sorted(bundle.glob(f"{BUNDLE}.*"))
+    if not parts:
+        raise results.ResultsError(f"no {BUNDLE}.0 in {bundle}")
+    count = 0
+    try:
+        with tarfile.open(fileobj=io.BytesIO(b"".join(part.read_bytes() for part in parts))) as tar:
+            for member in tar:
+                file = tar.extractfile(member) if TAKEN.fullmatch(member.name) else None
+                if file is None:
+                    raise results.ResultsError(f"{bundle} holds {member.name}, which is no part of a bundle")
+                path, content = outputs / member.name, file.read()
+                if path.name == STATE:
+                    content = _merged(path, content)
+                elif not _wanted(path, content):
+                    continue
+                count += path.name == "done"
+                results.write_files({path: content})
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise results.ResultsError(f"the bundle in {bundle} is damaged: {line(error)}") from error
+    print(f"{bundle}: {count} runs taken")
+
+
+def _merged(path: Path, content: bytes) -> bytes:
+    """Their state with ours on top."""
+    theirs, ours = json.loads(content), json.loads(path.read_text()) if path.is_file() else {}
+    for device, known in ours.items():
+        other = theirs.setdefault(device, {"seconds": {}, "tested": []})
+        other["seconds"] |= known["seconds"]
+        other["tested"] = sorted({*other["tested"], *known["tested"]})
+    return json.dumps(theirs, indent=1).encode()
+
+
+def _wanted(path: Path, content: bytes) -> bool:
+    """Whether a run is not finished here; of a checkpoint, whether some run of its group is not, and ours is behind."""
+    if path.suffix != ".pt":
+        return path.parents[1].name != "runs" or not finished(path.parents[2], path.parent.name)
+    group = load_group(path.parents[1], path.stem)
+    if all(finished(path.parents[1], run.id) for run in group.runs):
+        return False
+    files = [io.BytesIO(content), *([io.BytesIO(path.read_bytes())] if path.is_file() else [])]
+    kept = [torch.load(file, weights_only=True, map_location="cpu")["state"] for file in files]
+    steps = [state["step"] if state else 0 for state in kept]
+    return all(steps[0] > step for step in islice(steps, 1, None))
+
+
+# ---- the command line ------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0; 1 if tests or groups failed; 2 after one line for what the user can mend."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.gpu_queue", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--minutes", type=float, default=9, help="length of the slice (default 9); 0: train nothing")
+    parser.add_argument("--scale", choices=results.SCALES, default="paper")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: the GPU")
+    parser.add_argument("--only", default=",".join(ORDER), metavar="NAMES", help=f"of {','.join(ORDER)}")
+    parser.add_argument("--take", type=Path, metavar="FOLDER", help="first merge this bundle into the outputs")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="at the end write a bundle there")
+    parser.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="FOLDER")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER")
+    parser.add_argument("--data-root", metavar="FOLDER", help="of the data sets")
+    parser.add_argument("--no-tests", action="store_true", help="do not begin with the tests marked gpu")
+    options = parser.parse_args(arguments)
+    deadline = Deadline(60 * options.minutes)
+    try:
+        if unknown := set(options.only.split(",")) - set(ORDER):
+            raise results.ResultsError(f"--only takes {','.join(ORDER)}, not {','.join(sorted(unknown))}")
+        return _run(options, deadline)
+    except (results.ResultsError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(options: argparse.Namespace, deadline: Deadline) -> int:
+    if options.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # not in the configuration: a run is the same run on any device
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu" and (options.device == "cuda" or (options.device == "auto" and options.minutes)):
+        raise results.ResultsError("torch sees no CUDA device; --device cpu trains on this CPU, --minutes 0 only lists")
+    if options.take:
+        take(options.take, options.outputs)
+    names = [name for name in ORDER if name in options.only.split(",")]
+    experiments = load(names, options.scale, options.outputs, options.data_root)
+    state, failed = State(options.outputs, device), 0
+    if options.minutes:
+        signal.signal(signal.SIGTERM, deadline.now)
+        if not options.no_tests and not passes_tests(state):
+            print("error: the tests marked gpu fail here; --no-tests goes on without them", file=sys.stderr)
+            return 1
+        measure_kinds(experiments, state, device, deadline)
+        failed = work(experiments, deadline)
+        measure_kinds(experiments, state, device, deadline)
+    else:
+        measure_kinds(experiments, state, device, Deadline(600))
+    remains(experiments, state, options.results)
+    if options.out:
+        give(options.out, experiments, options.outputs)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

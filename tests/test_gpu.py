@@ -1,0 +1,144 @@
+"""What holds on a CPU, on a GPU; `scripts/gpu_queue.py` begins with these tests. Without CUDA they are skipped."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from replicas import DEEP, INPUTS, TASK, Run, build, gaussian
+from torch import nn
+
+import syre
+from syre.batches import Batches
+from syre.data import Dataset
+from syre.ensemble import Learner, learner
+from syre.optim import SGD, Adam
+from syre.regularizers import Dropout, Syre, WeightDecay
+from syre.seeding import generator
+from syre.trainer import Record, Snapshot, Training, train
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
+]
+
+SETTINGS = Training(epochs=3, batch_size=10, evaluations=3, checkpoints=4)
+DOUBLE = {"rtol": 1e-9, "atol": 1e-11}  # sums in another order, in float64
+
+
+def on_gpu(runs: list[Run], data: Dataset, **single: object) -> tuple[Learner, Batches]:
+    """As tests/replicas.py assembles them, on the GPU."""
+    replicas = []
+    for run in runs:
+        one = build(run, data.train_inputs.dtype)
+        model = one.model.cuda()
+        optimizer = run.optim.build(model, run.regularizer.weight_decay)
+        handle = run.regularizer.attach(optimizer, model, run.seed)  # the start was shifted when it was built
+        replicas.append(replace(one, model=model, optimizer=optimizer, handle=handle,
+                                noise=generator(run.seed, "noise", device="cuda")))  # fmt: skip
+    batches = Batches([data] * len(runs), scales=[run.scale for run in runs], seeds=[run.seed for run in runs],
+                      batch_size=SETTINGS.batch_size, device="cuda")  # fmt: skip
+    return learner(replicas, **single), batches
+
+
+def trained(runs: list[Run], data: Dataset, **single: object) -> tuple[Learner, list[Record | Snapshot]]:
+    team, batches = on_gpu(runs, data, **single)
+    return team, list(train(team, TASK, batches, SETTINGS))
+
+
+def weights(team: Learner, row: int) -> dict[str, torch.Tensor]:
+    return {name: parameter[row].cpu() for name, parameter in team.parameters().items()}
+
+
+KEPT = Syre(weight_decay=0.05, sigma=0.7, start="keep")
+RUNS = [
+    Run(regularizer=regularizer, optim=optim, seed=seed)
+    for seed, (regularizer, optim) in enumerate(
+        (regularizer, optim)
+        for optim in (SGD(lr=0.1, momentum=0.9), Adam(lr=0.01), Adam(lr=0.01, decoupled=True))
+        for regularizer in (WeightDecay(weight_decay=0.05), KEPT)
+    )
+]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+def test_attach_takes_the_steps_of_decay_towards_the_anchor(kind: type[torch.optim.Optimizer], fused: bool) -> None:
+    """Against the same optimizer on l + (lambda/2) |w - b|^2, or decoupled: w <- w - lr lambda (w - b)."""
+    decay, rate = 0.1, 0.05
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 7), nn.Tanh(), nn.Linear(7, 3)).double().cuda()
+    other = nn.Sequential(nn.Linear(6, 7), nn.Tanh(), nn.Linear(7, 3)).double().cuda()
+    other.load_state_dict(model.state_dict())
+    optimizer = kind(model.parameters(), lr=rate, weight_decay=decay, fused=fused)
+    handle = syre.attach(optimizer, model, sigma=0.5, seed=3, start="keep")
+    plain = kind(other.parameters(), lr=rate, weight_decay=0)
+    inputs = torch.randn(20, 6, dtype=torch.float64, device="cuda")
+    targets = torch.randint(3, (20,), device="cuda")
+    for _ in range(20):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+        plain.zero_grad()
+        pairs = [(weight, handle.anchors[name]) for name, weight in other.named_parameters()]
+        penalty = sum((weight - anchor).square().sum() for weight, anchor in pairs) * decay / 2
+        loss = nn.functional.cross_entropy(other(inputs), targets)
+        if kind is torch.optim.AdamW:
+            with torch.no_grad():
+                pulls = [rate * decay * (weight - anchor) for weight, anchor in pairs]
+        (loss if kind is torch.optim.AdamW else loss + penalty).backward()
+        if kind is torch.optim.AdamW:
+            with torch.no_grad():
+                for (weight, _), pull in zip(pairs, pulls, strict=True):
+                    weight.sub_(pull)
+        plain.step()
+    for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, **DOUBLE)
+
+
+def test_anchors_are_those_of_a_cpu() -> None:
+    drawn = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        model = DEEP.build((INPUTS,), 3).to(device)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
+        drawn.append(syre.attach(optimizer, model, sigma=0.5, seed=1).anchors)
+    for name, anchor in drawn[0].items():
+        assert torch.equal(anchor, drawn[1][name].cpu())
+
+
+@pytest.mark.parametrize("first", range(0, len(RUNS), 2))
+def test_a_replica_of_an_ensemble_follows_its_lone_run(first: int) -> None:
+    data, runs = gaussian(), RUNS[first : first + 2]
+    team, _ = trained(runs, data)
+    for row, run in enumerate(runs):
+        alone, _ = trained([run], data)
+        for name, weight in weights(alone, 0).items():
+            torch.testing.assert_close(weights(team, row)[name], weight, **DOUBLE)
+    apart = max(float((a - b).abs().max()) for a, b in zip(*(weights(team, k).values() for k in (0, 1)), strict=True))
+    assert apart > 1e-3  # control: the replicas differ
+
+
+@pytest.mark.parametrize("runs", [RUNS[3:4], [replace(RUNS[3], regularizer=Dropout(rate=0.3)), RUNS[3]]])
+def test_a_run_resumed_from_a_checkpoint_ends_as_the_undisturbed_one(runs: list[Run], tmp_path) -> None:
+    data = gaussian()
+    whole, events = trained(runs, data)
+    team, batches = on_gpu(runs, data)
+    snapshot = next(event for event in train(team, TASK, batches, SETTINGS) if isinstance(event, Snapshot))
+    torch.save(snapshot.state, tmp_path / "state.pt")
+    team, batches = on_gpu(runs, data)
+    kept = torch.load(tmp_path / "state.pt", weights_only=True, map_location="cpu")
+    rest = list(train(team, TASK, batches, SETTINGS, resume=kept))
+    for row in range(len(runs)):
+        for name, weight in weights(whole, row).items():
+            torch.testing.assert_close(weights(team, row)[name], weight, **DOUBLE)
+    ends = [[event for event in of if isinstance(event, Record)][-1].values["loss"] for of in (events, rest)]
+    torch.testing.assert_close(*ends, **DOUBLE)
+
+
+def test_a_compiled_step_in_mixed_precision_on_a_fused_optimizer_learns() -> None:
+    data = gaussian(torch.float32)
+    run = Run(regularizer=Syre(weight_decay=1e-3, sigma=0.1, start="keep"), optim=Adam(lr=0.01))
+    team, batches = on_gpu([run], data, autocast=torch.bfloat16, compiled=True)
+    losses = [float(team.step(TASK.loss, batches.train(step % 6), lr_factor=1.0, clip=None)) for step in range(200)]
+    assert sum(losses[-6:]) < 0.7 * sum(losses[:6])
+    assert all(parameter.dtype == torch.float32 for parameter in team.parameters().values())
