@@ -122,9 +122,10 @@ itself. Dotted: vanilla, which has no γ; in the right column too it has none.
 **Unknown, and chosen.** "Similar to Section 6.3", CIFAR-10 times α, γ and α varied, "recommended hyperparameters" for
 σ-asym, W-asym with the same settings in each layer and a grid search are the paper's. Not printed:
 - Model and training at `paper` scale: those of the repository that the paper cites (kentaroy47's
-  vision-transformers-cifar10: patch 4, dim 512, depth 6, 8 heads, MLP 512, dropout 0.1, Adam 1e-4, batch 512, 200 epochs, cosine, RandAugment; it states 80 %). The network is
-  torchvision's VisionTransformer, which starts the positions at std 0.02 (there 1), and the last layer and the class
-  token at 0. Decay is coupled, on all parameters. No run at `paper` scale has been made.
+  vision-transformers-cifar10: patch 4, dim 512, depth 6, 8 heads, MLP 512, dropout 0.1, Adam 1e-4, batch 512, 200
+  epochs, cosine, RandAugment; it states 80 %). The network is torchvision's VisionTransformer, which starts the
+  positions at std 0.02 (there 1), and the last layer and the class token at 0. Decay is coupled, on all parameters. No
+  run at `paper` scale has been made.
 - `cpu` scale: patch 8, dim 64, depth 4, 4 heads, MLP 128, Adam 1e-3, 4,000 images drawn from the seed, 10 epochs of
   batch 64 (620 steps), 2,000 test images, no augmentation, no dropout: so short a run does not overfit (pilot, seed
   100, γ = 0.01: accuracy 0.370 without, 0.301 with crops, flips and dropout 0.1). fp32: at this width bf16 is slower

@@ -33,8 +33,8 @@ from torch.optim import Optimizer
 
 import syre
 from experiments.config import Run
-from experiments.run import assemble, build, group_size
 from experiments.sweep import Group, expand, pack
+from experiments.training import assemble, build, group_size
 from scripts import bench_images
 from scripts.bench_images import resnet18
 from syre.batches import Batches

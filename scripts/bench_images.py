@@ -25,8 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 from experiments.config import Run, identity, resolve
-from experiments.run import assemble
 from experiments.sweep import Group
+from experiments.training import assemble
 from syre.data import DataError, Dataset
 from syre.data.augment import AUGMENTATIONS
 from syre.data.files import data_root, torchvision_class

@@ -48,8 +48,8 @@ from omegaconf import DictConfig
 from experiments import results
 from experiments.config import Run, Wandb
 from experiments.provenance import provenance
-from experiments.run import OutOfMemory, assemble, group_size, measures, train_group
 from experiments.sweep import Group, expand, finished, load_group, pack, plan
+from experiments.training import OutOfMemory, assemble, group_size, measures, train_group
 from syre.data import DataError
 
 ROOT = Path(__file__).parents[1]

@@ -103,9 +103,9 @@ def test_a_damaged_file_of_data_is_named(refused, tmp_path):
 
 @pytest.mark.parametrize("sweep", [(), ("-m", "seed=0,1")], ids=["run", "sweep"])
 def test_an_output_path_below_a_file_is_found_before_training(tmp_path, command, monkeypatch, sweep):
-    from experiments import run
+    from experiments import training
 
-    monkeypatch.setattr(run, "train", None)  # not to be called
+    monkeypatch.setattr(training, "train", None)  # not to be called
     (tmp_path / "file").write_text("mine")
     outcome = command(*sweep, *SMALL, f"outputs={tmp_path / 'file' / 'outputs'}")
     assert outcome.code == 2

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from experiments import run
+from experiments import run, training
 from experiments.config import ConfigError
 from syre.data import DataError
 
@@ -32,7 +32,7 @@ def facts(tmp_path):
 
 def plant(monkeypatch, error, seed=1):
     """`error` in the second step of the run of this seed; the models that are alive when each run begins."""
-    train, models, alive = run.train, weakref.WeakSet(), []
+    train, models, alive = training.train, weakref.WeakSet(), []
 
     def planted(team, task, batches, *rest, **options):
         gc.collect()
@@ -50,7 +50,7 @@ def plant(monkeypatch, error, seed=1):
         object.__setattr__(task, "loss", loss)
         yield from train(team, task, batches, *rest, **options)
 
-    monkeypatch.setattr(run, "train", planted)
+    monkeypatch.setattr(training, "train", planted)
     return alive
 
 
@@ -122,14 +122,14 @@ def test_a_process_that_the_system_kills_is_one_line(tmp_path, command, monkeypa
 
 @pytest.mark.parametrize("error", [ConfigError("unfit"), DataError("cifar10: gone")], ids=["config", "data"])
 def test_what_fits_or_is_there_for_the_other_runs_only_is_a_row_too(tmp_path, command, monkeypatch, error):
-    assemble = run.assemble
+    assemble = training.assemble
 
     def planted(group, *rest):
         if group.runs[0].seed == 1:
             raise error
         return assemble(group, *rest)
 
-    monkeypatch.setattr(run, "assemble", planted)
+    monkeypatch.setattr(training, "assemble", planted)
     outcome = command(*SWEEP, *places(tmp_path))
     assert (outcome.code, outcome.err) == (1, f"1 of 3 groups failed, the first with {error}\n")
     rows = facts(tmp_path)

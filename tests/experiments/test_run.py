@@ -13,7 +13,7 @@ import torch
 import wandb
 import yaml
 
-from experiments import results, run
+from experiments import results, run, training
 from experiments.config import run_id
 
 ROOT = Path(__file__).parents[2]
@@ -94,14 +94,14 @@ def test_a_run_that_goes_nan_is_a_row_and_does_not_disturb_its_neighbours(tmp_pa
 
 
 def test_a_run_that_fails_is_a_row_the_others_go_on_and_it_is_tried_again(tmp_path, command, monkeypatch):
-    train = run.train
+    train = training.train
 
     def planted(team, task, batches, *rest, **options):
         if batches.seeds == [1]:
             raise RuntimeError("planted\nfailure")
         return train(team, task, batches, *rest, **options)
 
-    monkeypatch.setattr(run, "train", planted)
+    monkeypatch.setattr(training, "train", planted)
     words = ("-m", *SMALL, "seed=0,1,2", "replicas=1", *places(tmp_path))
     first = command(*words)
     folder = tmp_path / "outputs/run/results-custom/run"
@@ -115,7 +115,7 @@ def test_a_run_that_fails_is_a_row_the_others_go_on_and_it_is_tried_again(tmp_pa
     )
     assert error == "RuntimeError: planted\nfailure"
 
-    monkeypatch.setattr(run, "train", train)
+    monkeypatch.setattr(training, "train", train)
     second = command(*words)
     assert (second.code, "1 to train in 1 groups" in second.out) == (0, True)
     assert set(statuses(folder).values()) == {"done"}
@@ -232,8 +232,8 @@ def test_wandb_mirrors_what_is_written_locally(tmp_path, command, monkeypatch, r
 
 def test_the_device_is_the_gpu_where_there_is_one_and_what_was_asked_for_elsewhere():
     expected = "cuda" if torch.cuda.is_available() else "cpu"
-    assert run.device_of("auto") == torch.device(expected)
-    assert run.device_of("cpu") == torch.device("cpu")
+    assert training.device_of("auto") == torch.device(expected)
+    assert training.device_of("cpu") == torch.device("cpu")
 
 
 @pytest.mark.parametrize("group_id", ["12e456789012", "012345678901", "1_000_000_00", "abcdef012345"])

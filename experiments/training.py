@@ -1,0 +1,285 @@
+"""From runs to trained runs on disk: a group of them as one learner, its records, its checkpoints, its failures."""
+
+import io
+import json
+import math
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from tqdm import tqdm
+
+from experiments import results
+from experiments.config import ConfigError, Run, Wandb
+from experiments.provenance import provenance
+from experiments.sweep import Group
+from experiments.tracking import Row, Tracker
+from syre import distributed
+from syre.batches import Batches
+from syre.data import DataError
+from syre.ensemble import Learner, Replica, learner, replicas_per_process
+from syre.models import Noisy
+from syre.seeding import derive_seed, generator
+from syre.trainer import Record, Snapshot, flush_denormals, has_bf16, train
+
+Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml: ten times faster
+
+# ---- from a configuration to something that trains -------------------------------------------------------------------
+
+
+def device_of(name: str) -> torch.device:
+    """The torch device; `auto` is the GPU if there is one.
+
+    Raises:
+        ConfigError: an unknown device, or one that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"compute.device must be auto, cpu or cuda[:index], got {name!r}") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"compute.device={name} asked for, but torch sees {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def build(run: Run, data_root: str | None, device: torch.device) -> tuple[Replica, Any]:
+    """A run as a replica, ready to train, and its data set.
+
+    Raises:
+        ConfigError: settings that do not fit one another. DataError: data missing or damaged.
+    """
+    data = run.data.load(root=data_root, seed=run.seed)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(run.seed, "init"))
+            model = run.model.build(data.input_shape, data.num_classes).to(device)
+        run.regularizer.prepare(model, run.seed)
+        optimizer = run.optim.build(model, run.regularizer.weight_decay)
+        handle = run.regularizer.attach(optimizer, model, run.seed)
+    except ValueError as error:
+        raise ConfigError(f"{run.regularizer.name} on this model: {error}") from error
+    noise = generator(run.seed, "noise", device=device)
+    return Replica(model=model, optimizer=optimizer, handle=handle, noise=noise), data
+
+
+def assemble(group: Group, data_root: str | None, device: torch.device) -> tuple[Learner, Batches]:
+    """The runs of a group as one learner, and their batches."""
+    first, compute = group.runs[0], group.runs[0].config["compute"]
+    built = [build(run, data_root, device) for run in group.runs]
+    bf16 = compute["precision"] == "bf16" or (compute["precision"] == "auto" and len(built) == 1 and has_bf16(device))
+    if len(built) > 1 and (bf16 or compute["compile"] or first.train.accumulate > 1):
+        raise ConfigError("compute.precision=bf16, compute.compile=true and train.accumulate > 1 are for lone runs: "
+                          "set replicas=1")  # fmt: skip
+    single = {"compiled": compute["compile"], "accumulate": first.train.accumulate}
+    team = learner([replica for replica, _ in built], autocast=torch.bfloat16 if bf16 else None, **single)
+    scales = [getattr(run.data, "input_scale", 1.0) for run in group.runs]
+    try:
+        batches = Batches(
+            [data for _, data in built], scales=scales, seeds=[run.seed for run in group.runs],
+            batch_size=first.train.batch_size, device=device, rank=distributed.rank(), world=distributed.world(),
+        )  # fmt: skip
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    share, parts = batches.batch_size // distributed.world(), first.train.accumulate
+    if share % parts:
+        raise ConfigError(f"the batch of a process, {share}, must be a multiple of train.accumulate={parts}")
+    return team, batches
+
+
+def group_size(run: Run, data_root: str | None) -> int:
+    """How many replicas gain from training together with this run, by the rule of syre.ensemble.
+
+    It is measured on a CPU; of a GPU half of the free memory is taken. Nets with running statistics are never stacked.
+    """
+    compute = run.config["compute"]
+    if measures(run) or compute["compile"] or compute["precision"] == "bf16" or run.train.accumulate > 1:
+        return 1  # these are for lone runs
+    try:
+        replica, data = build(run, data_root, torch.device("cpu"))
+    except (RuntimeError, MemoryError):  # too large: to be told by the run itself, in a row
+        return 1
+    units = sum(math.prod(module.features) for module in replica.model.modules() if isinstance(module, Noisy))
+    parameters = sum(parameter.numel() for parameter in replica.model.parameters())
+    samples = len(data.train_inputs)
+    batch = min(run.train.batch_size or samples, samples)
+    if any(getattr(module, "track_running_stats", False) for module in replica.model.modules()):
+        return 1
+    device = device_of(compute["device"])
+    room = {"memory": torch.cuda.mem_get_info(device)[0] // 2} if device.type == "cuda" else {}
+    return replicas_per_process(parameters, units + data.num_classes, batch, **room)
+
+
+def measures(run: Run) -> bool:
+    """Whether a run is a numerical experiment without training: its task has `measure(seed) -> {metric: value}`."""
+    return hasattr(run.task, "measure")
+
+
+# ---- one group of runs -----------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class _Log:
+    """What a group has come to: its records, when it began, and where its only run is mirrored."""
+
+    rows: list[Row] = field(default_factory=list)
+    started: float = field(default_factory=time.perf_counter)
+    live: Tracker | None = None
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+
+class OutOfMemory(Exception):
+    """A group that did not fit; the message is one line that says what to lower."""
+
+    @classmethod
+    def of(cls, error: Exception, group: Group) -> "OutOfMemory | None":
+        """None if the error says something else."""
+        text = " ".join(str(error).split())
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not any(
+            sign in text for sign in ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+        ):
+            return None
+        settings = group.runs[0].train
+        advice = f"out of memory with train.batch_size={settings.batch_size}, train.accumulate={settings.accumulate}"
+        if len(group.runs) > 1:
+            advice += f", {len(group.runs)} replicas: set replicas to fewer, or"
+        else:
+            advice += ": raise train.accumulate (the parts in which a batch is trained) or"
+        return cls(f"{advice} lower train.batch_size ({text[:200]})")
+
+
+def train_group(group: Group, folder: Path, *, data_root: str | None, wandb: Wandb, alone: bool,
+                stop: Callable[[int, int], bool] | None = None) -> bool:  # fmt: skip
+    """Train a group from where its last checkpoint left it, and write its runs into `folder`; whether it has ended.
+
+    It has not if `stop` (see `syre.trainer.train`) says so: then there is a checkpoint to go on from, and no run.
+
+    A group that fails is written too, as runs of status `failed`; then the error goes on. Where nothing can be written,
+    on a full disk say, what is there stays as it is: the last checkpoint can be resumed once there is room. A run
+    `alone`, not of a sweep, leaves nothing behind when its settings do not fit or its data is not there.
+
+    Of several processes (`syre.distributed`) the first writes; if they fail, the one that was the first to.
+    """
+    first = group.runs[0]
+    flush_denormals(first.config["compute"]["threads"])
+    if distributed.world() > 1 and (len(group.runs) > 1 or measures(first)):
+        what = f"group {group.id} is {len(group.runs)} at once" if len(group.runs) > 1 else f"{first.id} only measures"
+        raise ConfigError(f"torchrun trains one run over its processes; {what}: run it without torchrun")
+    with ExitStack() as stack:
+        try:
+            device = stack.enter_context(distributed.join(device_of(first.config["compute"]["device"])))
+        except ValueError as unfit:
+            raise ConfigError(str(unfit)) from None
+        saved, log, error = folder / "groups" / f"{group.id}.pt", _Log(), None
+        try:
+            if not _train(group, saved, log, data_root=data_root, device=device, wandb=wandb, alone=alone, stop=stop):
+                return False
+        except Exception as caught:
+            error = OutOfMemory.of(caught, group) or caught
+            traceback.clear_frames(caught.__traceback__)  # else the tensors live as long as the error does
+        with distributed.failure() if error else nullcontext(distributed.rank() == 0) as mine:
+            lost = isinstance(error, results.ResultsError) or (alone and isinstance(error, ConfigError | DataError))
+            if mine and not lost:
+                statuses = _write(group, folder, log.rows, log.seconds, device, error)
+                saved.unlink(missing_ok=True)
+                for k, (run, status) in enumerate(zip(group.runs, statuses, strict=True)):
+                    tracker = log.live or _tracker(run, wandb, folder)
+                    if tracker:
+                        if not log.live:
+                            tracker.log(log.rows, k)
+                        tracker.finish(status)
+        if error:
+            raise error
+    return True
+
+
+def _train(group: Group, saved: Path, log: _Log, *, data_root: str | None, device: torch.device, wandb: Wandb,
+           alone: bool, stop: Callable[[int, int], bool] | None) -> bool:  # fmt: skip
+    """Fill the log, and keep it and all else that the rest depends on in the file `saved` at each checkpoint.
+
+    Whether the runs have ended, rather than been stopped at a checkpoint.
+    """
+    first, leads = group.runs[0], distributed.rank() == 0
+    built = None if measures(first) else assemble(group, data_root, device)
+    if leads and not saved.exists():
+        _save(saved, {"rows": [], "seconds": 0.0, "state": None})  # a place that cannot be written shows now
+    distributed.barrier()
+    kept = torch.load(saved, weights_only=True, map_location="cpu")
+    log.rows += map(tuple, kept["rows"])
+    log.started = time.perf_counter() - kept["seconds"]
+    log.live = _tracker(first, wandb, saved.parents[1]) if leads and len(group.runs) == 1 else None
+    total = first.train.total_steps(built[1].steps_per_epoch, built[1].stages) if built else 0
+    with tqdm(total=total, unit="step", disable=None if alone and leads else True, leave=False) as bar:
+        events = (
+            train(built[0], first.task, built[1], first.train, resume=kept["state"], stop=stop)
+            if built
+            else _measure(group.runs)
+        )
+        event = None
+        for event in events:
+            bar.update(event.step - bar.n)
+            if isinstance(event, Record):
+                new = [(event.step, event.split, name, v.tolist()) for name, v in event.values.items()]
+                log.rows += new
+                if log.live:
+                    log.live.log(new)
+            elif leads:
+                _save(saved, {"rows": log.rows, "seconds": log.seconds, "state": event.state})
+    return not isinstance(event, Snapshot)
+
+
+def _measure(runs: Sequence[Run]) -> Iterator[Record | Snapshot]:
+    """The one record of runs that measure without training."""
+    found = [run.task.measure(run.seed) for run in runs]
+    values = {name: torch.tensor([row[name] for row in found], dtype=torch.float64) for name in found[0]}
+    yield Record(step=0, split="test", values=values)
+
+
+def _tracker(run: Run, wandb: Wandb, folder: Path) -> Tracker | None:
+    if wandb.mode == "disabled":
+        return None
+    return Tracker(run, mode=wandb.mode, project=wandb.project, folder=folder)
+
+
+def _save(path: Path, content: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    results.write_files({path: buffer.getvalue()})
+
+
+def _write(group: Group, folder: Path, rows: list[Row], seconds: float, device: torch.device,
+           error: Exception | None) -> list[str]:  # fmt: skip
+    """The directories of the group's runs; their statuses."""
+    facts = provenance(device) | {"group": group.id, "seconds": seconds / len(group.runs)}
+    if distributed.world() > 1:
+        facts["device"] = f"{distributed.world()} x {facts['device']}"
+    facts |= {"error": f"{type(error).__name__}: {error}"} if error else {}
+    statuses = []
+    for k, run in enumerate(group.runs):
+        last = {(split, metric): values[k] for _, split, metric, values in rows}
+        losses = [value for (_, metric), value in last.items() if metric == "loss"]
+        judged = losses if ("test", "loss") in last else list(last.values())
+        healthy = bool(judged) and all(map(math.isfinite, judged))
+        statuses.append("failed" if error else "done" if healthy else "nan")
+        lines = ["step,split,metric,value"]
+        lines += [f"{step},{split},{metric},{values[k]:.9g}" for step, split, metric, values in rows]
+        place = folder / "runs" / run.id
+        run_json = {"id": run.id, "experiment": run.config["experiment"], "scale": run.config["scale"],
+                    "status": statuses[-1], **facts}  # fmt: skip
+        results.write_files({
+            place / "config.yaml": yaml.dump(run.config, sort_keys=False, Dumper=Dumper).encode(),
+            place / "metrics.csv": ("\n".join(lines) + "\n").encode(),
+            place / "run.json": json.dumps(run_json, indent=1).encode(),
+            place / "done": b"",
+        })  # fmt: skip
+    return statuses
