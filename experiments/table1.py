@@ -155,7 +155,7 @@ are known (second-hand; which of syre's three rows is which is not, but for the 
 alone; a run without decay stands beside it. Our last row has D, as the loss is invariant under rotations of the last
 layer, which Eq. (6) does not all remove (Theorem 2).
 
-**At `cpu` scale**: 16 channels instead of 64, 128 hidden units, 10,000 images drawn from the seed, 12 epochs of batches
+**At `cpu` scale**: 16 channels instead of 64, 128 hidden units, 10,000 images drawn from the seed, 8 epochs of batches
 of 128, Adam 1e-3, 5,000 test images. Accuracies are then near 10 %, with a gap of a point or two between the layers, so
 that how large it is and what closes it is left to the `paper` scale. γ = 1e-2 is there because 1e-4 hardly acts in so
 short a run. Pilot (seed 100, 4,000 images, 20 epochs; low-rankness is 0.66 at the start):
