@@ -46,7 +46,7 @@ LOOKS = {
     "l2_init": Look(label="L2 init", color="#777777", marker="X"),
     "offset": Look(label="offset start", color="#8B5A2B", marker="<"),
     "shrink_perturb": Look(label="shrink & perturb", color="#7B3294", marker="p"),
-    "sigma_asym": Look(label="σ-asym", color="#56B4E9", marker="*"),
+    "sigma_asym": Look(label="σ-asym", color="#E7298A", marker="*"),
 }
 SIGMA_SHADES = LinearSegmentedColormap.from_list("sigma", ["#9CCBE8", LOOKS["syre"].color, "#00263F"])
 
