@@ -119,10 +119,11 @@ alone (33, 0.27); its numerical rank is full throughout. W-asym does as well as 
 σ-asym does as decay alone. σ = 0.01 raises the counting rank at γ = 1, and nothing else.
 
 Over α it is not the paper's picture. syre (σ = 1) helps down to α = 0.1 (39, 0.37 against 7, 0.30), hardly at 0.01, and
-at 0.001 it is at chance (0.10) as decay alone is, whatever σ: its anchored decay holds the weights of the patches near
-small random values, which a faint image would have to outgrow, and its anchored positions outshine the image. That
-W-asym keeps 0.29 there, as vanilla does, is in line with this: three tenths of its patch weights are frozen at three
-times their initial scale (0.07).
+at 0.001 it is at chance (0.10) as decay alone is, whatever σ; that its effective rank there is higher, 1.06 against
+1.00, is a verdict without a meaning. Its anchored decay holds the weights of the patches near small random values,
+which a faint image would have to outgrow, and its anchored positions outshine the image. That W-asym keeps 0.29 there,
+as vanilla does, is in line with this: three tenths of its patch weights are frozen at three times their initial scale
+(0.07).
 
 **How to read it.** Of the last hidden layer (the class token after the last norm, test set): the numerical rank and
 the effective rank. The counting ranks are relative, and count what the anchors leave of a representation that has
