@@ -7,17 +7,22 @@ anything is written, in one line that names the key. After this file, functions 
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, cast
 
+from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from syre.checks import at_least
 from syre.trainer import Training
+
+sys.path.append(str(Path(__file__).parent))  # where Hydra looks for `hydra_plugins`
 
 GROUPS = ("model", "data", "regularizer", "optim", "task")
 
@@ -93,6 +98,9 @@ class Config:
     results: str = "results"
     wandb: Wandb = field(default_factory=Wandb)
     group: str | None = None
+
+
+ConfigStore.instance().store(name="schema", node=Config)
 
 
 @dataclass(frozen=True, kw_only=True)

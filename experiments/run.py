@@ -21,10 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).parent))  # where Hydra looks for `hydra_plugins`
-
 import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
 from hydra.core.utils import JobStatus
@@ -34,13 +31,12 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from tqdm import tqdm
 
 from experiments import results
-from experiments.config import Config, ConfigError, Run, Wandb, identity, resolve
+from experiments.config import ConfigError, Run, Wandb, identity, resolve
 from experiments.sweep import Group, expand, finished, load_group, plan
 from experiments.training import OutOfMemory, device_of, group_size, train_group
 from syre import distributed
 from syre.data import DataError
 
-ConfigStore.instance().store(name="schema", node=Config)
 USER_ERRORS = (ConfigError, DataError, results.ResultsError, HydraException, OmegaConfBaseException)
 # What leaves a figure's runs what they are; the tables of any other sweep do not go to results/.
 FREE = ("experiment", "scale", "outputs", "results", "data_root", "wandb", "hydra")

@@ -38,6 +38,9 @@ CLAIMS: tuple[Claim, ...] = (
 )  # fmt: skip
 
 NOTES = """
+**What it shows.** attach adds one copy of the weights, to the byte, and nothing else: 0.5 to 6 % of what a ResNet18 or
+a ViT takes, 22 to 30 % of an MLP, which is little but weights. The module form adds up to two.
+
 **How it is measured.** Peak memory is the most that torch's allocator holds at once for model, batch, activations,
 gradients, optimizer and anchors over two steps, each form by itself, once a process: on a GPU
 `torch.cuda.max_memory_allocated`, on a CPU the running sum of the profiler's record of every allocation and release,
