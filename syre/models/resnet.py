@@ -10,6 +10,18 @@ from syre.checks import check, one_of
 STEMS = ("cifar", "imagenet")
 
 
+class _Conv3x3(nn.Conv2d):
+    """A 3 x 3 convolution with padding 1 and stride 1, which sees only its middle in an image of one pixel.
+
+    There, in the last stage behind the large stem, it is the same and up to ten times faster.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-2:] != (1, 1):
+            return super().forward(x)
+        return nn.functional.linear(x.flatten(1), self.weight[..., 1, 1]).view(*x.shape[:1], -1, 1, 1)
+
+
 class ResNetModule(nn.Module):
     """torchvision's `resnet18` of `width` channels (64 there) in its first stage; same parameter names, same start.
 
@@ -36,6 +48,8 @@ class ResNetModule(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.kernel_size == (3, 3) and module.stride == (1, 1):
+                    module.__class__ = _Conv3x3
 
     def forward(self, x: Tensor, features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Logits [batch, outputs] of images [batch, channels, height, width]; with `features`, also what is before
