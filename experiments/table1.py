@@ -182,7 +182,7 @@ decay alone at 1e-2 has 0.84, 0.112 and 0.092.
 The committed runs are older than a faster way to compute the convolutions of the last stage (as matrix products, where
 they see one pixel), which changes rounding only. Nine runs repeated after it differ from them by up to 0.03 in
 low-rankness, 0.6 points in the last layer and 0.9 in the penultimate one, up as often as down: that is what rounding
-does to so short a run. The narrowest verdict, the last layer at σ = 1 by a lower bound of 0.00002, is to be read as such.
+does to so short a run. The narrowest verdict, the last layer at σ = 1 (by 0.00002), is to be read as such.
 """
 
 # ---- the picture -----------------------------------------------------------------------------------------------------
