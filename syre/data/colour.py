@@ -12,8 +12,7 @@ from torch.nn.functional import interpolate
 from syre.checks import at_least, one_of
 from syre.data.augment import AUGMENTATIONS
 from syre.data.files import data_root, ensure, torchvision_class
-from syre.data.images import Dataset, Digits, _Images, choose
-from syre.seeding import generator
+from syre.data.images import Dataset, Digits, _Images, subset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,14 +112,8 @@ def _enlarged_digits() -> Dataset:
 
 @lru_cache(maxsize=8)  # all of CIFAR is 0.2 GB
 def _subset(whole: Dataset, config: _Colour, seed: int) -> Dataset:
-    train = choose("samples", config.samples, len(whole.train_inputs), generator(seed, "train_subset"))
-    test = choose("test_samples", config.test_samples, len(whole.test_inputs), generator(seed, "test_subset"))
-    return Dataset(
-        train_inputs=whole.train_inputs[train],
-        train_targets=whole.train_targets[train],
-        test_inputs=whole.test_inputs[test],
-        test_targets=whole.test_targets[test],
-        num_classes=whole.num_classes,
+    return replace(
+        subset(whole, config.samples, config.test_samples, seed),
         mean=config.mean if config.normalize else (0.0,),
         std=config.std if config.normalize else (1.0,),
         augmentation=AUGMENTATIONS[config.augment],

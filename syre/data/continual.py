@@ -1,6 +1,6 @@
 """Continual tasks: one data set, seen through a sequence of pixel permutations."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from syre.checks import at_least, check, one_of
-from syre.data.images import Dataset, Digits, Mnist, _Images, choose
+from syre.data.images import Dataset, Digits, Mnist, _Images, subset
 from syre.seeding import generator
 
 BASES = {"mnist": Mnist, "digits": Digits}
@@ -55,13 +55,5 @@ def _draw(base: Dataset, tasks: int, samples: int, test_samples: int, seed: int)
     pixels = base.train_inputs[0].numel()
     stream = generator(seed, "permutations")
     later = [torch.randperm(pixels, generator=stream) for _ in range(tasks - 1)]
-    train = choose("samples", samples, len(base.train_inputs), generator(seed, "train_subset"))
-    test = choose("test_samples", test_samples, len(base.test_inputs), generator(seed, "test_subset"))
-    return Dataset(
-        train_inputs=base.train_inputs[train],
-        train_targets=base.train_targets[train],
-        test_inputs=base.test_inputs[test],
-        test_targets=base.test_targets[test],
-        num_classes=base.num_classes,
-        permutations=torch.stack([torch.arange(pixels), *later]),
-    )
+    orders = torch.stack([torch.arange(pixels), *later])
+    return replace(subset(base, samples, test_samples, seed), permutations=orders)

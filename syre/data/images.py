@@ -1,6 +1,6 @@
 """Image classification data sets: frozen leaf configs whose `load` gives tensors, shared by all runs of a process."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
@@ -11,6 +11,7 @@ from torch import Tensor
 from syre.checks import check, positive
 from syre.data.augment import Augmentation
 from syre.data.files import data_root, ensure, torchvision_class
+from syre.seeding import generator
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -149,7 +150,23 @@ def _read_digits() -> Dataset:
     )
 
 
-def choose(name: str, size: int, available: int, stream: torch.Generator) -> Tensor | slice:
-    """Which samples: a slice of all of them, else `size` distinct ones."""
-    check(size <= available, f"data.{name} must be at most {available}, the images there are, got {size}")
-    return torch.randperm(available, generator=stream)[:size] if size else slice(None)
+def subset(whole: Dataset, samples: int, test_samples: int, seed: int) -> Dataset:
+    """So many distinct training and test images, drawn from the seed; 0 means all.
+
+    Raises:
+        ValueError: more than there are.
+    """
+    sizes = {"samples": (samples, len(whole.train_inputs)), "test_samples": (test_samples, len(whole.test_inputs))}
+    for name, (size, available) in sizes.items():
+        check(size <= available, f"data.{name} must be at most {available}, the images there are, got {size}")
+    train, test = (
+        torch.randperm(available, generator=generator(seed, purpose))[:size] if size else slice(None)
+        for purpose, (size, available) in zip(("train_subset", "test_subset"), sizes.values(), strict=True)
+    )
+    return replace(
+        whole,
+        train_inputs=whole.train_inputs[train],
+        train_targets=whole.train_targets[train],
+        test_inputs=whole.test_inputs[test],
+        test_targets=whole.test_targets[test],
+    )
