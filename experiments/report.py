@@ -31,7 +31,7 @@ from experiments.claims import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODU
 from experiments.results import Results, ResultsError, combine, load, write_files
 
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED)
-FIGURE = re.compile(r"(fig|table)\d+[a-z]?|theory|ablation|sigma_map")
+FIGURE = re.compile(r"(fig|table)\d+[a-z]?|theory|ablation|sigma_map|ant")
 
 
 @dataclass(frozen=True, kw_only=True)

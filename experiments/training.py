@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,13 @@ def group_size(run: Run, data_root: str | None) -> int:
     It is measured on a CPU; of a GPU half of the free memory is taken. Nets with running statistics are never stacked.
     """
     compute = run.config["compute"]
-    if measures(run) or compute["compile"] or compute["precision"] == "bf16" or run.train.accumulate > 1:
+    if (
+        measures(run)
+        or interacts(run)
+        or compute["compile"]
+        or compute["precision"] == "bf16"
+        or run.train.accumulate > 1
+    ):
         return 1  # these are for lone runs
     try:
         replica, data = build(run, data_root, torch.device("cpu"))
@@ -120,6 +127,11 @@ def group_size(run: Run, data_root: str | None) -> int:
 def measures(run: Run) -> bool:
     """Whether a run is a numerical experiment without training: its task has `measure(seed) -> {metric: value}`."""
     return hasattr(run.task, "measure")
+
+
+def interacts(run: Run) -> bool:
+    """Whether a run acts in an environment: its data is one, and its task brings its own loop, `interact`."""
+    return hasattr(run.task, "interact")
 
 
 # ---- one group of runs -----------------------------------------------------------------------------------------------
@@ -172,8 +184,9 @@ def train_group(group: Group, folder: Path, *, data_root: str | None, wandb: Wan
     """
     first = group.runs[0]
     flush_denormals(first.config["compute"]["threads"])
-    if distributed.world() > 1 and (len(group.runs) > 1 or measures(first)):
-        what = f"group {group.id} is {len(group.runs)} at once" if len(group.runs) > 1 else f"{first.id} only measures"
+    if distributed.world() > 1 and (len(group.runs) > 1 or measures(first) or interacts(first)):
+        lone = "only measures" if measures(first) else "acts in an environment"
+        what = f"group {group.id} is {len(group.runs)} at once" if len(group.runs) > 1 else f"{first.id} {lone}"
         raise ConfigError(f"torchrun trains one run over its processes; {what}: run it without torchrun")
     with ExitStack() as stack:
         try:
@@ -210,7 +223,7 @@ def _train(group: Group, saved: Path, log: _Log, *, data_root: str | None, devic
     Whether the runs have ended, rather than been stopped at a checkpoint.
     """
     first, leads = group.runs[0], distributed.rank() == 0
-    built = None if measures(first) else assemble(group, data_root, device)
+    begin, total = _loop(group, data_root, device, stop)
     if leads and not saved.exists():
         _save(saved, {"rows": [], "seconds": 0.0, "state": None})  # a place that cannot be written shows now
     distributed.barrier()
@@ -218,13 +231,8 @@ def _train(group: Group, saved: Path, log: _Log, *, data_root: str | None, devic
     log.rows += map(tuple, kept["rows"])
     log.started = time.perf_counter() - kept["seconds"]
     log.live = _tracker(first, wandb, saved.parents[1]) if leads and len(group.runs) == 1 else None
-    total = first.train.total_steps(built[1].steps_per_epoch, built[1].stages) if built else 0
     with tqdm(total=total, unit="step", disable=None if alone and leads else True, leave=False) as bar:
-        events = (
-            train(built[0], first.task, built[1], first.train, resume=kept["state"], stop=stop)
-            if built
-            else _measure(group.runs)
-        )
+        events = begin(kept["state"])
         event = None
         for event in events:
             bar.update(event.step - bar.n)
@@ -236,6 +244,30 @@ def _train(group: Group, saved: Path, log: _Log, *, data_root: str | None, devic
             elif leads:
                 _save(saved, {"rows": log.rows, "seconds": log.seconds, "state": event.state})
     return not isinstance(event, Snapshot)
+
+
+def _loop(group: Group, data_root: str | None, device: torch.device,
+          stop: Callable[[int, int], bool] | None) -> tuple[Callable[[Any], Iterator[Record | Snapshot]], int]:  # fmt: skip
+    """What trains these runs, given the state to go on from (None: the start), and how many steps it takes.
+
+    Raises:
+        ConfigError: settings that do not fit one another. DataError: data missing or damaged.
+    """
+    first = group.runs[0]
+    if measures(first):
+        return lambda _: _measure(group.runs), 0
+    if interacts(first):
+        replica, _ = build(first, data_root, device)
+        try:
+            first.task.accept(replica)
+        except ValueError as unfit:
+            raise ConfigError(str(unfit)) from None
+        make = partial(first.data.load, root=data_root, seed=first.seed)
+        start = partial(first.task.interact, replica, make, first.train, seed=first.seed, stop=stop)
+        return lambda state: start(resume=state), first.train.steps
+    team, batches = assemble(group, data_root, device)
+    total = first.train.total_steps(batches.steps_per_epoch, batches.stages)
+    return lambda state: train(team, first.task, batches, first.train, resume=state, stop=stop), total
 
 
 def _measure(runs: Sequence[Run]) -> Iterator[Record | Snapshot]:

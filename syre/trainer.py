@@ -99,7 +99,7 @@ class Snapshot:
     state: dict[str, Any]
 
 
-def _milestones(count: int, total: int) -> set[int]:
+def milestones(count: int, total: int) -> set[int]:
     """`count` evenly spaced steps, the last one `total`."""
     return {round(total * k / count) for k in range(1, count + 1)} if count else set()
 
@@ -148,7 +148,7 @@ def train(
             return task.evaluate(learner, batches, final=final)
 
     total = settings.total_steps(batches.steps_per_epoch, batches.stages)
-    evaluations, checkpoints = _milestones(settings.evaluations, total), _milestones(settings.checkpoints + 1, total)
+    evaluations, checkpoints = milestones(settings.evaluations, total), milestones(settings.checkpoints + 1, total)
     step, summed, since = 0, torch.zeros(learner.size, device=batches.device, dtype=torch.float64), 0
     if resume is None:
         batches.stage = 0

@@ -121,9 +121,10 @@ FAN_IN: tuple[tuple[tuple[type[nn.Module], ...], tuple[str, ...], Callable[[Any,
     ((nn.GroupNorm,), ("weight", "bias"), lambda m, leaf: m.num_channels),
     ((nn.LayerNorm, nn.RMSNorm), ("weight", "bias"), lambda m, leaf: math.prod(m.normalized_shape)),
 )
-# Bare parameters known by name (torchvision's and timm's vision transformers): fan_in is the last dimension, the
-# token's width.
+# Bare parameters known by name, of which fan_in is the last dimension: the tokens of torchvision's and timm's vision
+# transformers, as wide as the token; and a Gaussian policy's log std (stable-baselines3), as wide as its action.
 TOKENS = ("class_token", "pos_embedding", "cls_token", "pos_embed")
+BARE = (*TOKENS, "log_std")
 
 
 def fan_in(slot: Slot) -> int:
@@ -135,7 +136,7 @@ def fan_in(slot: Slot) -> int:
     for kinds, leaves, rule in FAN_IN:
         if isinstance(slot.module, kinds) and slot.leaf.startswith(leaves):
             return int(rule(slot.module, slot.leaf))
-    if slot.leaf in TOKENS:
+    if slot.leaf in BARE:
         return slot.parameter.shape[-1]
     kind, shape = type(slot.module).__name__, tuple(slot.parameter.shape)
     raise ValueError(

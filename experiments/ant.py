@@ -1,0 +1,66 @@
+"""The stock PyBullet ant with rl-baselines3-zoo's hyperparameters, beside the returns that are published for it."""
+
+from collections.abc import Callable
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments import plotting
+from experiments.claims import Claim, Superiority
+from experiments.results import Results
+
+TITLE = "the stock PyBullet ant under PPO, beside published returns"
+
+# Published returns of PPO with these hyperparameters after 2 million steps, and the spread that is given with each.
+BASELINES, BASELINES_SPREAD = 2364, 120  # stable-baselines3, issue 48, as it is given there
+ZOO, ZOO_SPREAD = 2866, 56  # rl-baselines3-zoo, benchmark.md: one run, over its episodes
+
+
+def _above(level: float) -> Callable[[Results], pd.Series]:
+    """The final return of the mean action minus a level, one a seed."""
+    return lambda results: results.final("return/final").set_index("seed")["return/final"] - level
+
+
+def _gain(results: Results) -> pd.Series:
+    """The return of the episodes at the end of training minus that at its beginning, one a seed."""
+    curve = results.curve("return").sort_values("step")
+    ends = curve.groupby("seed")["return"]
+    return ends.last() - ends.first()
+
+
+CLAIMS: tuple[Claim, ...] = (
+    Superiority(id="learns", text="The ant learns to walk: its return rises by more than 1000.", source="ours",
+                margin=1000, samples=_gain),
+    Superiority(id="baselines", text=f"The final return is not below {BASELINES} - {BASELINES_SPREAD}.",
+                source="stable-baselines3, issue 48", paper=f"{BASELINES} ± {BASELINES_SPREAD}",
+                samples=_above(BASELINES - BASELINES_SPREAD)),
+    Superiority(id="zoo", text=f"The final return is not below {ZOO} - {ZOO_SPREAD}.",
+                source="rl-baselines3-zoo, benchmark.md", paper=f"{ZOO} ± {ZOO_SPREAD} (one run)",
+                samples=_above(ZOO - ZOO_SPREAD)),
+)  # fmt: skip
+
+NOTES = """
+**What it is for.** No figure of the paper: a check that this PyBullet ant, and PPO on it, come to what others have
+published, before anything is said about slippery ones. The hyperparameters are those of rl-baselines3-zoo for
+AntBulletEnv-v0 (16 environments, rollouts of 512 steps, 20 epochs of batches of 128, gSDE, normalised observations and
+rewards). The final return is that of the mean action over 20 episodes.
+"""
+
+
+def draw(results: Results) -> Figure:
+    figure, axes = plotting.panels(1, 1, width=4.6, height=3.0)
+    (ax,) = axes
+    plotting.line_with_band(ax, results.curve("return"), "step", "return", plotting.look("vanilla"))
+    final = plotting.t_interval(results.final("return/final")["return/final"].dropna())
+    last = results.metrics["step"].max()
+    ax.errorbar(last, final[0], yerr=(final[2] - final[1]) / 2, color="#0072B2", marker="D", label="final, mean action")
+    for level, spread, color, label in (
+        (BASELINES, BASELINES_SPREAD, "#D55E00", "stable-baselines3, issue 48"),
+        (ZOO, ZOO_SPREAD, "#009E73", "rl-baselines3-zoo"),
+    ):
+        ax.axhline(level, color=color, linewidth=0.9, label=label)
+        ax.axhspan(level - spread, level + spread, color=color, alpha=0.15, linewidth=0)
+    ax.lines[0].set_label("training episodes")
+    ax.set(xlabel="steps of the environment", ylabel="return", title="AntBulletEnv, PPO, no change of friction")
+    plotting.legend(figure, loc="outside lower center", ncols=2)
+    return figure
