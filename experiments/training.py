@@ -246,8 +246,9 @@ def _train(group: Group, saved: Path, log: _Log, *, data_root: str | None, devic
     return not isinstance(event, Snapshot)
 
 
-def _loop(group: Group, data_root: str | None, device: torch.device,
-          stop: Callable[[int, int], bool] | None) -> tuple[Callable[[Any], Iterator[Record | Snapshot]], int]:  # fmt: skip
+def _loop(
+    group: Group, data_root: str | None, device: torch.device, stop: Callable[[int, int], bool] | None
+) -> tuple[Callable[[Any], Iterator[Record | Snapshot]], int]:
     """What trains these runs, given the state to go on from (None: the start), and how many steps it takes.
 
     Raises:

@@ -7,8 +7,10 @@ one batch at its end, and a step needs the mean action alone, three products of 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar, cast
 
+import gymnasium
 import numpy as np
 import stable_baselines3
 import torch
@@ -22,9 +24,11 @@ from torch.distributions import Distribution
 
 from syre.rl.slippery_ant import Slippery
 
+T = TypeVar("T")
 NUMPY: dict[type[nn.Module], Callable[..., np.ndarray]] = {
     nn.ReLU: lambda x: np.maximum(x, 0, out=x),
     nn.Tanh: lambda x: np.tanh(x, out=x),
+    nn.Identity: lambda x: x,
 }
 
 
@@ -43,38 +47,41 @@ class Agent(stable_baselines3.PPO):
         seed: seeds of the environments' starts and of the exploration of `stock`.
         noise: the stream of exploration (`solo`) and of the order of minibatches.
         normalize: advantages over the whole "rollout", or over each "batch".
-        max_grad_norm: bound on the gradient norm; 0: none.
+        settings: of stable-baselines3's PPO; `max_grad_norm` 0 is no bound, and `clip_range` a number.
     """
+
+    # made here and in no way optional, whatever the base class says
+    env: Any
+    action_space: gymnasium.spaces.Box
+    rollout_buffer: RolloutBuffer
+    _last_obs: np.ndarray
+    _last_episode_starts: np.ndarray
 
     def __init__(
         self, policy: ActorCriticPolicy, optimizer: torch.optim.Optimizer, environments: Sequence[Slippery], *,
-        seeds: Sequence[int], noise: torch.Generator, stock: bool, normalize: str, max_grad_norm: float, **settings: Any,
+        seeds: Sequence[int], noise: torch.Generator, stock: bool, normalize: str, **settings: Any,
     ) -> None:  # fmt: skip
         self.environments, self.stock, self.normalize, self.noise = list(environments), stock, normalize, noise
         self.monitors = [Monitor(environment) for environment in environments]
-        vectorised: VecEnv = DummyVecEnv([lambda monitor=monitor: monitor for monitor in self.monitors])
+        vectorised: VecEnv = DummyVecEnv([partial(_same, monitor) for monitor in self.monitors])
         if stock:
             vectorised = VecNormalize(vectorised, gamma=settings["gamma"])
         super().__init__(
-            ActorCriticPolicy, vectorised, max_grad_norm=max_grad_norm, use_sde=policy.use_sde, device="cpu",
-            _init_setup_model=False, **settings,
-        )  # fmt: skip
+            ActorCriticPolicy, vectorised, use_sde=policy.use_sde, device="cpu", _init_setup_model=False, **settings
+        )
         self.policy, policy.optimizer = policy, optimizer
         self.rollout_buffer = RolloutBuffer(
             self.n_steps, vectorised.observation_space, vectorised.action_space, device="cpu",
             gamma=self.gamma, gae_lambda=self.gae_lambda, n_envs=len(self.environments),
         )  # fmt: skip
-        Distribution.set_default_validate_args(
-            False
-        )  # checks of every distribution cost as much as its log-probability
+        Distribution.set_default_validate_args(False)  # the checks take as long as the log-probability
         self._callback = CallbackList([])
         self._callback.init_callback(self)
         self.ended: list[tuple[float, int]] = []  # undiscounted return and length of the episodes since they were read
         self.ongoing = (0.0, 0)  # of the episode of `solo`
-        for environment, start in zip(self.environments, seeds, strict=True):
-            first, _ = environment.reset(seed=start)
+        starts = [env.reset(seed=start)[0] for env, start in zip(self.environments, seeds, strict=True)]
         self._exploration = torch.Generator().manual_seed(seeds[0]).get_state()
-        self._last_obs = vectorised.reset() if stock else np.asarray(first)[None]
+        self._last_obs = np.asarray(vectorised.reset() if stock else starts)
         self._last_episode_starts = np.ones(len(self.environments), dtype=bool)
 
     # ---- collecting a rollout ----------------------------------------------------------------------------------------
@@ -102,8 +109,8 @@ class Agent(stable_baselines3.PPO):
     @torch.no_grad()
     def _collect_solo(self, environment: Slippery, buffer: RolloutBuffer) -> None:
         buffer.reset()
-        noise = torch.randn(self.n_steps, *self.action_space.shape, generator=self.noise) * self.policy.log_std.exp()
-        layers, (w, b) = self._layers(), (self.policy.action_net.weight.numpy(), self.policy.action_net.bias.numpy())
+        *layers, (w, b, _) = self._layers()
+        noise = torch.randn(self.n_steps, len(b), generator=self.noise) * cast(Tensor, self.policy.log_std).exp()
         observation, start, (total, length) = self._last_obs[0], self._last_episode_starts[0], self.ongoing
         for t, draw in enumerate(noise.numpy()):
             h = observation.astype(np.float32)
@@ -123,8 +130,8 @@ class Agent(stable_baselines3.PPO):
         self._evaluate(buffer)
 
     def _layers(self) -> list[tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]]:
-        """Weights, bias and activation of the policy's hidden layers; the arrays are views of the parameters."""
-        modules = list(self.policy.mlp_extractor.policy_net)
+        """Weight, bias and activation of the policy's layers; the arrays are views of the parameters."""
+        modules: list[Any] = [*self.policy.mlp_extractor.policy_net, self.policy.action_net, nn.Identity()]
         pairs = zip(modules[::2], modules[1::2], strict=True)
         return [(linear.weight.numpy(), linear.bias.numpy(), NUMPY[type(act)]) for linear, act in pairs]
 
@@ -138,7 +145,7 @@ class Agent(stable_baselines3.PPO):
 
     # ---- the update --------------------------------------------------------------------------------------------------
 
-    def train(self) -> dict[str, Tensor]:
+    def update(self) -> dict[str, Tensor]:
         """The epochs of minibatch steps on the buffer; means of their losses, and of what the steps did.
 
         The clipped surrogate of Schulman et al. (arXiv 1707.06347), as stable-baselines3 computes it.
@@ -150,7 +157,7 @@ class Agent(stable_baselines3.PPO):
         log_probs, advantages, returns = log_probs.view(-1), advantages.view(-1), returns.view(-1)
         if self.normalize == "rollout":
             advantages = _standardise(advantages)
-        rows, parameters = [], list(policy.parameters())
+        rows, parameters, clip = [], list(policy.parameters()), cast(float, self.clip_range)
         for _ in range(self.n_epochs):
             order = torch.randperm(len(actions), generator=self.noise)
             for index in order.split(self.batch_size):
@@ -160,7 +167,7 @@ class Agent(stable_baselines3.PPO):
                     advantage = _standardise(advantage)
                 log_ratio = log_prob - log_probs[index]
                 ratio = log_ratio.exp()
-                clipped = ratio.clamp(1 - self.clip_range, 1 + self.clip_range)
+                clipped = ratio.clamp(1 - clip, 1 + clip)
                 policy_loss = -torch.minimum(advantage * ratio, advantage * clipped).mean()
                 value_loss = nn.functional.mse_loss(values.view(-1), returns[index])
                 loss = policy_loss + self.vf_coef * value_loss
@@ -220,6 +227,10 @@ class Agent(stable_baselines3.PPO):
         return {"statistics": statistics, "returns": _copy(self.env.returns)}
 
 
+def _same(thing: T) -> T:
+    return thing
+
+
 def _tensor(array: np.ndarray) -> Tensor:
     """A buffer [steps, environments, ...] as a float32 tensor [steps * environments, ...]."""
     return torch.from_numpy(array.reshape(-1, *array.shape[2:])).float()
@@ -234,6 +245,6 @@ def _standardise(x: Tensor) -> Tensor:
 
 
 def _moved(ratio: Tensor, clipped: Tensor) -> list[Tensor]:
-    """How far a step's policy is from the one that acted: Schulman's estimate of the KL in nats, and what was clipped."""
+    """How far a policy is from the one that acted: Schulman's estimate of the KL in nats, and the share clipped."""
     ratio = ratio.detach()
     return [(ratio - 1 - ratio.log()).mean(), (ratio != clipped).float().mean()]

@@ -49,7 +49,7 @@ class Robot(Ant):
         self._low = np.array([joint.lowerLimit for joint in joints])
         self._range = np.array([joint.upperLimit for joint in joints]) - self._low
         self._torque = np.array([self.power * joint.power_coef for joint in joints])
-        # Rows of the parts in the original's order: links of the robot, its base (link -1), and the floor, which counts.
+        # Rows in the order of the original: links of the robot, its base (link -1), and the floor, which counts.
         own = [(row, part) for row, part in enumerate(self.parts.values()) if part.bodies[part.bodyIndex] == self._body]
         self._rows = [row for row, part in own if part.bodyPartIndex >= 0]
         self._links = [part.bodyPartIndex for _, part in own if part.bodyPartIndex >= 0]
@@ -91,8 +91,6 @@ class Robot(Ant):
 class BulletAnt(Slippery, AntBulletEnv):
     """AntBulletEnv on ground of changing friction; `terminated` when the torso comes down."""
 
-    metadata = AntBulletEnv.metadata
-
     def __init__(self, *, render_mode: str | None = None, **settings: Any) -> None:
         super().__init__(render_mode=render_mode, **settings)
         self.robot = Robot()
@@ -103,9 +101,10 @@ class BulletAnt(Slippery, AntBulletEnv):
         self._begin()
 
     def _begin(self) -> None:
-        self._start, self._actions = self.np_random.bit_generator.state, []
+        self._start = self.np_random.bit_generator.state
+        self._actions: list[np.ndarray] = []
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
         if seed is not None:
             self.seed(seed)
         self._begin()

@@ -16,10 +16,8 @@ from syre.rl.slippery_ant import Slippery
 INTEGRATION = mujoco.mjtState.mjSTATE_INTEGRATION  # what an integration step depends on, warm start included
 
 
-class MuJoCoAnt(Slippery, AntEnv):
+class MuJoCoAnt(Slippery, AntEnv):  # type: ignore[misc]
     """Ant-v4 on ground of changing friction."""
-
-    metadata = AntEnv.metadata
 
     def __init__(self, **settings: Any) -> None:
         gymnasium.logger.min_level, level = gymnasium.logger.ERROR, gymnasium.logger.min_level

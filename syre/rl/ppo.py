@@ -25,7 +25,7 @@ ACTIVE = 0.01  # a unit that is positive on no more of them is dead
 class PPO:
     """PPO (Schulman et al., arXiv 1707.06347); the defaults are those of Dohare et al. on Slippery Ant.
 
-    With `train.steps` steps of the environment, minibatches of `train.batch_size` and gradients clipped at `train.clip`.
+    With `train.steps` steps of the environment, batches of `train.batch_size`, and gradients clipped at `train.clip`.
 
     Args:
         rollout: steps of each environment between two updates.
@@ -80,9 +80,9 @@ class PPO:
         (undiscounted) and `length`, means over the episodes that ended since the last record, and their number
         `episodes`; `friction` now; and of the policy's last hidden features at the last 1000 observations the ranks of
         `syre.metrics.ranks` (`rank/99` is the "stable rank" of the borrowed code) and `dead`, the units positive on at
-        most 1 % of them; `weight/norm` and `weight/mean`, Euclidean norm and mean absolute value of its weight matrices,
-        and `weight/change`, the mean absolute change of a weight in an update. Split "train": means over the updates
-        since the last record. Training that is no longer finite ends there, with a record that says so.
+        most 1 % of them; `weight/norm` and `weight/mean`, Euclidean norm and mean absolute value of its weights, and
+        `weight/change`, the mean absolute change of a weight in an update. Split "train": means over the updates since
+        the last record. Training that is no longer finite ends there, with a record that says so.
         """
         agent, total = self._agent(replica, make, settings, seed), settings.steps
         evaluations, checkpoints = milestones(settings.evaluations, total), milestones(settings.checkpoints + 1, total)
@@ -147,7 +147,7 @@ def _weights(policy: ActorCriticPolicy) -> list[Tensor]:
 def _update(agent: Agent) -> dict[str, Tensor]:
     """The update on a rollout: what it reports, and the mean absolute change of a weight of the policy."""
     before = torch.cat([weight.flatten() for weight in _weights(agent.policy)])
-    reported = agent.train()
+    reported = agent.update()
     after = torch.cat([weight.flatten() for weight in _weights(agent.policy)])
     return {**reported, "weight/change": (after - before).abs().double().mean()}
 

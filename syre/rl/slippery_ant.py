@@ -8,7 +8,7 @@ is MuJoCo's; the paper that is reproduced here (arXiv 2408.15495, section 6.6) s
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import gymnasium
 import numpy as np
@@ -109,7 +109,7 @@ class Slippery(gymnasium.Env):
             self.set_friction(self.coefficient)
         return first
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    def step(self: Any, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = super().step(action)
         self.steps += 1
         self.elapsed += 1
@@ -163,4 +163,4 @@ class SlipperyAnt:
         except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
             raise DataError(f"data.backend={self.backend} is not installed here ({error}); PyBullet's packages end at "
                             "Python 3.11: the other backend is data.backend=mujoco") from None  # fmt: skip
-        return made.unwrapped
+        return cast(Slippery, made.unwrapped)
