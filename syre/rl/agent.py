@@ -6,7 +6,7 @@ middle part has to happen then: a rollout is collected with one policy, so its v
 one batch at its end, and a step needs the mean action alone, three products of a matrix and a vector.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -25,11 +25,6 @@ from torch.distributions import Distribution
 from syre.rl.slippery_ant import Slippery
 
 T = TypeVar("T")
-NUMPY: dict[type[nn.Module], Callable[..., np.ndarray]] = {
-    nn.ReLU: lambda x: np.maximum(x, 0, out=x),
-    nn.Tanh: lambda x: np.tanh(x, out=x),
-    nn.Identity: lambda x: x,
-}
 
 
 class Agent(stable_baselines3.PPO):
@@ -109,14 +104,16 @@ class Agent(stable_baselines3.PPO):
     @torch.no_grad()
     def _collect_solo(self, environment: Slippery, buffer: RolloutBuffer) -> None:
         buffer.reset()
-        *layers, (w, b, _) = self._layers()
-        noise = torch.randn(self.n_steps, len(b), generator=self.noise) * cast(Tensor, self.policy.log_std).exp()
+        layers: list[Any] = [*self.policy.mlp_extractor.policy_net, self.policy.action_net]
+        steps = [(m.weight, m.bias) if isinstance(m, nn.Linear) else m for m in layers]
+        std = cast(Tensor, self.policy.log_std).exp()
+        noise = std * torch.randn(self.n_steps, len(std), generator=self.noise)
         observation, start, (total, length) = self._last_obs[0], self._last_episode_starts[0], self.ongoing
-        for t, draw in enumerate(noise.numpy()):
-            h = observation.astype(np.float32)
-            for weight, bias, activation in layers:
-                h = activation(weight @ h + bias)
-            action = w @ h + b + draw
+        for t, draw in enumerate(noise):
+            h = torch.from_numpy(observation.astype(np.float32))
+            for step in steps:  # not by numpy, whose threads are not torch's
+                h = torch.addmv(step[1], step[0], h) if isinstance(step, tuple) else step(h)
+            action = (h + draw).numpy()
             buffer.observations[t, 0], buffer.actions[t, 0], buffer.episode_starts[t, 0] = observation, action, start
             observation, reward, terminated, truncated, _ = environment.step(action)
             buffer.rewards[t, 0], start = reward, terminated or truncated
@@ -128,12 +125,6 @@ class Agent(stable_baselines3.PPO):
         self._last_obs[0], self._last_episode_starts[0], self.ongoing = observation, start, (total, length)
         self.num_timesteps += self.n_steps
         self._evaluate(buffer)
-
-    def _layers(self) -> list[tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]]:
-        """Weight, bias and activation of the policy's layers; the arrays are views of the parameters."""
-        modules: list[Any] = [*self.policy.mlp_extractor.policy_net, self.policy.action_net, nn.Identity()]
-        pairs = zip(modules[::2], modules[1::2], strict=True)
-        return [(linear.weight.numpy(), linear.bias.numpy(), NUMPY[type(act)]) for linear, act in pairs]
 
     def _evaluate(self, buffer: RolloutBuffer) -> None:
         """Values, log-probabilities, returns and advantages of a full buffer, all under the policy that filled it."""
