@@ -38,10 +38,8 @@ class Friction:
 
     def __post_init__(self) -> None:
         at_least("data.change_every", self.change_every)
-        check(
-            0 < self.low <= self.high < math.inf,
-            f"data.low and data.high: 0 < low <= high, got {self.low}, {self.high}",
-        )
+        ordered = 0 < self.low <= self.high < math.inf
+        check(ordered, f"data.low and data.high must be 0 < low <= high, got {self.low} and {self.high}")
 
     def coefficient(self, k: int) -> float:
         """The k-th coefficient, from 0; dimensionless."""
