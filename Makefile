@@ -59,7 +59,12 @@ plots: $(STAMP)  ## redraw all figures and reports from the committed tables, in
 report: plots  ## the same: results/REPORT.md lists every verdict
 
 smoke: $(STAMP)  ## every experiment at its smallest scale, results under outputs/
-	@set -e; for name in $(FIGURES); do $(RUN) experiment=$$name scale=smoke hydra/launcher=$(LAUNCHER); done
+	@set -e; bullet=$$(.venv/bin/python -c 'import importlib.util as u; print(u.find_spec("pybullet") or "")'); \
+	for name in $(FIGURES); do only=; \
+		case "$$name$$bullet" in (ant) echo "ant: left out, PyBullet's packages end at Python 3.11"; continue;; \
+			(fig6) only=data.backend=mujoco;; esac; \
+		$(RUN) experiment=$$name scale=smoke hydra/launcher=$(LAUNCHER) $$only; \
+	done
 
 test: $(STAMP)  ## lint, types, every experiment at smoke scale, all tests: what CI runs
 	@$(MAKE) --no-print-directory lint smoke

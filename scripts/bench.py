@@ -2,12 +2,13 @@
 
     python -m scripts.bench [--threads 1] [--quick] [--only sweeps]
 
-Five tables:
+Six tables:
     step time    a whole training step (forward, backward, optimizer) with syre / the same without it
     memory       bytes that syre adds / bytes of the decayed parameters
     ensemble     time of 64 runs one by one / time of the same 64 runs in groups of the R that the rule chooses
     sweeps       the training of a figure's sweep as bare torch loops, run by run / as `make figN` runs it
     images       steps of a ResNet18, a ViT and SimCLR, data included, as a textbook loop / as the trainer takes them
+    rl           steps of PPO on an ant, as stable-baselines3 takes them / as figure 6 does, and against the physics
 
 A ratio is a median with its quartiles over rounds; in each round every contender runs once, in turns, so that a busy
 moment strikes all of them. With one thread the clock is the CPU time of this process, which other processes disturb
@@ -35,7 +36,7 @@ import syre
 from experiments.config import Run
 from experiments.sweep import Group, expand, pack
 from experiments.training import assemble, build, group_size
-from scripts import bench_images
+from scripts import bench_images, bench_rl
 from scripts.bench_images import resnet18
 from syre.batches import Batches
 from syre.core import SyreHandle, attach_anchors
@@ -321,6 +322,16 @@ def images(effort: Effort) -> Iterator[Row]:
     torch.set_num_threads(threads)
 
 
+# ---- f. reinforcement learning ---------------------------------------------------------------------------------------
+
+
+def rl(effort: Effort) -> Iterator[Row]:
+    quick = effort.seconds == 0
+    for found in bench_rl.measure(rounds=1 if quick else 7, quick=quick, clock=effort.clock):
+        yield Row(what=found.what, ratios=found.ratios, target=f">= {bench_rl.TARGET:g}" if found.judged else "",
+                  note=str(found))  # fmt: skip
+
+
 def cpu_model() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
@@ -331,7 +342,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
     parser.add_argument("--quick", action="store_true", help="one step of each: that it runs, not what it costs")
-    parser.add_argument("--only", choices=("step", "memory", "ensemble", "sweeps", "images"), help="one of the tables")
+    parser.add_argument(
+        "--only", choices=("step", "memory", "ensemble", "sweeps", "images", "rl"), help="one of the tables"
+    )
     arguments = parser.parse_args()
     flush_denormals(arguments.threads)
     torch.manual_seed(0)
@@ -357,6 +370,7 @@ def main() -> None:
             "Training steps on images, data included (2 threads): a textbook loop / ours, bf16 if there",
             images,
         ),
+        "rl": ("PPO on an ant, rollouts and updates", rl),
     }
     for name, (title, rows) in tables.items():
         if arguments.only in (None, name):

@@ -17,6 +17,7 @@ LAYERS = (  # of syre, lowest first: a file imports from its own layer and from 
     ("syre.regularizers", "syre.optim", "syre.batches"),
     ("syre.ensemble",),
     ("syre.trainer", "syre.tasks"),
+    ("syre.rl",),
 )
 NO_APPLICATION = ("hydra", "omegaconf", "wandb", "pandas", "matplotlib", "experiments")
 NO_TRAINING = ("torch", "syre", "hydra", "omegaconf", "wandb")

@@ -1,35 +1,13 @@
 """The ant in PyBullet: AntBulletEnv of pybullet_envs_gymnasium, read in few calls, and continued exactly."""
 
-import contextlib
-import ctypes
-import os
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from syre.rl.silence import silence
 from syre.rl.slippery_ant import Slippery
 
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Bullet prints its build time when imported, and `argv[0]=` when a client starts, past Python's own streams."""
-    sys.stdout.flush()
-    null, kept = os.open(os.devnull, os.O_WRONLY), {stream: os.dup(stream) for stream in (1, 2)}
-    for stream in kept:
-        os.dup2(null, stream)
-    try:
-        yield
-    finally:
-        ctypes.CDLL(None).fflush(None)  # what C has still in its buffer
-        for stream, own in kept.items():
-            os.dup2(own, stream)
-            os.close(own)
-        os.close(null)
-
-
-with _silence():
+with silence():
     import pybullet
     from pybullet_envs_gymnasium.gym_locomotion_envs import AntBulletEnv, WalkerBaseBulletEnv
     from pybullet_envs_gymnasium.robot_locomotors import Ant
@@ -96,7 +74,7 @@ class BulletAnt(Slippery, AntBulletEnv):
         self.robot = Robot()
         WalkerBaseBulletEnv.__init__(self, self.robot, render_mode=render_mode)
         # An environment's first episode differs from the others, whose scene has a floor: none of ours is the first.
-        with _silence():
+        with silence():
             AntBulletEnv.reset(self, seed=0)
         self._begin()
 

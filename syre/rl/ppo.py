@@ -84,7 +84,7 @@ class PPO:
         `weight/change`, the mean absolute change of a weight in an update. Split "train": means over the updates since
         the last record. Training that is no longer finite ends there, with a record that says so.
         """
-        agent, total = self._agent(replica, make, settings, seed), settings.steps
+        agent, total = self.agent(replica, make, settings, seed), settings.steps
         evaluations, checkpoints = milestones(settings.evaluations, total), milestones(settings.checkpoints + 1, total)
         updates: list[dict[str, Tensor]] = []  # since the last record
         if resume is not None:
@@ -109,11 +109,12 @@ class PPO:
                 return
             halt = stop is not None and stop(step, total)
             if halt or saved:
-                yield Snapshot(step=step, total=total, state={"agent": agent.state_dict(), "updates": updates})
+                state = {"step": step, "agent": agent.state_dict(), "updates": updates}
+                yield Snapshot(step=step, total=total, state=state)
             if halt:
                 return
 
-    def _agent(self, replica: Replica, make: Callable[[], Slippery], settings: Training, seed: int) -> Agent:
+    def agent(self, replica: Replica, make: Callable[[], Slippery], settings: Training, seed: int) -> Agent:
         return Agent(
             cast(ActorCriticPolicy, replica.model), replica.optimizer, [make() for _ in range(self.environments)],
             seeds=[derive_seed(seed, "environment", k) for k in range(self.environments)], noise=replica.noise,

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 SMALL = ("model.hidden=[8]", "train.epochs=1")
+ANT = ("model=ppo", "data=slippery_ant", "task=ppo", "train.epochs=0", "train.steps=512", "compute.device=cpu")
 FIGURE = ("-m", "experiment=fig5", "scale=smoke")
 
 
@@ -57,6 +58,10 @@ def refused(tmp_path, command):
         (["compute.threads=-1"], ["compute.threads", ">= 0"]),
         (["regularizer=syre", "regularizer.weight_decay=0"], ["regularizer.weight_decay", "> 0", "symmetry"]),
         (["regularizer=syre_advanced", "regularizer.sigma_d=0.6"], ["regularizer.sigma_d", "0.6"]),
+        ([*ANT, "data.backend=brax"], ["data.backend", "mujoco, pybullet", "brax"]),
+        ([*ANT, "task.collector=duo"], ["task.collector", "solo, stock", "duo"]),
+        ([*ANT, "model.gsde=true"], ["model.gsde", "task.collector=stock"]),  # settings that do not fit one another
+        ([*ANT, "regularizer=dropout"], ["dropout", "ActorCriticPolicy"]),
         (["optim=lion"], ["optim/lion", "adam adamw sgd"]),  # an unknown choice
         (["regularizer=magic"], ["regularizer/magic", "syre"]),
         ([*FIGURE, "runs=[{regularizer: magic}]"], ["regularizer/magic", "syre"]),

@@ -1,6 +1,7 @@
 """A sweep killed at any instant and run again ends with the tables of an undisturbed one, byte for byte.
 
 SYRE_KILLS=10 SYRE_KILL_SWEEP="experiment=fig5 scale=smoke" python -m pytest tests/experiments/test_resume.py
+SYRE_KILLS=5 python -m pytest tests/experiments/test_resume.py -k ants
 """
 
 import contextlib
@@ -20,9 +21,15 @@ import torch
 from experiments.results import without_provenance
 
 KILLS = int(os.environ.get("SYRE_KILLS", "3"))
-# Twenty checkpoints; a group of 19 runs, with syre and dropout in it, and a lone run with dropout.
-SWEEP = os.environ.get("SYRE_KILL_SWEEP", "experiment=fig5 scale=smoke regularizer=syre,dropout seed=0 replicas=19 "
-                       "train.epochs=8 model.hidden=[64,64]").split()  # fmt: skip
+SWEEPS = {
+    # Twenty checkpoints; a group of 19 runs, with syre and dropout in it, and a lone run with dropout.
+    "networks": os.environ.get(
+        "SYRE_KILL_SWEEP", "experiment=fig5 scale=smoke regularizer=syre,dropout seed=0 replicas=19 "
+        "train.epochs=8 model.hidden=[64,64]"),
+    # Forty checkpoints; an ant in each physics, whose episodes and friction do not end where rollouts do.
+    "ants": "experiment=fig6 scale=smoke regularizer=syre regularizer.sigma=0.1 seed=0 train.steps=10240 "
+            "train.checkpoints=39 task.rollout=256 data.change_every=700",
+}  # fmt: skip
 
 
 def start(words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen:
@@ -73,14 +80,18 @@ def kill(words: Sequence[str], folder: Path, environment: Mapping[str, str], aft
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_at_random_moments_ends_as_if_undisturbed(tmp_path, environment):
+@pytest.mark.parametrize("name", SWEEPS)
+def test_a_sweep_killed_at_random_moments_ends_as_if_undisturbed(tmp_path, environment, name):
+    if name == "ants":
+        pytest.importorskip("pybullet", reason="PyBullet has no packages for this Python")
+    sweep = SWEEPS[name].split()
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     killed.mkdir()
-    finish(SWEEP, whole, environment)
+    finish(sweep, whole, environment)
     moments, steps = random.Random(0), set()
     for _ in range(KILLS):
-        steps |= kill(SWEEP, killed, environment, after=moments.randint(2, 8), delay=moments.uniform(0, 0.2))
+        steps |= kill(sweep, killed, environment, after=moments.randint(2, 8), delay=moments.uniform(0, 0.2))
     assert max(steps, default=0) > 0  # control: the kills did leave something to resume
-    finish(SWEEP, killed, environment)
+    finish(sweep, killed, environment)
     assert tables(killed) == tables(whole)

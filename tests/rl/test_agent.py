@@ -44,7 +44,7 @@ def replica(regularizer=None, backend="mujoco", seed=0, **model):
 
 
 def agent(task=SMALL, settings=SETTINGS, backend="mujoco", **options):
-    return task._agent(replica(backend=backend, **options), lambda: ant(backend).load(seed=0), settings, seed=0)
+    return task.agent(replica(backend=backend, **options), lambda: ant(backend).load(seed=0), settings, seed=0)
 
 
 def events(task, backend="mujoco", resume=None, stop=None, seed=0, **options):

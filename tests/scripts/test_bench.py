@@ -35,3 +35,11 @@ def test_quick_prints_a_row_for_each_network_on_images():
     assert [row.split(":")[1].split(",")[0].strip() for row in rows] == ["ResNet18", "ViT", "SimCLR"]
     assert all(">= 1." in row or ">= 5" in row for row in rows)
     assert all("images/s" in row and "% of the peak" in row for row in rows)
+
+
+@pytest.mark.slow
+def test_quick_prints_three_rows_for_each_physics():
+    pytest.importorskip("pybullet", reason="PyBullet has no packages for this Python")
+    rows = [line for line in bench("--quick", "--only", "rl") if line.endswith("steps/s")]
+    assert [row.split(":")[1].split()[0] for row in rows] == ["MuJoCo"] * 3 + ["PyBullet"] * 3
+    assert [">= 1.3" in row for row in rows] == [True, False, False] * 2

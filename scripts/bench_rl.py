@@ -1,0 +1,126 @@
+"""Steps a second of PPO on the ants of figure 6: ours against stable-baselines3's, and against the bare physics.
+
+All three have one thread, the hyperparameters of figure 6 and a fresh policy; a turn is a rollout of 2048 steps and,
+but for the physics, the update on it. stable-baselines3 runs as it is installed, on the stock environment of gymnasium
+or pybullet_envs_gymnasium, and once more on ours, which tells what the agent gains from what the environment does.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from statistics import median
+
+import gymnasium
+import numpy as np
+import stable_baselines3
+import torch
+from gymnasium.envs.mujoco.ant_v4 import AntEnv
+from gymnasium.wrappers import TimeLimit
+from torch import nn
+
+from syre.data import DataError
+from syre.ensemble import Replica
+from syre.metrics.cost import Step, in_turns
+from syre.optim import Adam
+from syre.rl import PPO, ActorCritic, SlipperyAnt
+from syre.rl.silence import silence
+from syre.trainer import Training
+
+TARGET = 1.3
+BACKENDS = {"mujoco": "MuJoCo", "pybullet": "PyBullet"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One comparison: seconds per step of the environment, of both in each round."""
+
+    what: str
+    slow: list[float]
+    fast: list[float]
+    judged: bool
+
+    @property
+    def ratios(self) -> list[float]:
+        return [a / b for a, b in zip(self.slow, self.fast, strict=True)]
+
+    def __str__(self) -> str:
+        return f"{1 / median(self.slow):.0f} and {1 / median(self.fast):.0f} steps/s"
+
+
+def ours(backend: str, rollout: int) -> Step:
+    """An iteration as figure 6 runs it."""
+    ant, task = SlipperyAnt(backend=backend, change_every=93_000), PPO(rollout=rollout)
+    env = ant.load()
+    policy = ActorCritic().build(env.input_shape, env.num_classes)
+    start = Replica(model=policy, optimizer=Adam(lr=1e-4).build(policy, 0.0), noise=torch.Generator())
+    agent = task.agent(start, ant.load, Training(steps=rollout, batch_size=128), seed=0)
+
+    def step() -> None:
+        agent.collect()
+        agent.update()
+
+    return step
+
+
+def stock(env: gymnasium.Env, rollout: int) -> Step:
+    """An iteration of stable-baselines3."""
+    networks = {"net_arch": {"pi": [256, 256], "vf": [256, 256]}, "activation_fn": nn.ReLU, "ortho_init": False}
+    ppo = stable_baselines3.PPO(
+        "MlpPolicy", env, learning_rate=1e-4, n_steps=rollout, batch_size=128, n_epochs=10, vf_coef=1.0,
+        max_grad_norm=1e9, policy_kwargs=networks, device="cpu", seed=0,
+    )  # fmt: skip
+    _, callback = ppo._setup_learn(rollout)
+
+    def step() -> None:
+        ppo.collect_rollouts(ppo.env, callback, ppo.rollout_buffer, rollout)
+        ppo.train()
+
+    return step
+
+
+def physics(env: gymnasium.Env, rollout: int) -> Step:
+    """A rollout of random actions, without a policy."""
+    rng = np.random.default_rng(0)
+    env.reset(seed=0)
+
+    def step() -> None:
+        for action in rng.standard_normal((rollout, 8)).astype(np.float32):
+            _, _, terminated, truncated, _ = env.step(action)
+            if terminated or truncated:
+                env.reset()
+
+    return step
+
+
+def stock_environment(backend: str) -> gymnasium.Env:
+    """The environment as its own package makes it, with the same time limit."""
+    if backend == "mujoco":
+        return TimeLimit(AntEnv(), 1000)
+    from syre.rl.bullet_ant import AntBulletEnv  # not for every Python
+
+    return TimeLimit(AntBulletEnv(), 1000)
+
+
+def measure(*, rounds: int, quick: bool, clock: Callable[[], float]) -> Iterator[Result]:
+    """One backend after the other; `quick`: that it runs."""
+    rollout = 128 if quick else 2048
+    for backend, name in BACKENDS.items():
+        try:
+            SlipperyAnt(backend=backend).load()
+        except DataError as error:
+            print(f"  {name} left out: {error}")
+            continue
+        with silence():
+            contenders = {
+                "stable-baselines3": stock(stock_environment(backend), rollout),
+                "stable-baselines3 on our ant": stock(SlipperyAnt(backend=backend).load(), rollout),
+                "ours": ours(backend, rollout),
+                "physics": physics(stock_environment(backend), rollout),
+            }
+        taken = in_turns(contenders, rounds=rounds, seconds=0.0, clock=clock)
+        each = {what: [seconds / rollout for seconds in times] for what, times in taken.items()}
+        for slow, fast, judged in (
+            ("stable-baselines3", "ours", True),
+            ("stable-baselines3 on our ant", "ours", False),
+            ("ours", "physics", False),
+        ):
+            yield Result(what=f"{slow} / {fast}: {name}", slow=each[slow], fast=each[fast], judged=judged)
