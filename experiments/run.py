@@ -13,9 +13,10 @@ import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,7 +34,7 @@ from tqdm import tqdm
 from experiments import results
 from experiments.config import ConfigError, Run, Wandb, identity, resolve
 from experiments.sweep import Group, expand, finished, load_group, plan
-from experiments.training import OutOfMemory, device_of, group_size, train_group
+from experiments.training import STEP, OutOfMemory, device_of, group_size, train_group
 from syre import distributed
 from syre.data import DataError
 
@@ -117,17 +118,33 @@ def _plain(value: Any) -> Any:
     return value.text if isinstance(value, QuotedString) else value
 
 
+def progress(runs: Sequence[Run], folder: Path) -> tuple[float, int]:
+    """How many runs of a sweep are done, those in training as fractions, and how many steps these have come to."""
+    done, steps = float(sum((folder / "runs" / run.id / "done").exists() for run in runs)), 0
+    for file in (folder / "groups").glob(f"*{STEP}"):
+        with suppress(OSError, ValueError):  # it is just being written, or has gone
+            step, total, size = map(int, file.read_text().split())
+            done, steps = done + size * step / total, steps + size * step
+    return min(done, len(runs)), steps
+
+
 @contextmanager
 def _progress(runs: Sequence[Run], folder: Path) -> Iterator[None]:
     """A bar with the time left over the runs of a sweep, wherever they train; nothing unless in a terminal."""
     stop = threading.Event()
-    count = lambda: sum((folder / "runs" / run.id / "done").exists() for run in runs)  # noqa: E731
 
     def watch(bar: tqdm) -> None:
+        seen, then = progress(runs, folder)[1], time.monotonic()
         while not stop.wait(1.0):
-            bar.update(count() - bar.n)
+            done, steps = progress(runs, folder)
+            bar.update(done - bar.n)
+            if steps < seen:  # a group has ended
+                seen, then = steps, time.monotonic()
+            elif steps > seen:
+                bar.set_postfix_str(f"{(steps - seen) / (time.monotonic() - then):.0f} steps/s")
 
-    with tqdm(total=len(runs), initial=count(), unit="run", disable=None) as bar:
+    shape = "{l_bar}{bar}| {n:.1f}/{total} runs [{elapsed}<{remaining}{postfix}]"
+    with tqdm(total=len(runs), initial=progress(runs, folder)[0], bar_format=shape, disable=None) as bar:
         thread = threading.Thread(target=watch, args=(bar,), daemon=True)
         if not bar.disable:
             thread.start()

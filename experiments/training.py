@@ -31,6 +31,8 @@ from syre.trainer import Record, Snapshot, flush_denormals, has_bf16, train
 
 Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml: ten times faster
 
+STEP = ".step"  # beside a group's checkpoint: the step it has come to, its steps in all and its runs, for the progress
+
 # ---- from a configuration to something that trains -------------------------------------------------------------------
 
 
@@ -205,6 +207,7 @@ def train_group(group: Group, folder: Path, *, data_root: str | None, wandb: Wan
             if mine and not lost:
                 statuses = _write(group, folder, log.rows, log.seconds, device, error)
                 saved.unlink(missing_ok=True)
+                saved.with_suffix(STEP).unlink(missing_ok=True)
                 for k, (run, status) in enumerate(zip(group.runs, statuses, strict=True)):
                     tracker = log.live or _tracker(run, wandb, folder)
                     if tracker:
@@ -236,6 +239,8 @@ def _train(group: Group, saved: Path, log: _Log, *, data_root: str | None, devic
         event = None
         for event in events:
             bar.update(event.step - bar.n)
+            if leads and total:
+                saved.with_suffix(STEP).write_text(f"{event.step} {total} {len(group.runs)}")
             if isinstance(event, Record):
                 new = [(event.step, event.split, name, v.tolist()) for name, v in event.values.items()]
                 log.rows += new

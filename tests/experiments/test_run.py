@@ -244,3 +244,21 @@ def test_a_group_whose_id_looks_like_a_number_is_found_by_it(tmp_path, command, 
     assert done.code == 0, done.err
     assert [path.stem for path in tmp_path.glob("run/groups/*.json")] == [group_id]
     assert len(list(tmp_path.glob("run/runs/*/done"))) == 2
+
+
+def test_progress_counts_runs_in_training_as_fractions(tmp_path):
+    runs = [types.SimpleNamespace(id=name) for name in "abcd"]
+    assert run.progress(runs, tmp_path) == (0, 0)
+    (tmp_path / "runs/a").mkdir(parents=True)
+    (tmp_path / "runs/a/done").touch()
+    (tmp_path / "groups").mkdir()
+    (tmp_path / "groups/1.step").write_text("25 100 2")
+    (tmp_path / "groups/2.step").write_text("")  # just being written
+    assert run.progress(runs, tmp_path) == (1.5, 50)
+
+
+def test_a_group_that_has_ended_leaves_no_progress_behind(tmp_path, command):
+    words = ("model.hidden=[8]", "train.epochs=1", f"outputs={tmp_path}")
+    assert command(*words).code == 0
+    assert (tmp_path / "run/groups").is_dir()
+    assert list((tmp_path / "run/groups").iterdir()) == []
