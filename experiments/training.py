@@ -263,9 +263,14 @@ def _loop(
     if measures(first):
         return lambda _: _measure(group.runs), 0
     if interacts(first):
+        compute = first.config["compute"]
+        if compute["precision"] == "bf16" or compute["compile"]:
+            raise ConfigError(
+                f"compute.precision=bf16 and compute.compile=true are not for {type(first.task).__name__}"
+            )
         replica, _ = build(first, data_root, device)
         try:
-            first.task.accept(replica)
+            first.task.accept(replica, first.train)
         except ValueError as unfit:
             raise ConfigError(str(unfit)) from None
         make = partial(first.data.load, root=data_root, seed=first.seed)

@@ -18,16 +18,17 @@ def blocks(language: str) -> list[str]:
     return [text for name, text in BLOCKS if name == language]
 
 
-def test_the_script_runs_on_a_torchvision_model() -> None:
-    (script,) = blocks("python")
-    assert "syre.attach" in script
+@pytest.mark.parametrize(("place", "says"), enumerate(["syre.attach", "gymnasium.make"]))
+def test_its_scripts_run(place: int, says: str) -> None:
+    script = blocks("python")[place]
+    assert says in script
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
 
 def test_syre_in_the_script_does_something() -> None:
     """The control: without weight decay the same script stops, so its `attach` is not a no-op."""
-    (script,) = blocks("python")
+    script, _ = blocks("python")
     broken = script.replace("weight_decay=1e-2", "weight_decay=0")
     done = subprocess.run([sys.executable, "-c", broken], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode != 0

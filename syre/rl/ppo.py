@@ -25,7 +25,8 @@ ACTIVE = 0.01  # a unit that is positive on no more of them is dead
 class PPO:
     """PPO (Schulman et al., arXiv 1707.06347); the defaults are those of Dohare et al. on Slippery Ant.
 
-    With `train.steps` steps of the environment, batches of `train.batch_size`, and gradients clipped at `train.clip`.
+    With `train.steps` steps of the environment, batches of `train.batch_size` (0: a whole rollout), and gradients
+    clipped at `train.clip`.
 
     Args:
         rollout: steps of each environment between two updates.
@@ -64,11 +65,15 @@ class PPO:
         one_of("task.collector", self.collector, ("solo", "stock"))
         check(self.collector == "stock" or self.environments == 1, "task.environments > 1 needs task.collector=stock")
 
-    def accept(self, replica: Replica) -> None:
-        """Raise ValueError for a policy that `collector` cannot act by, or that is not on the CPU."""
+    def accept(self, replica: Replica, settings: Training) -> None:
+        """Raise ValueError for what this loop does not do, rather than leave it undone."""
         policy = cast(ActorCriticPolicy, replica.model)
         check(self.collector == "stock" or not policy.use_sde, "model.gsde=true needs task.collector=stock")
         check(policy.device.type == "cpu", "PPO runs on the CPU: compute.device=cpu")
+        check(settings.steps > 0, "PPO takes train.steps, steps of the environment, with train.epochs=0")
+        for name, only in (("schedule", "constant"), ("warmup", 0), ("accumulate", 1)):
+            given = getattr(settings, name)
+            check(given == only, f"PPO has train.{name}={only} only, got {given}")
 
     def interact(
         self, replica: Replica, make: Callable[[], Slippery], settings: Training, *, seed: int,
@@ -119,9 +124,9 @@ class PPO:
             cast(ActorCriticPolicy, replica.model), replica.optimizer, [make() for _ in range(self.environments)],
             seeds=[derive_seed(seed, "environment", k) for k in range(self.environments)], noise=replica.noise,
             stock=self.collector == "stock", normalize=self.normalize_advantage, max_grad_norm=settings.clip,
-            n_steps=self.rollout, batch_size=settings.batch_size, n_epochs=self.epochs, gamma=self.gamma,
-            gae_lambda=self.gae_lambda, clip_range=self.clip_range, vf_coef=self.value_coef,
-            ent_coef=self.entropy_coef, sde_sample_freq=self.sde_every,
+            batch_size=settings.batch_size or self.rollout * self.environments, n_steps=self.rollout,
+            n_epochs=self.epochs, gamma=self.gamma, gae_lambda=self.gae_lambda, clip_range=self.clip_range,
+            vf_coef=self.value_coef, ent_coef=self.entropy_coef, sde_sample_freq=self.sde_every,
         )  # fmt: skip
 
     def _final(self, agent: Agent, environment: Slippery, seed: int) -> dict[str, Tensor]:

@@ -61,6 +61,8 @@ def refused(tmp_path, command):
         ([*ANT, "data.backend=brax"], ["data.backend", "mujoco, pybullet", "brax"]),
         ([*ANT, "task.collector=duo"], ["task.collector", "solo, stock", "duo"]),
         ([*ANT, "model.gsde=true"], ["model.gsde", "task.collector=stock"]),  # settings that do not fit one another
+        ([*ANT, "train.warmup=0.1"], ["train.warmup=0 only", "0.1"]),
+        ([*ANT, "compute.compile=true"], ["compute.compile=true", "PPO"]),
         ([*ANT, "regularizer=dropout"], ["dropout", "ActorCriticPolicy"]),
         (["optim=lion"], ["optim/lion", "adam adamw sgd"]),  # an unknown choice
         (["regularizer=magic"], ["regularizer/magic", "syre"]),

@@ -239,7 +239,12 @@ def test_bad_settings_are_named(settings, line):
         PPO(**settings)
 
 
-def test_a_policy_that_solo_cannot_act_by_is_refused():
+def test_what_the_loop_does_not_do_is_refused():
     with pytest.raises(ValueError, match=r"model.gsde=true needs task.collector=stock"):
-        SMALL.accept(replica(gsde=True))
-    STOCK.accept(replica(gsde=True))  # control
+        SMALL.accept(replica(gsde=True), SETTINGS)
+    STOCK.accept(replica(gsde=True), SETTINGS)  # control
+    with pytest.raises(ValueError, match=r"PPO has train.schedule=constant only, got cosine"):
+        SMALL.accept(replica(), Training(steps=1, schedule="cosine"))
+    with pytest.raises(ValueError, match=r"PPO takes train.steps, .* with train.epochs=0"):
+        SMALL.accept(replica(), Training(epochs=1))
+    SMALL.accept(replica(), SETTINGS)  # control
