@@ -18,7 +18,7 @@ def blocks(language: str) -> list[str]:
     return [text for name, text in BLOCKS if name == language]
 
 
-@pytest.mark.parametrize(("place", "says"), enumerate(["syre.attach", "gymnasium.make"]))
+@pytest.mark.parametrize(("place", "says"), list(enumerate(["syre.attach", "gymnasium.make"])))
 def test_its_scripts_run(place: int, says: str) -> None:
     script = blocks("python")[place]
     assert says in script
