@@ -39,10 +39,12 @@ class Agent(stable_baselines3.PPO):
     Args:
         policy, optimizer: what is trained, and how it is stepped (syre's hooks and all).
         environments: one, or for `stock` any number, freshly made.
-        seed: seeds of the environments' starts and of the exploration of `stock`.
+        seeds: of the environments' starts; the first also of the exploration of `stock`.
         noise: the stream of exploration (`solo`) and of the order of minibatches.
         normalize: advantages over the whole "rollout", or over each "batch".
         settings: of stable-baselines3's PPO; `max_grad_norm` 0 is no bound, and `clip_range` a number.
+
+    Making one turns off, for this process, the checks that torch's distributions make of their arguments.
     """
 
     # made here and in no way optional, whatever the base class says

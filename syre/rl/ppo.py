@@ -120,6 +120,7 @@ class PPO:
                 return
 
     def agent(self, replica: Replica, make: Callable[[], Slippery], settings: Training, seed: int) -> Agent:
+        """The agent that these settings make of a replica and of as many environments as it takes."""
         return Agent(
             cast(ActorCriticPolicy, replica.model), replica.optimizer, [make() for _ in range(self.environments)],
             seeds=[derive_seed(seed, "environment", k) for k in range(self.environments)], noise=replica.noise,
@@ -144,18 +145,17 @@ class PPO:
         return {"return/final": torch.tensor([np.mean(returns)])}
 
 
-def _weights(policy: ActorCriticPolicy) -> list[Tensor]:
-    """Copies of the weight matrices of the policy, not of its value function."""
+def _weights(policy: ActorCriticPolicy) -> Tensor:
+    """All entries of the weight matrices of the policy, not of its value function: a copy [weights]."""
     modules = [*policy.mlp_extractor.policy_net, policy.action_net]
-    return [module.weight.detach().clone() for module in modules if isinstance(module, nn.Linear)]
+    return torch.cat([module.weight.detach().flatten() for module in modules if isinstance(module, nn.Linear)])
 
 
 def _update(agent: Agent) -> dict[str, Tensor]:
     """The update on a rollout: what it reports, and the mean absolute change of a weight of the policy."""
-    before = torch.cat([weight.flatten() for weight in _weights(agent.policy)])
+    before = _weights(agent.policy)
     reported = agent.update()
-    after = torch.cat([weight.flatten() for weight in _weights(agent.policy)])
-    return {**reported, "weight/change": (after - before).abs().double().mean()}
+    return {**reported, "weight/change": (_weights(agent.policy) - before).abs().double().mean()}
 
 
 @torch.no_grad()
@@ -164,13 +164,12 @@ def _acted(agent: Agent) -> dict[str, Tensor]:
     observations = agent.rollout_buffer.observations
     recent = torch.from_numpy(observations.reshape(-1, observations.shape[-1])[-WINDOW:]).float()
     features = agent.policy.mlp_extractor.policy_net(recent)
-    active, weights = (features > 0).double().mean(0), _weights(agent.policy)
-    flat = torch.cat([weight.flatten() for weight in weights]).double()
+    active, weights = (features > 0).double().mean(0), _weights(agent.policy).double()
     values = {
         **metrics.ranks(features),
         "dead": (active <= ACTIVE).double().sum(),
-        "weight/norm": flat.norm(),
-        "weight/mean": flat.abs().mean(),
+        "weight/norm": weights.norm(),
+        "weight/mean": weights.abs().mean(),
         "episodes": torch.tensor(float(len(agent.ended))),
     }
     if agent.ended:
