@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments import plotting
@@ -53,10 +54,14 @@ def late(results: Results, metric: str, arm: Arm, *, early: bool = False) -> pd.
     return table.set_index("seed")[metric]
 
 
+def _usual(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with Adam's usual betas."""
+    return rows[rows[BETAS].map(lambda cell: json.loads(cell) == [0.9, 0.999])]
+
+
 def _judged(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of the main schedule, with Adam's usual betas."""
-    main = rows[EVERY] == rows["scale"].map(MAIN).fillna(rows[EVERY])
-    return rows[main & rows[BETAS].map(lambda cell: json.loads(cell) == [0.9, 0.999])]
+    return _usual(rows[rows[EVERY] == rows["scale"].map(MAIN).fillna(rows[EVERY])])
 
 
 def beyond(metric: str, treatment: Arm, control: Arm) -> Callable[[Results], pd.Series]:
@@ -139,28 +144,38 @@ NOTES = """
 Not written yet.
 """
 
-PANELS = {"return": "return", "rank/99": "rank, % of 256 units", "dead": "dead units, %"}
+PANELS = {"return": "return", "rank/99": "rank, % of the units", "dead": "dead units, %"}
 
 
 def draw(results: Results) -> Figure:
-    figure, axes = plotting.panels(len(PANELS), 1 + len(BACKENDS), width=3.1, height=2.2)
+    tables = {metric: _usual(shares(results, metric)) for metric in PANELS}
+    runs = _usual(results.runs)
+    rows = [(b, every) for b in BACKENDS for every in sorted(runs[runs[BACKEND] == b][EVERY].unique(), reverse=True)]
+    figure, axes = plotting.panels(len(PANELS), 1 + len(rows), width=3.1, height=2.2)
+    grid = axes.reshape(-1, len(PANELS))
     for column, (metric, label) in enumerate(PANELS.items()):
-        top = axes[column]
-        for name, points in PAPER.get(metric, {}).items():
-            top.plot(points.keys(), points.values(), "--", color=plotting.look(name).color, marker="o", markersize=3)
-        top.set(title=f"{label}: the paper, read off", xlabel="million steps", xlim=(0, 25), ylim=(0, None))
-        table = _judged(shares(results, metric))
-        table = table.assign(million=table["step"] / MILLION)
-        for row, (backend, name) in enumerate(BACKENDS.items(), 1):
-            ax, rows = axes[row * len(PANELS) + column], table[table[BACKEND] == backend]
-            for look, arm in plotting.arms(rows):
+        _paper(grid[0, column], metric, label)
+        for ax, (backend, every) in zip(grid[1:, column], rows, strict=True):
+            table = tables[metric]
+            table = table[(table[BACKEND] == backend) & (table[EVERY] == every)]
+            table = table.assign(million=table["step"] / MILLION)
+            for look, arm in plotting.arms(table):
                 plotting.line_with_band(ax, arm, "million", metric, look)
-            for change in range(1, int(rows["step"].max() // rows[EVERY].iloc[0]) + 1):
-                ax.axvline(change * rows[EVERY].iloc[0] / MILLION, color="0.8", linewidth=0.6, zorder=0)
-            ax.set(title=f"{label}: {name}", xlabel="million steps" if row == len(BACKENDS) else "", xlim=(0, None))
-            if metric != "return":
-                ax.set_ylim(0, 100 if metric == "rank/99" else None)
-    axes[len(PANELS) - 1].set_axis_off()
-    axes[len(PANELS) - 1].set_title("")
+            for change in range(1, int(table["step"].max() // every) + 1):
+                ax.axvline(change * every / MILLION, color="0.8", linewidth=0.6, zorder=0)
+            ax.set(title=f"{label}: {BACKENDS[backend]}", xlim=(0, None))
+            if metric == "rank/99":
+                ax.set_ylim(0, 100)
+        grid[-1, column].set_xlabel("million steps; lines: changes of friction")
     plotting.legend(figure, loc="outside lower center", ncols=4)
     return figure
+
+
+def _paper(ax: Axes, metric: str, label: str) -> None:
+    """The paper's curves, where it has them."""
+    if metric not in PAPER:
+        ax.set_axis_off()
+        return
+    for name, points in PAPER[metric].items():
+        ax.plot(points.keys(), points.values(), "--", color=plotting.look(name).color, marker="o", markersize=3)
+    ax.set(title=f"{label}: the paper, read off", xlim=(0, 26), ylim=(0, 100 if metric == "rank/99" else None))
