@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from experiments.results import without_provenance
+from tests.physics import needs_bullet
 
 KILLS = int(os.environ.get("SYRE_KILLS", "3"))
 SWEEPS = {
@@ -80,10 +81,8 @@ def kill(words: Sequence[str], folder: Path, environment: Mapping[str, str], aft
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SWEEPS)
+@pytest.mark.parametrize("name", ["networks", pytest.param("ants", marks=needs_bullet)])
 def test_a_sweep_killed_at_random_moments_ends_as_if_undisturbed(tmp_path, environment, name):
-    if name == "ants":
-        pytest.importorskip("pybullet", reason="PyBullet has no packages for this Python")
     sweep = SWEEPS[name].split()
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()

@@ -14,8 +14,8 @@ from syre.regularizers import Syre, WeightDecay
 from syre.rl import PPO, ActorCritic, SlipperyAnt
 from syre.seeding import derive_seed
 from syre.trainer import Record, Snapshot, Training
+from tests.physics import BACKENDS, needs_bullet
 
-pytest.importorskip("pybullet", reason="PyBullet has no packages for this Python")
 SMALL = PPO(rollout=256, epochs=2)
 STOCK = PPO(rollout=64, epochs=2, collector="stock", environments=2, normalize_advantage="batch", final_episodes=1)
 SETTINGS = Training(steps=1024, batch_size=64, evaluations=2, checkpoints=1)
@@ -87,7 +87,7 @@ def test_syre_anchors_every_parameter_of_the_policy_and_of_the_value_function():
 # ---- a rollout -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend", ["mujoco", "pybullet"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_rollout_is_what_its_policy_did(backend):
     one = agent(backend=backend)
     noise = copy.deepcopy(one.noise.get_state())
@@ -195,8 +195,8 @@ def test_records_hold_return_rank_and_all_else_that_is_asked():
     ("task", "backend", "options"),
     [
         (SMALL, "mujoco", {"regularizer": Syre(weight_decay=0.01, sigma=0.1)}),
-        (SMALL, "pybullet", {"regularizer": Syre(weight_decay=0.01, sigma=0.1)}),
-        (STOCK, "pybullet", {"gsde": True, "init": "torch", "log_std": -1.0}),
+        pytest.param(SMALL, "pybullet", {"regularizer": Syre(weight_decay=0.01, sigma=0.1)}, marks=needs_bullet),
+        pytest.param(STOCK, "pybullet", {"gsde": True, "init": "torch", "log_std": -1.0}, marks=needs_bullet),
         (STOCK, "mujoco", {}),
     ],
 )

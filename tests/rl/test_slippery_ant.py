@@ -12,9 +12,9 @@ from gymnasium.utils.env_checker import check_env
 
 from syre.data import DataError
 from syre.rl import Friction, SlipperyAnt
-from syre.rl.slippery_ant import BACKENDS
+from syre.rl.slippery_ant import BACKENDS as IDS
+from tests.physics import BACKENDS, needs_bullet
 
-pytest.importorskip("pybullet", reason="PyBullet has no packages for this Python")
 GRAVITY = {"mujoco": 9.81, "pybullet": 9.8}
 
 
@@ -37,10 +37,11 @@ def play(env, steps, rng):
 )
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_gymnasium_accepts_the_registered_environments(backend):
-    env = gymnasium.make(BACKENDS[backend], friction=Friction(change_every=100))
+    env = gymnasium.make(IDS[backend], friction=Friction(change_every=100))
     check_env(env.unwrapped, skip_render_check=True)
 
 
+@needs_bullet
 def test_the_bullet_ant_is_the_stock_one_bit_for_bit():
     from pybullet_envs_gymnasium.gym_locomotion_envs import AntBulletEnv
 

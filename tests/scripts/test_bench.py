@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.physics import needs_bullet
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -37,9 +39,9 @@ def test_quick_prints_a_row_for_each_network_on_images():
     assert all("images/s" in row and "% of the peak" in row for row in rows)
 
 
+@needs_bullet
 @pytest.mark.slow
 def test_quick_prints_three_rows_for_each_physics():
-    pytest.importorskip("pybullet", reason="PyBullet has no packages for this Python")
     rows = [line for line in bench("--quick", "--only", "rl") if line.endswith("steps/s")]
     assert [row.split(":")[1].split()[0] for row in rows] == ["MuJoCo"] * 3 + ["PyBullet"] * 3
     assert [">= 1.3" in row for row in rows] == [True, False, False] * 2
