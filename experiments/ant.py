@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from experiments import plotting
 from experiments.claims import Claim, Superiority
 from experiments.results import Results
+from experiments.stats import Interval
 
 TITLE = "the stock PyBullet ant under PPO, beside published returns"
 
@@ -47,20 +48,27 @@ rewards). The final return is that of the mean action over 20 episodes.
 """
 
 
+def beside(final: Interval, level: float) -> str:
+    """Where an interval stands beside a published mean: below, at or above it."""
+    return "below" if final.high < level else "above" if final.low > level else "at"
+
+
 def draw(results: Results) -> Figure:
-    figure, axes = plotting.panels(1, 1, width=4.6, height=3.0)
+    figure, axes = plotting.panels(1, 1, width=4.6, height=3.2)
     (ax,) = axes
     plotting.line_with_band(ax, results.curve("return"), "step", "return", plotting.look("vanilla"))
+    ax.lines[0].set_label("training episodes")
     final = plotting.t_interval(results.final("return/final")["return/final"].dropna())
-    last = results.metrics["step"].max()
-    ax.errorbar(last, final[0], yerr=(final[2] - final[1]) / 2, color="#0072B2", marker="D", label="final, mean action")
-    for level, spread, color, label in (
+    label = f"final, mean action: {final.mean:.0f} [{final.low:.0f}, {final.high:.0f}]"
+    end = results.metrics["step"].max()
+    ax.errorbar(end, final.mean, yerr=(final.high - final.low) / 2, color="#0072B2", marker="D", label=label)
+    for level, spread, color, source in (
         (BASELINES, BASELINES_SPREAD, "#D55E00", "stable-baselines3, issue 48"),
         (ZOO, ZOO_SPREAD, "#009E73", "rl-baselines3-zoo"),
     ):
+        label = f"{level} ± {spread}, {source}: ours is {beside(final, level)} it"
         ax.axhline(level, color=color, linewidth=0.9, label=label)
         ax.axhspan(level - spread, level + spread, color=color, alpha=0.15, linewidth=0)
-    ax.lines[0].set_label("training episodes")
     ax.set(xlabel="steps of the environment", ylabel="return", title="AntBulletEnv, PPO, no change of friction")
-    plotting.legend(figure, loc="outside lower center", ncols=2)
+    plotting.legend(figure, loc="outside lower center", ncols=1)
     return figure
