@@ -43,8 +43,8 @@ CLAIMS: tuple[Claim, ...] = (
 NOTES = """
 **What it shows.** After 2 million steps the mean action returns 2978 [2308, 3649] over three seeds (3141, 2667, 3127):
 *at* both published means, stable-baselines3's 2364 ± 120, whose lower end it exceeds, and rl-baselines3-zoo's
-2866 ± 56, which is one run. So this PyBullet ant, read in fewer calls than the stock one, and PPO on it do what others have
-published. Three seeds are too few to tell more: the interval is wide.
+2866 ± 56, which is one run. So this PyBullet ant, read in fewer calls than the stock one, and PPO on it do what others
+have published. Three seeds are too few to tell more: the interval is wide.
 
 **What it is for.** No figure of the paper: a check of environment and algorithm, before anything is said about slippery
 ants. The hyperparameters are those of rl-baselines3-zoo for AntBulletEnv-v0: 16 environments, rollouts of 512 steps, 20

@@ -137,20 +137,26 @@ def test_torchvision_models_have_a_scale_for_every_parameter():
         assert draw_anchors(model, sigma=0.01, seed=0).keys() == dict(model.named_parameters()).keys()
 
 
-class Policy(nn.Module):
-    def __init__(self):
+class Bare(nn.Module):
+    def __init__(self, name, width):
         super().__init__()
         self.body = nn.Linear(3, 2)
-        self.log_std = nn.Parameter(torch.zeros(2))
+        self.register_parameter(name, nn.Parameter(torch.zeros(width)))
 
 
 def test_an_unknown_bare_parameter_is_refused_unless_sigma_is_a_function():
-    policy = Policy()
-    with pytest.raises(ValueError, match=r"'log_std' of Policy, shape \(2,\).*function"):
-        draw_anchors(policy, sigma=0.01, seed=0)
-    assert draw_anchors(policy, sigma=0.01, seed=0, parameters=["body.weight"]).keys() == {"body.weight"}
-    drawn = draw_anchors(policy, sigma=lambda name, p: 0.0 if name == "log_std" else p.shape[-1], seed=0)
-    assert drawn["log_std"].abs().max() == 0 < drawn["body.weight"].abs().min()
+    model = Bare("temperature", 2)
+    with pytest.raises(ValueError, match=r"'temperature' of Bare, shape \(2,\).*function"):
+        draw_anchors(model, sigma=0.01, seed=0)
+    assert draw_anchors(model, sigma=0.01, seed=0, parameters=["body.weight"]).keys() == {"body.weight"}
+    drawn = draw_anchors(model, sigma=lambda name, p: 0.0 if name == "temperature" else p.shape[-1], seed=0)
+    assert drawn["temperature"].abs().max() == 0 < drawn["body.weight"].abs().min()
+
+
+def test_the_log_std_of_a_policy_is_as_wide_as_its_action():
+    policy = Bare("log_std", 4096)
+    assert fan_in(slots(policy)["log_std"]) == 4096
+    assert draw_anchors(policy, sigma=0.5, seed=0)["log_std"].std().item() == pytest.approx(0.5 / 64, rel=0.05)
 
 
 @pytest.mark.parametrize("sigma", [-0.1, math.inf, math.nan, lambda name, p: -1.0])

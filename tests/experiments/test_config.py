@@ -49,7 +49,7 @@ def test_every_experiment_composes_and_expands_at_every_scale(composed, experime
     runs = expand(config, lambda members: composed(*overrides, *members))
     assert config.experiment == experiment
     assert config.budget
-    assert len({run.id for run in runs}) == len(runs) > 5
+    assert len({run.id for run in runs}) == len(runs) >= 3
     assert {run.config["scale"] for run in runs} == {scale.value}
     assert len({run.seed for run in runs}) >= 3  # or no claim can be judged
 
