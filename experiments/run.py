@@ -70,7 +70,7 @@ def sweep(config: DictConfig, arguments: Sequence[str], compose: Callable[[list[
 
     failed: list[Any] = []
     if groups:
-        with _progress(runs, folder):  # quoted: an id may look like a number, 12e456 being infinity
+        with _progress(runs, groups, folder):  # quoted: an id may look like a number, 12e456 being infinity
             try:
                 jobs = launcher.launch([[*plain, f"group='{group.id}'"] for group in groups], initial_job_idx=0)
             except BrokenExecutor:
@@ -118,25 +118,25 @@ def _plain(value: Any) -> Any:
     return value.text if isinstance(value, QuotedString) else value
 
 
-def progress(runs: Sequence[Run], folder: Path) -> tuple[float, int]:
+def progress(runs: Sequence[Run], groups: Sequence[Group], folder: Path) -> tuple[float, int]:
     """How many runs of a sweep are done, those in training as fractions, and how many steps these have come to."""
     done, steps = float(sum((folder / "runs" / run.id / "done").exists() for run in runs)), 0
-    for file in (folder / "groups").glob(f"*{STEP}"):
-        with suppress(OSError, ValueError):  # it is just being written, or has gone
-            step, total, size = map(int, file.read_text().split())
-            done, steps = done + size * step / total, steps + size * step
+    for group in groups:
+        with suppress(OSError, ValueError):  # it does not train now, or is just writing
+            step, total = map(int, (folder / "groups" / f"{group.id}{STEP}").read_text().split())
+            done, steps = done + len(group.runs) * step / total, steps + len(group.runs) * step
     return min(done, len(runs)), steps
 
 
 @contextmanager
-def _progress(runs: Sequence[Run], folder: Path) -> Iterator[None]:
+def _progress(runs: Sequence[Run], groups: Sequence[Group], folder: Path) -> Iterator[None]:
     """A bar with the time left over the runs of a sweep, wherever they train; nothing unless in a terminal."""
     stop = threading.Event()
 
     def watch(bar: tqdm) -> None:
-        seen, then = progress(runs, folder)[1], time.monotonic()
+        seen, then = progress(runs, groups, folder)[1], time.monotonic()
         while not stop.wait(1.0):
-            done, steps = progress(runs, folder)
+            done, steps = progress(runs, groups, folder)
             bar.update(done - bar.n)
             if steps < seen:  # a group has ended
                 seen, then = steps, time.monotonic()
@@ -144,7 +144,7 @@ def _progress(runs: Sequence[Run], folder: Path) -> Iterator[None]:
                 bar.set_postfix_str(f"{(steps - seen) / (time.monotonic() - then):.0f} steps/s")
 
     shape = "{l_bar}{bar}| {n:.1f}/{total} runs [{elapsed}<{remaining}{postfix}]"
-    with tqdm(total=len(runs), initial=progress(runs, folder)[0], bar_format=shape, disable=None) as bar:
+    with tqdm(total=len(runs), initial=progress(runs, groups, folder)[0], bar_format=shape, disable=None) as bar:
         thread = threading.Thread(target=watch, args=(bar,), daemon=True)
         if not bar.disable:
             thread.start()

@@ -6,7 +6,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from syre.trainer import Record, Snapshot, flush_denormals, has_bf16, train
 
 Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml: ten times faster
 
-STEP = ".step"  # beside a group's checkpoint: the step it has come to, its steps in all and its runs, for the progress
+STEP = ".step"  # beside a group's checkpoint: the step it has come to and its steps in all, for the progress
 
 # ---- from a configuration to something that trains -------------------------------------------------------------------
 
@@ -240,7 +240,8 @@ def _train(group: Group, saved: Path, log: _Log, *, data_root: str | None, devic
         for event in events:
             bar.update(event.step - bar.n)
             if leads and total:
-                saved.with_suffix(STEP).write_text(f"{event.step} {total} {len(group.runs)}")
+                with suppress(OSError):  # on a full disk the training goes on, until it has to keep something
+                    saved.with_suffix(STEP).write_text(f"{event.step} {total}")
             if isinstance(event, Record):
                 new = [(event.step, event.split, name, v.tolist()) for name, v in event.values.items()]
                 log.rows += new

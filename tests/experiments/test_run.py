@@ -248,13 +248,15 @@ def test_a_group_whose_id_looks_like_a_number_is_found_by_it(tmp_path, command, 
 
 def test_progress_counts_runs_in_training_as_fractions(tmp_path):
     runs = [types.SimpleNamespace(id=name) for name in "abcd"]
-    assert run.progress(runs, tmp_path) == (0, 0)
+    groups = [types.SimpleNamespace(id="one", runs=runs[1:3]), types.SimpleNamespace(id="two", runs=runs[3:])]
+    assert run.progress(runs, groups, tmp_path) == (0, 0)
     (tmp_path / "runs/a").mkdir(parents=True)
     (tmp_path / "runs/a/done").touch()
     (tmp_path / "groups").mkdir()
-    (tmp_path / "groups/1.step").write_text("25 100 2")
-    (tmp_path / "groups/2.step").write_text("")  # just being written
-    assert run.progress(runs, tmp_path) == (1.5, 50)
+    (tmp_path / "groups/one.step").write_text("25 100")
+    (tmp_path / "groups/two.step").write_text("")  # just being written
+    (tmp_path / "groups/other.step").write_text("25 100")  # of another sweep
+    assert run.progress(runs, groups, tmp_path) == (1.5, 50)
 
 
 def test_a_group_that_has_ended_leaves_no_progress_behind(tmp_path, command):
