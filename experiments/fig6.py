@@ -209,8 +209,11 @@ def draw(results: Results) -> Figure:
             for change in range(1, int(table["step"].max() // every) + 1):
                 ax.axvline(change * every / MILLION, color="0.8", linewidth=0.6, zorder=0)
             ax.set(title=f"{label}: {BACKENDS[backend]}", xlim=(0, None))
-            low, high = ax.get_ylim()
-            ax.set_ylim(max(low, FLOOR if metric == "return" else 0), 100 if metric == "rank/99" else high)
+            if metric == "return":
+                peak = table.groupby([NAME, table[SIGMA].fillna(0), "million"])[metric].mean().max()
+                ax.set_ylim(max(ax.get_ylim()[0], FLOOR), 1.7 * peak)
+            else:
+                ax.set_ylim(max(ax.get_ylim()[0], 0), min(ax.get_ylim()[1], 100))
         grid[-1, column].set_xlabel("million steps; lines: changes of friction")
     plotting.legend(figure, loc="outside lower center", ncols=4)
     return figure
