@@ -8,7 +8,7 @@ is MuJoCo's; the paper that is reproduced here (arXiv 2408.15495, section 6.6) s
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -47,24 +47,10 @@ class Friction:
         return math.exp(low + (high - low) * philox(self.seed, "friction", str(k)).random())
 
 
-class Ant(Protocol):
-    """What the two backends give `Slippery`, on top of gymnasium's `reset` and `step`."""
-
-    def set_friction(self, coefficient: float) -> None:
-        """Make every contact slide with this coefficient; it outlives `reset`."""
-        ...
-
-    def physics(self) -> dict[str, Any]:
-        """All that the next steps depend on, as arrays and plain numbers."""
-        ...
-
-    def load_physics(self, state: dict[str, Any]) -> None:
-        """Go on, bit for bit, from what `physics` returned, in this or another process."""
-        ...
-
-
 class Slippery(gymnasium.Env):
     """The friction schedule, the time limit, and an exact `state_dict`: mixed in before a backend's environment.
+
+    A backend gives it `set_friction`, `physics` and `load_physics`.
 
     Args:
         friction: its schedule. An episode's friction is that of its start: a change waits for the next `reset`.
@@ -113,7 +99,19 @@ class Slippery(gymnasium.Env):
         self.elapsed += 1
         return observation, float(reward), bool(terminated), truncated or self.elapsed >= self.max_episode_steps, info
 
-    def state_dict(self: Any) -> dict[str, Any]:
+    def set_friction(self, coefficient: float) -> None:
+        """Make every contact slide with this coefficient; it outlives `reset`."""
+        raise NotImplementedError
+
+    def physics(self) -> dict[str, Any]:
+        """All that the next steps depend on, as lists and plain numbers."""
+        raise NotImplementedError
+
+    def load_physics(self, state: dict[str, Any]) -> None:
+        """Go on, bit for bit, from what `physics` returned, in this or another process."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
         """All that the rest of this environment's life depends on, between two steps."""
         return {
             "clock": [self.steps, self.changed, self.changes, self.elapsed],
@@ -121,7 +119,7 @@ class Slippery(gymnasium.Env):
             "physics": self.physics(),
         }
 
-    def load_state_dict(self: Any, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict()`, bit for bit."""
         self.steps, self.changed, self.changes, self.elapsed = state["clock"]
         if self.friction.change_every:
