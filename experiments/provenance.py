@@ -2,13 +2,16 @@
 
 import platform
 import subprocess
+import sys
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
 
+PHYSICS = ("gymnasium", "mujoco", "pybullet", "stable_baselines3")  # where a run has them, they decide its numbers
 CODE = ("syre", "experiments", "configs", "requirements.lock", "pyproject.toml")
 
 
@@ -27,6 +30,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
     """The columns of `results.PROVENANCE`, but for the seconds."""
     sha, dirty = _git()
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
+    versions |= {name.replace("_", "-"): version(name) for name in PHYSICS if name in sys.modules}
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
         "git_sha": sha, "dirty": dirty, "device": name, "threads": torch.get_num_threads(), "versions": versions,

@@ -264,3 +264,11 @@ def test_a_group_that_has_ended_leaves_no_progress_behind(tmp_path, command):
     assert command(*words).code == 0
     assert (tmp_path / "run/groups").is_dir()
     assert list((tmp_path / "run/groups").iterdir()) == []
+
+
+def test_the_versions_of_the_physics_are_kept_with_a_run_that_acts(tmp_path, environment):
+    words = ["model=ppo", "data=slippery_ant", "task=ppo", "train.epochs=0", "train.steps=64", "task.rollout=64",
+             "model.hidden=[8]", "compute.device=cpu", f"outputs={tmp_path}"]  # fmt: skip
+    subprocess.run([sys.executable, "-m", "experiments.run", *words], env=environment, check=True)
+    (kept,) = tmp_path.glob("run/runs/*/run.json")
+    assert {"gymnasium", "mujoco", "stable-baselines3", "torch"} <= set(json.loads(kept.read_text())["versions"])
