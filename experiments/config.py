@@ -3,6 +3,8 @@
 A configuration is plain YAML until here. The root below is typed, and each group (model, data, ...) is the settings of
 one frozen dataclass of `syre`, named by `_target_`: a misspelt key, a wrong type or a value out of range fails before
 anything is written, in one line that names the key. After this file, functions take the values they use.
+
+`syre`, and torch with it, is imported when the first such object is made: what is finished is known by its id alone.
 """
 
 import hashlib
@@ -10,17 +12,17 @@ import json
 import sys
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from syre.checks import at_least
-from syre.trainer import Training
+if TYPE_CHECKING:
+    from syre.trainer import Training
 
 sys.path.append(str(Path(__file__).parent))  # where Hydra looks for `hydra_plugins`
 
@@ -29,6 +31,10 @@ GROUPS = ("model", "data", "regularizer", "optim", "task")
 
 class ConfigError(Exception):
     """A configuration that cannot be run; the message is one line."""
+
+
+class OutOfMemory(Exception):
+    """Runs that did not fit; the message is one line that says what to lower."""
 
 
 class Scale(StrEnum):
@@ -59,14 +65,15 @@ class Compute:
     compile: bool = False  # torch.compile; lone runs only
 
     def __post_init__(self) -> None:
-        at_least("compute.threads", self.threads)
+        if self.threads < 0:
+            raise ValueError(f"compute.threads must be a number >= 0, got {self.threads}")
 
 
 @dataclass
 class Wandb:
     """Mirror of the local records; no figure reads from it."""
 
-    mode: Mode = Mode.disabled
+    mode: Mode = Mode.offline
     project: str = "syre"
 
 
@@ -105,24 +112,67 @@ ConfigStore.instance().store(name="schema", node=Config)
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run, resolved: every leaf an object of `syre`; a group that the configuration sets to null is None."""
+    """One run: its identity, and what that describes as objects of `syre`, made when they are asked for.
+
+    A group that the configuration sets to null is None. Each raises `ConfigError` as `check` does.
+    """
 
     config: dict[str, Any]
-    seed: int
-    model: Any
-    data: Any
-    regularizer: Any
-    optim: Any
-    task: Any
-    train: Training
-    compute: Compute
 
-    @property
+    @cached_property
     def id(self) -> str:
         return run_id(self.config)
 
+    @property
+    def seed(self) -> int:
+        return cast(int, self.config["seed"])
 
-TYPED = {"train": Training, "compute": Compute}  # the groups of settings that are always of one class
+    @property
+    def model(self) -> Any:
+        return self._leaf("model")
+
+    @property
+    def data(self) -> Any:
+        return self._leaf("data")
+
+    @property
+    def regularizer(self) -> Any:
+        return self._leaf("regularizer")
+
+    @property
+    def optim(self) -> Any:
+        return self._leaf("optim")
+
+    @property
+    def task(self) -> Any:
+        return self._leaf("task")
+
+    @property
+    def train(self) -> "Training":
+        return cast("Training", self._leaf("train"))
+
+    def _leaf(self, group: str) -> Any:
+        settings = self.config[group]
+        return None if settings is None else _leaf(group, json.dumps(settings))
+
+    def check(self) -> None:
+        """Make sure that it can be run.
+
+        Raises:
+            ConfigError: an unknown key, a wrong type or a value out of range, named.
+        """
+        if type(self.seed) is not int:
+            raise ConfigError(f"seed must be an integer, got {self.seed!r}")
+        if self.config["task"] is None:
+            raise ConfigError("task is missing")
+        measures = hasattr(get_class(self.config["task"]["_target_"]), "measure")
+        if not measures and (missing := [group for group in GROUPS if self.config[group] is None]):
+            raise ConfigError(f"{', '.join(missing)} missing: task={self.config['task'].get('name')} trains a model")
+        for group in (*GROUPS, *TYPED):
+            self._leaf(group)
+
+
+TYPED = ("train", "compute")  # the groups of settings that are always of one class
 IDENTITY = ("experiment", "recipe", "scale", "seed", *GROUPS, "train", "compute")
 
 
@@ -153,28 +203,20 @@ def run_id(config: dict[str, Any]) -> str:
 
 
 def resolve(config: dict[str, Any]) -> Run:
-    """The objects that an identity describes.
-
-    Raises:
-        ConfigError: an unknown key, a wrong type or a value out of range, named.
-    """
-    if type(config["seed"]) is not int:
-        raise ConfigError(f"seed must be an integer, got {config['seed']!r}")
-    if config["task"] is None:
-        raise ConfigError("task is missing")
-    measures = hasattr(get_class(config["task"]["_target_"]), "measure")
-    if not measures and (missing := [group for group in GROUPS if config[group] is None]):
-        raise ConfigError(f"{', '.join(missing)} missing: task={config['task'].get('name')} trains a model")
-    leaves = {group: _leaf(group, json.dumps(config[group])) if config[group] is not None else None
-              for group in (*GROUPS, *TYPED)}  # fmt: skip
-    return Run(config=config, seed=config["seed"], **leaves)
+    """The run of an identity, checked. Raises: `ConfigError`, as `Run.check`."""
+    run = Run(config=config)
+    run.check()
+    return run
 
 
 @lru_cache(maxsize=4096)  # a sweep repeats the same leaves hundreds of times
 def _leaf(group: str, text: str) -> Any:
     """A frozen dataclass from its settings as JSON, types checked by OmegaConf and ranges by the class itself."""
     settings = json.loads(text)
-    cls = TYPED.get(group) or get_class(settings.pop("_target_"))
+    if group == "train":
+        from syre.trainer import Training as cls
+    else:
+        cls = Compute if group == "compute" else get_class(settings.pop("_target_"))
     settings.pop("name", None)
     try:
         typed = OmegaConf.structured(cls)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
@@ -166,7 +167,8 @@ def write_files(files: Mapping[Path, bytes]) -> None:
     A file that already has these bytes is left alone, so that redrawing unchanged results touches nothing.
     Raises: `ResultsError`, with every old file as it was.
     """
-    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in files}
+    own = uuid4().hex[:8]  # the disk may be shared with machines where another process has our number
+    temporary = {path: path.with_name(f".{path.name}.{own}.tmp") for path in files}
     try:
         changed = [path for path, data in files.items() if not (path.is_file() and path.read_bytes() == data)]
         for path in changed:

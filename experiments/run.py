@@ -11,34 +11,38 @@ Each run leaves outputs/<experiment>/runs/<id>/{config.yaml, metrics.csv, run.js
 import json
 import os
 import re
+import signal
+import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
 from hydra.core.utils import JobStatus
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
-from tqdm import tqdm
 
 from experiments import results
-from experiments.config import ConfigError, Run, Wandb, identity, resolve
-from experiments.sweep import Group, expand, finished, load_group, plan
-from experiments.training import STEP, OutOfMemory, device_of, group_size, train_group
-from syre import distributed
-from syre.data import DataError
+from experiments.config import ConfigError, OutOfMemory, Run, identity
+from experiments.locks import hold, holder
+from experiments.preemption import Stop
+from experiments.status import bar
+from experiments.sweep import Ending, Group, expand, finished, group_file, load_group, plan
+from experiments.tracking import Mirror
 
-USER_ERRORS = (ConfigError, DataError, results.ResultsError, HydraException, OmegaConfBaseException)
+# torch, and syre with it, is imported where something is to be trained: what is finished costs no second of it.
+
+USER_ERRORS = (ConfigError, results.ResultsError, HydraException, OmegaConfBaseException)
 # What leaves a figure's runs what they are; the tables of any other sweep do not go to results/.
 FREE = ("experiment", "scale", "outputs", "results", "data_root", "wandb", "hydra")
 
@@ -54,43 +58,108 @@ def sweep(config: DictConfig, arguments: Sequence[str], compose: Callable[[list[
     plain = [word for word, o in zip(arguments, given, strict=True) if not o.is_sweep_override()]
     keys = [o.get_key_element() for o in given]
 
-    if distributed.world() > 1:
+    if _processes() > 1:
         raise ConfigError("torchrun trains one run, or one group of a sweep (group=...), over its processes; "
                           "a sweep (-m) runs without torchrun")  # fmt: skip
     runs = expand(config, lambda members: compose([*plain, *members]), fixed=keys, axes=axes)
     folder = Path(config.outputs) / config.experiment
-    device_of(config.compute.device)
-    for run in {json.dumps(run.config["data"]): run for run in runs if run.data is not None}.values():
-        run.data.load(root=config.data_root, seed=run.seed)  # missing data is found before anything is written
-    size = (lambda run: config.replicas) if config.replicas else (lambda run: group_size(run, config.data_root))
-    groups = plan(runs, folder, batched=config.batched, size=size)
-    missing = sum(not finished(folder, run.id) for run in runs)
-    print(f"{config.experiment}: {len(runs)} runs at scale {config.scale}, {missing} to train in {len(groups)} groups",
-          flush=True)  # fmt: skip
+    missing = [run for run in runs if not finished(folder, run.id)]
+    groups = _plan(config, runs, missing, folder, elsewhere=getattr(launcher, "elsewhere", False))
+    what = f"{len({run.id for group in groups for run in group.runs})} to train in {len(groups)} groups"
+    print(f"{config.experiment}: {len(runs)} runs at scale {config.scale}, {what}", flush=True)
 
-    failed: list[Any] = []
-    if groups:
-        with _progress(runs, groups, folder):  # quoted: an id may look like a number, 12e456 being infinity
-            try:
-                jobs = launcher.launch([[*plain, f"group='{group.id}'"] for group in groups], initial_job_idx=0)
-            except BrokenExecutor:
-                raise OutOfMemory(
-                    "a process was killed, most likely for want of memory: lower hydra.launcher.n_jobs or "
-                    "train.batch_size; the same command goes on with what is missing"
-                ) from None
-        failed = [job._return_value for job in jobs if job.status is not JobStatus.COMPLETED]
     custom = any(re.split("[./]", key)[0] not in FREE for key in keys)
     place = folder / f"results-{'custom' if custom else config.scale}"
     if not custom and config.scale != "smoke":
         place = Path(config.results)
-    if failed:
-        print(f"{len(failed)} of {len(groups)} groups failed, the first with {_line(failed[0])}", file=sys.stderr)
-    results.collect(Path(config.outputs), place, config.experiment, config.scale, [run.id for run in runs])
-    print(f"tables: {place / config.experiment}")
-    if _is_figure(config.experiment) and _judge(config.experiment, place, custom):
+    failed: list[Exception] = []
+    with _mirror(config) as mirror:
+        if mirror:
+            live = {group.runs[0].id for group in groups if len(group.runs) == 1 and config.wandb.mode == "online"}
+            mirror.watch(run.id for run in runs if run.id not in live)
+        if groups:
+            with bar(runs, groups, folder):
+                failed = _launch(launcher, groups, folder, plain)
+        if failed:
+            print(f"{len(failed)} of {len(groups)} groups failed, the first with {_line(failed[0])}", file=sys.stderr)
+        with hold(place / f".{config.experiment}.lock", patience=600) as ours:
+            if not ours:
+                raise results.ResultsError(
+                    f"another sweep has been writing {place / config.experiment} for ten minutes"
+                )
+            results.collect(Path(config.outputs), place, config.experiment, config.scale, [run.id for run in runs])
+            print(f"tables: {place / config.experiment}")
+            unclear = _is_figure(config.experiment) and _judge(config.experiment, place, custom)
+        if mirror and groups:
+            made = [path for path in sorted((place / config.experiment).iterdir()) if path.is_file()]
+            mirror.artifact(f"{config.experiment}-{place.name}", config.scale, made)
+    if unclear:
         raise SystemExit(2)
     if failed:
         raise SystemExit(1)
+
+
+def _plan(
+    config: DictConfig, runs: Sequence[Run], missing: Sequence[Run], folder: Path, elsewhere: bool
+) -> list[Group]:
+    """The groups to train. Wrong settings and missing data are found here, before anything is written."""
+    if not missing:
+        return []
+    for run in missing:
+        run.check()
+    from experiments.training import device_of, group_size
+
+    if not elsewhere:  # on another machine there may be other devices
+        device_of(config.compute.device)
+    for run in {json.dumps(run.config["data"]): run for run in missing if run.data is not None}.values():
+        run.data.load(root=config.data_root, seed=run.seed)
+    size = (lambda run: config.replicas) if config.replicas else (lambda run: group_size(run, config.data_root))
+    return plan(runs, folder, batched=config.batched, size=size)
+
+
+def _launch(launcher: Any, groups: Sequence[Group], folder: Path, words: Sequence[str]) -> list[Exception]:
+    """Train groups, those that another sweep trains now after it has let go of them; the errors of those that fail."""
+    failed: list[Exception] = []
+    while groups:
+        # Quoted: an id may look like a number, 12e456 being infinity.
+        try:
+            jobs = launcher.launch([[*words, f"group='{group.id}'"] for group in groups], initial_job_idx=0)
+        except BrokenExecutor:
+            raise OutOfMemory(
+                "a process was killed, most likely for want of memory: lower hydra.launcher.n_jobs or "
+                "train.batch_size; the same command goes on with what is missing"
+            ) from None
+        held = []
+        for group, job in zip(groups, jobs, strict=True):
+            if job.status is not JobStatus.COMPLETED:
+                failed.append(job._return_value)
+                _give_up(group, folder, job._return_value)
+            elif job.return_value == Ending.held:
+                held.append(group)
+        groups = held
+        for group in held:
+            lock = group_file(folder, group.id, ".lock")
+            if owner := holder(lock):
+                print(f"group {group.id} is in training elsewhere ({owner}): waiting for it", flush=True)
+            while holder(lock):
+                time.sleep(1)
+    return failed
+
+
+def _give_up(group: Group, folder: Path, reason: Exception) -> None:
+    """A job that ended without a word, its machine lost say, leaves rows that say so."""
+    if not all((folder / "runs" / run.id / "done").exists() for run in group.runs):
+        from experiments.training import give_up
+
+        give_up(group, folder, reason)
+
+
+def _mirror(config: DictConfig) -> AbstractContextManager[Mirror | None]:
+    """W&B, in a process of its own, which is given a moment in the end."""
+    folder = Path(config.outputs) / config.experiment
+    mirror = Mirror.start(mode=config.wandb.mode, project=config.wandb.project, folder=folder,
+                          experiment=config.experiment)  # fmt: skip
+    return mirror or nullcontext()
 
 
 def _is_figure(name: str) -> bool:
@@ -118,62 +187,77 @@ def _plain(value: Any) -> Any:
     return value.text if isinstance(value, QuotedString) else value
 
 
-def progress(runs: Sequence[Run], groups: Sequence[Group], folder: Path) -> tuple[float, int]:
-    """How many runs of a sweep are done, those in training as fractions, and how many steps these have come to."""
-    done, steps = float(sum((folder / "runs" / run.id / "done").exists() for run in runs)), 0
-    for group in groups:
-        with suppress(OSError, ValueError):  # it does not train now, or is just writing
-            step, total = map(int, (folder / "groups" / f"{group.id}{STEP}").read_text().split())
-            done, steps = done + len(group.runs) * step / total, steps + len(group.runs) * step
-    return min(done, len(runs)), steps
-
-
-@contextmanager
-def _progress(runs: Sequence[Run], groups: Sequence[Group], folder: Path) -> Iterator[None]:
-    """A bar with the time left over the runs of a sweep, wherever they train; nothing unless in a terminal."""
-    stop = threading.Event()
-
-    def watch(bar: tqdm) -> None:
-        seen, then = progress(runs, groups, folder)[1], time.monotonic()
-        while not stop.wait(1.0):
-            done, steps = progress(runs, groups, folder)
-            bar.update(done - bar.n)
-            if steps < seen:  # a group has ended
-                seen, then = steps, time.monotonic()
-            elif steps > seen:
-                bar.set_postfix_str(f"{(steps - seen) / (time.monotonic() - then):.0f} steps/s")
-
-    shape = "{l_bar}{bar}| {n:.1f}/{total} runs [{elapsed}<{remaining}{postfix}]"
-    with tqdm(total=len(runs), initial=progress(runs, groups, folder)[0], bar_format=shape, disable=None) as bar:
-        thread = threading.Thread(target=watch, args=(bar,), daemon=True)
-        if not bar.disable:
-            thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            if thread.is_alive():
-                thread.join()
-
-
 # ---- the command line ------------------------------------------------------------------------------------------------
 
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).parents[1] / "configs"), config_name="config")
-def main(config: DictConfig) -> None:
-    """One job: a group of a sweep, or one run of its own."""
+def main(config: DictConfig) -> str | None:
+    """One job: a group of a sweep, or one run of its own; how it ended (`Ending`)."""
     folder = Path(config.outputs) / config.experiment
-    options: dict[str, Any] = {"data_root": config.data_root, "wandb": Wandb(**config.wandb)}
     if config.group is not None:
-        train_group(load_group(folder, config.group), folder, **options, alone=False)
-        return
+        group = load_group(folder, config.group)
+        if _all_finished(group, folder):  # by another sweep, meanwhile
+            return Ending.done
+        if len(group.runs) > 1 or config.wandb.mode != "online" or _first() > 0:
+            return _train(group, folder, config)
+        with _mirror(config) as mirror:
+            return _train(group, folder, config, live=mirror)
     with one_line():  # here too: Hydra would add a line to an error that leaves the job
-        run = resolve(identity(config))
+        run = Run(config=identity(config))
         before = finished(folder, run.id)
         if not before:
-            train_group(Group(runs=[run]), folder, **options, alone=True)
-        if distributed.rank() == 0:
+            run.check()
+            with _mirror(config) if _first() == 0 else nullcontext() as mirror:
+                group = Group(runs=[run])
+                if _train(group, folder, config, alone=True, live=mirror) == Ending.held:
+                    owner = holder(group_file(folder, group.id, ".lock"))
+                    raise ConfigError(f"run {run.id} is in training already ({owner}): wait for it")
+        if _first() == 0:
             print(f"finished{' before' if before else ''}: {folder / 'runs' / run.id}")
+    return Ending.done
+
+
+def _train(group: Group, folder: Path, config: DictConfig, *, alone: bool = False, live: Mirror | None = None) -> str:
+    """Train a group here; on a signal that asks to stop, leave with a checkpoint."""
+    from experiments.training import keeps_to_one_process, train_group
+
+    processes = HydraConfig.get().launcher.get("processes", 1)
+    if processes > 1 and _processes() == 1 and not keeps_to_one_process(group):
+        return _torchrun(group, folder, processes)
+    with Stop() as stop:
+        ending = train_group(group, folder, data_root=config.data_root, alone=alone, live=live, stop=stop)
+    if ending is Ending.stopped:
+        stop.leave()
+    return ending
+
+
+def _torchrun(group: Group, folder: Path, processes: int) -> str:
+    """Train the only run of a group over several processes of this machine, which are stopped by the same signal."""
+    words = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "experiments.run"]
+    child = subprocess.Popen([sys.executable, *words, *HydraConfig.get().overrides.task])
+    with Stop(lambda: child.send_signal(signal.SIGTERM)) as stop:  # torchrun hands it to all of them
+        code = child.wait()
+    if _all_finished(group, folder):
+        return Ending.done
+    if stop.asked:
+        stop.leave()
+    if code:
+        raise RuntimeError(f"torchrun ended with exit code {code}")
+    return Ending.held
+
+
+def _all_finished(group: Group, folder: Path) -> bool:
+    return all(finished(folder, run.id) for run in group.runs)
+
+
+def _processes() -> int:
+    """`syre.distributed.world`, without torch."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _first() -> int:
+    """`syre.distributed.rank`, without torch."""
+    return int(os.environ.get("RANK", "0")) if _processes() > 1 else 0
 
 
 @contextmanager
@@ -181,13 +265,27 @@ def one_line() -> Iterator[None]:
     """What the user can mend is one line on stderr and exit code 2; 1 where there is a row that says so."""
     try:
         yield
-    except (*USER_ERRORS, OutOfMemory) as error:
-        distributed.after_you()
+    except KeyboardInterrupt:
+        print("\ninterrupted: the same command goes on with what is missing", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except Exception as error:
+        if _processes() > 1:
+            from syre import distributed
+
+            distributed.after_you()
+        if not _for_the_user(error):
+            raise
         print(f"error: {_line(error)}", file=sys.stderr)
         sys.exit(1 if isinstance(error, OutOfMemory) else 2)
-    except Exception:
-        distributed.after_you()
-        raise
+
+
+def _for_the_user(error: BaseException) -> bool:
+    """Whether it is something that the user can mend, and says all in one line."""
+    if isinstance(error, (*USER_ERRORS, OutOfMemory)):
+        return True
+    from syre.data import DataError
+
+    return isinstance(error, DataError)
 
 
 def _line(error: BaseException) -> str:
@@ -198,7 +296,7 @@ def _line(error: BaseException) -> str:
         return f"unknown key {cause.full_key}; it may be one of {allowed}"
     text = "; ".join(" ".join(str(e).split()) for e in (error, cause) if e is not None)
     text = text.split(" Config search path:")[0]
-    return text if isinstance(error, (*USER_ERRORS, OutOfMemory)) else f"{type(error).__name__}: {text}"
+    return text if _for_the_user(error) else f"{type(error).__name__}: {text}"
 
 
 def cli() -> None:

@@ -24,15 +24,18 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.config import GROUPS, TYPED, ConfigError, Run, identity, resolve, run_id
+from experiments.config import GROUPS, TYPED, ConfigError, Run, identity, run_id
+from experiments.locks import holder
 from experiments.results import write_files
 
 Compose = Callable[[list[str]], DictConfig]  # Hydra overrides -> composed configuration
+STEP = ".step"  # beside a group's checkpoint: the step it has come to and its steps in all, for the progress
 SETTABLE = ("seed", *GROUPS, *TYPED)  # what may differ between the runs of one sweep
 
 
@@ -47,6 +50,14 @@ class Group:
         return hashlib.blake2b("/".join(run.id for run in self.runs).encode(), digest_size=6).hexdigest()
 
 
+class Ending(StrEnum):
+    """How the training of a group ended, when it was no error."""
+
+    done = "done"
+    stopped = "stopped"  # at a checkpoint to go on from
+    held = "held"  # by another process, which trains it
+
+
 def expand(config: DictConfig, compose: Compose, fixed: Sequence[str] = (),
            axes: Mapping[str, list[Any]] | None = None) -> list[Run]:  # fmt: skip
     """All runs of an experiment, without repetition, in the order of its blocks.
@@ -58,7 +69,8 @@ def expand(config: DictConfig, compose: Compose, fixed: Sequence[str] = (),
         axes: keys that the command line sweeps, with their values.
 
     Raises:
-        ConfigError: a block that names an unknown key, a run that cannot be resolved, or no run at all.
+        ConfigError: a block that names an unknown key, or no run at all. (Of a run, `Run.check` says so, later: what is
+            finished need not be looked at.)
     """
     composed: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
     runs: dict[str, Run] = {}
@@ -69,7 +81,7 @@ def expand(config: DictConfig, compose: Compose, fixed: Sequence[str] = (),
             whole = identity(compose([f"{key}={value}" for key, value in members if value is not None]))
             composed[members] = whole | {key: None for key, value in members if value is None}
         settings = {key: value for key, value in chosen.items() if key not in GROUPS}
-        run = resolve(_with(composed[members], settings))
+        run = Run(config=_with(composed[members], settings))
         runs.setdefault(run.id, run)
     if not runs:
         raise ConfigError(f"experiment {config.experiment} has no runs with the choices of {', '.join(fixed)}")
@@ -143,6 +155,14 @@ def _without(config: dict[str, Any], keys: Sequence[str], prefix: str = "") -> d
     return kept
 
 
+def kind(run: Run) -> str:
+    """What runs of about equal length have in common, as a digest."""
+    keys = ("experiment", "scale", "model", "optim", "train", "compute")
+    data = {key: value for key, value in (run.config["data"] or {}).items() if key != "input_scale"}
+    alike = {"data": data, "task": run.config["task"]["_target_"]} | {key: run.config[key] for key in keys}
+    return hashlib.blake2b(json.dumps(alike, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+
 def finished(folder: Path, run_id: str) -> bool:
     """Whether a run has ended, well or in NaN; one that failed is tried again."""
     place = folder / "runs" / run_id
@@ -151,27 +171,36 @@ def finished(folder: Path, run_id: str) -> bool:
 
 def load_group(folder: Path, group_id: str) -> Group:
     """A group as it was packed."""
-    return Group(runs=[resolve(config) for config in json.loads(_group_file(folder, group_id).read_text())])
+    return Group(runs=[Run(config=config) for config in json.loads(group_file(folder, group_id).read_text())])
 
 
-def _group_file(folder: Path, group_id: str) -> Path:
-    return folder / "groups" / f"{group_id}.json"
+def group_file(folder: Path, group_id: str, suffix: str = ".json") -> Path:
+    """What is kept of a group: `.json` its runs, `.pt` its checkpoint, `.step` how far it is, `.lock` who trains it."""
+    return folder / "groups" / f"{group_id}{suffix}"
 
 
 def plan(runs: Sequence[Run], folder: Path, *, batched: Sequence[str], size: Callable[[Run], int]) -> list[Group]:
     """The groups that are still to train: interrupted ones whole and as they were packed, then what else is missing.
 
-    `folder` is `outputs/<experiment>`: groups are kept in `groups/<id>.json`, runs in `runs/<id>`.
+    `folder` is `outputs/<experiment>`: groups are kept in `groups/<id>.json`, runs in `runs/<id>`. A group of another
+    sweep that is in training now, and has some of these runs among its own, is one of them.
+
+    Raises:
+        ConfigError: a missing run that cannot be run; then nothing has been written.
     """
     wanted = {run.id for run in runs}
     missing = {run.id: run for run in runs if not finished(folder, run.id)}
+    for run in missing.values():
+        run.check()
     groups = []
-    for file in sorted((folder / "groups").glob("*.json")):
+    for file in sorted((folder / "groups").glob("*.json")) if missing else []:
         members = [run_id(config) for config in json.loads(file.read_text())]
-        if wanted.issuperset(members) and any(member in missing for member in members):
+        if missing.keys().isdisjoint(members):
+            continue
+        if wanted.issuperset(members) or holder(file.with_suffix(".lock")):
             groups.append(load_group(folder, file.stem))
             for member in members:
                 missing.pop(member, None)
     new = pack(list(missing.values()), batched=batched, size=size)
-    write_files({_group_file(folder, g.id): json.dumps([run.config for run in g.runs]).encode() for g in new})
+    write_files({group_file(folder, g.id): json.dumps([run.config for run in g.runs]).encode() for g in new})
     return groups + new

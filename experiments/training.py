@@ -17,10 +17,11 @@ import yaml
 from tqdm import tqdm
 
 from experiments import results
-from experiments.config import ConfigError, Run, Wandb
+from experiments.config import ConfigError, OutOfMemory, Run
+from experiments.locks import hold
 from experiments.provenance import provenance
-from experiments.sweep import Group
-from experiments.tracking import Row, Tracker
+from experiments.sweep import STEP, Ending, Group, finished, group_file
+from experiments.tracking import Mirror, Row
 from syre import distributed
 from syre.batches import Batches
 from syre.data import DataError
@@ -30,8 +31,6 @@ from syre.seeding import derive_seed, generator
 from syre.trainer import Record, Snapshot, flush_denormals, has_bf16, train
 
 Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml: ten times faster
-
-STEP = ".step"  # beside a group's checkpoint: the step it has come to and its steps in all, for the progress
 
 # ---- from a configuration to something that trains -------------------------------------------------------------------
 
@@ -121,7 +120,8 @@ def group_size(run: Run, data_root: str | None) -> int:
     batch = min(run.train.batch_size or samples, samples)
     if any(getattr(module, "track_running_stats", False) for module in replica.model.modules()):
         return 1
-    device = device_of(compute["device"])
+    here = torch.cuda.is_available()  # a sweep for a cluster is planned where there may be no GPU
+    device = device_of(compute["device"]) if here else torch.device("cpu")
     room = {"memory": torch.cuda.mem_get_info(device)[0] // 2} if device.type == "cuda" else {}
     return replicas_per_process(parameters, units + data.num_classes, batch, **room)
 
@@ -141,42 +141,40 @@ def interacts(run: Run) -> bool:
 
 @dataclass(kw_only=True)
 class _Log:
-    """What a group has come to: its records, when it began, and where its only run is mirrored."""
+    """What a group has come to: its records, when it began, and whether it is ours to train."""
 
     rows: list[Row] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
-    live: Tracker | None = None
+    ours: bool = False
 
     @property
     def seconds(self) -> float:
         return time.perf_counter() - self.started
 
 
-class OutOfMemory(Exception):
-    """A group that did not fit; the message is one line that says what to lower."""
-
-    @classmethod
-    def of(cls, error: Exception, group: Group) -> "OutOfMemory | None":
-        """None if the error says something else."""
-        text = " ".join(str(error).split())
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not any(
-            sign in text for sign in ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
-        ):
-            return None
-        settings = group.runs[0].train
-        advice = f"out of memory with train.batch_size={settings.batch_size}, train.accumulate={settings.accumulate}"
-        if len(group.runs) > 1:
-            advice += f", {len(group.runs)} replicas: set replicas to fewer, or"
-        else:
-            advice += ": raise train.accumulate (the parts in which a batch is trained) or"
-        return cls(f"{advice} lower train.batch_size ({text[:200]})")
+def out_of_memory(error: Exception, group: Group) -> OutOfMemory | None:
+    """The error as one line that says what to lower; None if it says something else."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not any(
+        sign in text for sign in ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+    ):
+        return None
+    settings = group.runs[0].train
+    advice = f"out of memory with train.batch_size={settings.batch_size}, train.accumulate={settings.accumulate}"
+    if len(group.runs) > 1:
+        advice += f", {len(group.runs)} replicas: set replicas to fewer, or"
+    else:
+        advice += ": raise train.accumulate (the parts in which a batch is trained) or"
+    return OutOfMemory(f"{advice} lower train.batch_size ({text[:200]})")
 
 
-def train_group(group: Group, folder: Path, *, data_root: str | None, wandb: Wandb, alone: bool,
-                stop: Callable[[int, int], bool] | None = None) -> bool:  # fmt: skip
-    """Train a group from where its last checkpoint left it, and write its runs into `folder`; whether it has ended.
+def train_group(group: Group, folder: Path, *, data_root: str | None, alone: bool, live: Mirror | None = None,
+                stop: Callable[[int, int], bool] | None = None) -> Ending:  # fmt: skip
+    """Train a group from where its last checkpoint left it, and write its runs into `folder`.
 
-    It has not if `stop` (see `syre.trainer.train`) says so: then there is a checkpoint to go on from, and no run.
+    If `stop` (see `syre.trainer.train`) says so it ends before its time, with a checkpoint to go on from, and no run.
+    While it trains it is held against other processes (`experiments.locks`): one that comes second is told so. The
+    records of a lone run are also sent to `live`, as they come.
 
     A group that fails is written too, as runs of status `failed`; then the error goes on. Where nothing can be written,
     on a full disk say, what is there stays as it is: the last checkpoint can be resumed once there is room. A run
@@ -186,54 +184,80 @@ def train_group(group: Group, folder: Path, *, data_root: str | None, wandb: Wan
     """
     first = group.runs[0]
     flush_denormals(first.config["compute"]["threads"])
-    if distributed.world() > 1 and (len(group.runs) > 1 or measures(first) or interacts(first)):
-        lone = "only measures" if measures(first) else "acts in an environment"
-        what = f"group {group.id} is {len(group.runs)} at once" if len(group.runs) > 1 else f"{first.id} {lone}"
-        raise ConfigError(f"torchrun trains one run over its processes; {what}: run it without torchrun")
+    if distributed.world() > 1 and (reason := keeps_to_one_process(group)):
+        raise ConfigError(f"torchrun trains one run over its processes; {reason}: run it without torchrun")
     with ExitStack() as stack:
         try:
             device = stack.enter_context(distributed.join(device_of(first.config["compute"]["device"])))
         except ValueError as unfit:
             raise ConfigError(str(unfit)) from None
-        saved, log, error = folder / "groups" / f"{group.id}.pt", _Log(), None
+        saved, log, error = group_file(folder, group.id, ".pt"), _Log(), None
+        take = partial(stack.enter_context, hold(saved.with_suffix(".lock")))
+        live = live if len(group.runs) == 1 and distributed.rank() == 0 else None
         try:
-            if not _train(group, saved, log, data_root=data_root, device=device, wandb=wandb, alone=alone, stop=stop):
-                return False
+            ending = _train(group, saved, log, take, data_root=data_root, device=device, live=live, alone=alone,
+                            stop=stop)  # fmt: skip
+            if ending is not Ending.done or not log.ours:
+                return ending
         except Exception as caught:
-            error = OutOfMemory.of(caught, group) or caught
+            error = out_of_memory(caught, group) or caught
             traceback.clear_frames(caught.__traceback__)  # else the tensors live as long as the error does
         with distributed.failure() if error else nullcontext(distributed.rank() == 0) as mine:
             lost = isinstance(error, results.ResultsError) or (alone and isinstance(error, ConfigError | DataError))
             if mine and not lost:
                 statuses = _write(group, folder, log.rows, log.seconds, device, error)
-                saved.unlink(missing_ok=True)
-                saved.with_suffix(STEP).unlink(missing_ok=True)
-                for k, (run, status) in enumerate(zip(group.runs, statuses, strict=True)):
-                    tracker = log.live or _tracker(run, wandb, folder)
-                    if tracker:
-                        if not log.live:
-                            tracker.log(log.rows, k)
-                        tracker.finish(status)
+                if log.ours:
+                    saved.unlink(missing_ok=True)
+                    saved.with_suffix(STEP).unlink(missing_ok=True)
+                if live:
+                    live.end(first.id, statuses[0])
         if error:
             raise error
-    return True
+    return Ending.done
 
 
-def _train(group: Group, saved: Path, log: _Log, *, data_root: str | None, device: torch.device, wandb: Wandb,
-           alone: bool, stop: Callable[[int, int], bool] | None) -> bool:  # fmt: skip
+def keeps_to_one_process(group: Group) -> str:
+    """Why this group cannot be trained over several processes; empty if it can."""
+    first = group.runs[0]
+    if len(group.runs) > 1:
+        return f"group {group.id} is {len(group.runs)} at once"
+    if measures(first) or interacts(first):
+        return f"{first.id} {'only measures' if measures(first) else 'acts in an environment'}"
+    return ""
+
+
+def give_up(group: Group, folder: Path, reason: Exception) -> None:
+    """Write those runs of a group that have no result as failed, for a reason known only from outside.
+
+    Its checkpoint stays, for another time.
+    """
+    _write(group, folder, [], 0.0, torch.device("cpu"), reason)
+
+
+def _train(group: Group, saved: Path, log: _Log, take: Callable[[], bool], *, data_root: str | None,
+           device: torch.device, live: Mirror | None, alone: bool,
+           stop: Callable[[int, int], bool] | None) -> Ending:  # fmt: skip
     """Fill the log, and keep it and all else that the rest depends on in the file `saved` at each checkpoint.
 
-    Whether the runs have ended, rather than been stopped at a checkpoint.
+    `take` takes the group for this process, if no other one has it.
     """
-    first, leads = group.runs[0], distributed.rank() == 0
-    begin, total = _loop(group, data_root, device, stop)
+    first, leads, folder = group.runs[0], distributed.rank() == 0, saved.parents[1]
+    begin, total = _loop(group, data_root, device, _together(stop))
+    log.ours = distributed.first_says(leads and take())
+    if not log.ours:
+        return Ending.held
+    if distributed.first_says(all(finished(folder, run.id) for run in group.runs)):
+        log.ours = False  # it was another's, which has ended it
+        return Ending.done
     if leads and not saved.exists():
         _save(saved, {"rows": [], "seconds": 0.0, "state": None})  # a place that cannot be written shows now
     distributed.barrier()
     kept = torch.load(saved, weights_only=True, map_location="cpu")
     log.rows += map(tuple, kept["rows"])
     log.started = time.perf_counter() - kept["seconds"]
-    log.live = _tracker(first, wandb, saved.parents[1]) if leads and len(group.runs) == 1 else None
+    if live:
+        live.begin(first.id, first.config)
+        live.log(first.id, log.rows)
     with tqdm(total=total, unit="step", disable=None if alone and leads else True, leave=False) as bar:
         events = begin(kept["state"])
         event = None
@@ -245,11 +269,18 @@ def _train(group: Group, saved: Path, log: _Log, *, data_root: str | None, devic
             if isinstance(event, Record):
                 new = [(event.step, event.split, name, v.tolist()) for name, v in event.values.items()]
                 log.rows += new
-                if log.live:
-                    log.live.log(new)
+                if live:
+                    live.log(first.id, new)
             elif leads:
                 _save(saved, {"rows": log.rows, "seconds": log.seconds, "state": event.state})
-    return not isinstance(event, Snapshot)
+    return Ending.stopped if isinstance(event, Snapshot) else Ending.done
+
+
+def _together(stop: Callable[[int, int], bool] | None) -> Callable[[int, int], bool] | None:
+    """`stop` as the first process answers it, for processes that train together: every twentieth step, as it waits."""
+    if stop is None or distributed.world() == 1:
+        return stop
+    return lambda step, total: step % 20 == 0 and distributed.first_says(stop(step, total))
 
 
 def _loop(
@@ -289,12 +320,6 @@ def _measure(runs: Sequence[Run]) -> Iterator[Record | Snapshot]:
     yield Record(step=0, split="test", values=values)
 
 
-def _tracker(run: Run, wandb: Wandb, folder: Path) -> Tracker | None:
-    if wandb.mode == "disabled":
-        return None
-    return Tracker(run, mode=wandb.mode, project=wandb.project, folder=folder)
-
-
 def _save(path: Path, content: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -303,7 +328,7 @@ def _save(path: Path, content: dict[str, Any]) -> None:
 
 def _write(group: Group, folder: Path, rows: list[Row], seconds: float, device: torch.device,
            error: Exception | None) -> list[str]:  # fmt: skip
-    """The directories of the group's runs; their statuses."""
+    """The directories of the group's runs, but for those that have been finished elsewhere; their statuses."""
     facts = provenance(device) | {"group": group.id, "seconds": seconds / len(group.runs)}
     if distributed.world() > 1:
         facts["device"] = f"{distributed.world()} x {facts['device']}"
@@ -318,6 +343,9 @@ def _write(group: Group, folder: Path, rows: list[Row], seconds: float, device: 
         lines = ["step,split,metric,value"]
         lines += [f"{step},{split},{metric},{values[k]:.9g}" for step, split, metric, values in rows]
         place = folder / "runs" / run.id
+        if finished(folder, run.id):  # in a group of another sweep: the first one stays
+            statuses[-1] = json.loads((place / "run.json").read_text())["status"]
+            continue
         run_json = {"id": run.id, "experiment": run.config["experiment"], "scale": run.config["scale"],
                     "status": statuses[-1], **facts}  # fmt: skip
         results.write_files({

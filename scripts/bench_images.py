@@ -252,7 +252,8 @@ def measure(*, rounds: int, seconds: float, quick: bool, device: torch.device) -
             dataset = torchvision_class(run.data.name)(data_root(None), train=True, transform=network.transform)
             images = run.data.name
         except DataError:
-            run = replace(run, data=RandomImages(augment=run.data.augment, samples=64 if quick else 8192))
+            random = {"_target_": f"{RandomImages.__module__}.RandomImages", "augment": run.data.augment}
+            run = replace(run, config=run.config | {"data": random | {"samples": 64 if quick else 8192}})
             pixels = run.data.load(seed=run.seed)
             dataset, images = Pictures(pixels.train_inputs, pixels.train_targets, network.transform), "random images"
         eager = replace(run, config=run.config | {"compute": run.config["compute"] | {"compile": False}})

@@ -24,7 +24,6 @@ scipy, no wandb. Data sets are where `make data` puts them, or in --data-root.
 
 import argparse
 import gc
-import hashlib
 import io
 import json
 import os
@@ -46,10 +45,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from experiments import results
-from experiments.config import Run, Wandb
+from experiments.config import OutOfMemory, Run
 from experiments.provenance import provenance
-from experiments.sweep import Group, expand, finished, load_group, pack, plan
-from experiments.training import OutOfMemory, assemble, group_size, measures, train_group
+from experiments.sweep import Ending, Group, expand, finished, kind, load_group, pack, plan
+from experiments.training import assemble, group_size, measures, train_group
 from syre.data import DataError
 
 ROOT = Path(__file__).parents[1]
@@ -162,14 +161,6 @@ class State:
         results.write_files({self.path: json.dumps(self._all, indent=1).encode()})
 
 
-def kind(run: Run) -> str:
-    """What runs of equal length have in common."""
-    keys = ("experiment", "scale", "model", "optim", "train", "compute", *(("task",) if measures(run) else ()))
-    data = {key: value for key, value in (run.config["data"] or {}).items() if key != "input_scale"}
-    alike = {"data": data} | {key: run.config[key] for key in keys}
-    return hashlib.blake2b(json.dumps(alike, sort_keys=True).encode(), digest_size=6).hexdigest()
-
-
 def step_seconds(group: Group, data_root: str | None, device: torch.device) -> float:
     """Seconds per run, from one step (the second, not compiled) times the number of steps."""
     first = group.runs[0]
@@ -247,9 +238,8 @@ def work(experiments: Sequence[Experiment], deadline: Deadline) -> int:
             break
         start, what = time.monotonic(), f"{experiment.name} {group.id}, {len(group.runs)} runs"
         try:
-            ended = train_group(group, experiment.folder, data_root=experiment.data_root, wandb=Wandb(), alone=False,
-                                stop=deadline)  # fmt: skip
-            outcome = "done" if ended else "stopped, to be resumed"
+            ending = train_group(group, experiment.folder, data_root=experiment.data_root, alone=False, stop=deadline)
+            outcome = "stopped, to be resumed" if ending is Ending.stopped else str(ending)
         except results.ResultsError:  # nothing can be written
             raise
         except Exception as error:

@@ -94,6 +94,16 @@ def barrier() -> None:
         dist.barrier()
 
 
+def first_says(value: bool) -> bool:
+    """What rank 0 says, to all ranks; they wait for it. The value itself in a single process."""
+    if not joined():
+        return value
+    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    word = torch.tensor(value, dtype=torch.uint8, device=device)
+    dist.broadcast(word, 0)
+    return bool(word)
+
+
 # ---- failures --------------------------------------------------------------------------------------------------------
 # When one process ends in an error, torchrun ends the others at once; those that wait for it see a broken connection.
 

@@ -1,6 +1,7 @@
 """Imports point one way: core <- regularizers, ensemble <- trainer, tasks <- experiments; figures need no torch."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,26 @@ def test_redrawing_loads_nothing_that_trains_not_even_at_second_hand():
 def test_importing_the_library_loads_torch_and_nothing_heavier():
     heavy = ("torchvision", "sklearn", "scipy", "pandas", "matplotlib", "hydra", "omegaconf", "wandb", "torch")
     assert loaded("import syre", heavy) == ["torch"]  # torch itself is the control
+
+
+def test_what_is_finished_is_found_without_torch(tmp_path):
+    words = ["model.hidden=[4]", "train.epochs=1", f"outputs={tmp_path / 'outputs'}"]
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without/torch.py").write_text("raise ImportError('torch is not to be imported')")
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+
+    def run(*words: str, first: str = "") -> subprocess.CompletedProcess:
+        command, env = [sys.executable, "-m", "experiments.run", *words], {**os.environ, "PYTHONPATH": first + path}
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+
+    without = f"{tmp_path / 'without'}{os.pathsep}"
+    assert "torch is not to be imported" in run(*words, first=without).stderr  # control
+    assert run("-m", *words, "seed=0,1", "batched=[seed]").returncode == 0
+    (file,) = (tmp_path / "outputs/run/groups").glob("*.json")
+    group = f"group='{file.stem}'"
+    for again in (words, ["-m", *words, "seed=0,1"], [*words, group]):
+        done = run(*again, first=without)
+        assert done.returncode == 0, done.stderr
 
 
 def test_control_planted_violations_are_found(tmp_path):

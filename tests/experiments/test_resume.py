@@ -1,7 +1,8 @@
 """A sweep killed at any instant and run again ends with the tables of an undisturbed one, byte for byte.
 
-SYRE_KILLS=10 SYRE_KILL_SWEEP="experiment=fig5 scale=smoke" python -m pytest tests/experiments/test_resume.py
+SYRE_KILLS=10 SYRE_KILL_SWEEP="experiment=fig5 scale=smoke" python -m pytest tests/experiments/test_resume.py -k sweep
 SYRE_KILLS=5 python -m pytest tests/experiments/test_resume.py -k ants
+SYRE_KILLS=50 python -m pytest tests/experiments/test_resume.py -k instant -s     a log of 50 kills, one line each
 """
 
 import contextlib
@@ -94,3 +95,88 @@ def test_a_sweep_killed_at_random_moments_ends_as_if_undisturbed(tmp_path, envir
     assert max(steps, default=0) > 0  # control: the kills did leave something to resume
     finish(sweep, killed, environment)
     assert tables(killed) == tables(whole)
+
+
+# ---- one run, over its whole life ------------------------------------------------------------------------------------
+
+# Of figure 5 at smoke scale, with more epochs and checkpoints; its life is from the start of Python to the end.
+RUN = ("experiment=fig5", "scale=smoke", "regularizer=syre", "regularizer.sigma=1", "regularizer.weight_decay=0.01",
+       "data=digits", "train.epochs=100", "train.checkpoints=50", "train.evaluations=10")  # fmt: skip
+
+
+def lone(folder: Path, environment: Mapping[str, str]) -> subprocess.Popen:
+    """The run, as a user types it."""
+    command = [sys.executable, "-m", "experiments.run", *RUN, f"outputs={folder / 'outputs'}"]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            start_new_session=True)  # fmt: skip
+
+
+def result(folder: Path) -> tuple[bytes, bytes]:
+    """What a finished run has recorded, and what it was."""
+    (place,) = folder.glob("outputs/fig5/runs/*")
+    assert (place / "done").exists()
+    return (place / "metrics.csv").read_bytes(), (place / "config.yaml").read_bytes()
+
+
+def left(folder: Path) -> str:
+    """What a kill has left of the run, in words."""
+    if list(folder.glob("outputs/fig5/runs/*/done")):
+        return "the finished run"
+    for path in folder.glob("outputs/fig5/groups/*.pt"):
+        state = torch.load(path, weights_only=True)["state"]
+        return f"a checkpoint at step {state['step']}" if state else "a run that has begun"
+    return "nothing"
+
+
+@pytest.fixture
+def undisturbed(tmp_path, environment):
+    """How long the run takes, and its result."""
+    whole, start = tmp_path / "whole", time.monotonic()
+    process = lone(whole, environment)
+    assert process.wait() == 0, process.communicate()
+    return time.monotonic() - start, result(whole)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_instant_of_its_life_resumes_to_the_same_result(tmp_path, environment, undisturbed):
+    life, expected = undisturbed
+    instants, wrong = random.Random(1), []
+    print(f"\nundisturbed: {life:.1f} s")
+    for number in range(1, KILLS + 1):
+        folder, instant = tmp_path / str(number), instants.uniform(0, life)
+        process = lone(folder, environment)
+        time.sleep(instant)
+        with contextlib.suppress(ProcessLookupError):  # it was faster
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        what = left(folder)
+        again = lone(folder, environment)
+        _, err = again.communicate()
+        same = again.returncode == 0 and result(folder) == expected
+        clean = list(folder.glob("outputs/fig5/groups/*")) == []
+        outcome = "the same result" if same and clean else f"ANOTHER RESULT {err}"
+        print(f"{number:3}: kill -9 after {instant:5.2f} s left {what}; resumed to {outcome}", flush=True)
+        wrong += [] if same and clean else [number]
+    assert wrong == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_run_asked_to_stop_keeps_a_checkpoint_of_that_very_step_and_goes_on_from_it(
+    tmp_path, environment, undisturbed, sign
+):
+    _, expected = undisturbed
+    folder = tmp_path / "stopped"
+    process = lone(folder, environment)
+    while not list(folder.glob("outputs/fig5/groups/*.step")):
+        time.sleep(0.01)
+    process.send_signal(sign)
+    _, err = process.communicate()
+    assert (process.returncode, err) == (128 + signal.SIGTERM, "")
+    assert not list(folder.glob("outputs/fig5/runs/*"))
+    assert not list(folder.glob("outputs/fig5/groups/*.lock"))
+    (path,) = folder.glob("outputs/fig5/groups/*.pt")
+    step, total = map(int, path.with_suffix(".step").read_text().split())
+    assert torch.load(path, weights_only=True)["state"]["step"] == step < total
+    assert lone(folder, environment).wait() == 0
+    assert result(folder) == expected

@@ -4,13 +4,11 @@ import json
 import os
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-import wandb
 import yaml
 
 from experiments import results, run, training
@@ -174,57 +172,39 @@ def test_a_part_of_a_figure_that_cannot_be_drawn_still_has_its_tables(tmp_path, 
 
 
 @pytest.fixture
-def offline(monkeypatch, tmp_path):
-    """No account, no settings, no network."""
+def mirrored(tmp_path, monkeypatch):
+    """No account, no settings and no network; the ids of what is mirrored, by the names of W&B's folders."""
     for name in [name for name in os.environ if name.startswith("WANDB")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    return lambda: sorted(path.name.split("-", 3)[3] for path in tmp_path.glob("outputs/*/wandb/offline-run-*"))
 
 
-def test_wandb_offline_needs_no_account(tmp_path, command, offline):
-    outcome = command(*SMALL, *places(tmp_path), "wandb.mode=offline")
-    assert outcome.code == 0, outcome.err
-    wandb.teardown()  # its service writes beside us, and is done when it has ended
-    (file,) = (tmp_path / "outputs/run/wandb").glob("offline-run-*/run-*.wandb")
-    (place,) = (tmp_path / "outputs/run/runs").iterdir()
-    assert file.stem == f"run-{place.name}"
-    assert file.stat().st_size > 1000
+@pytest.mark.parametrize("words", [(), ("-m", "seed=0,1", "replicas=1"), ("-m", "seed=0,1", "batched=[seed]")], ids=str)
+def test_runs_are_mirrored_by_default_and_without_an_account(tmp_path, command, mirrored, words):
+    outcome = command(*words, *SMALL, *places(tmp_path))
+    assert (outcome.code, outcome.err) == (0, "")
+    tables = ["run-cpu-results"] if words else []  # and the tables of a sweep
+    runs = [path.name for path in (tmp_path / "outputs/run/runs").iterdir()]
+    assert mirrored() == sorted([*runs, *tables])
+    again = [path.stat().st_mtime_ns for path in tmp_path.glob("outputs/run/wandb/*/*.wandb")]
+    assert command(*words, *SMALL, *places(tmp_path)).code == 0
+    assert [path.stat().st_mtime_ns for path in tmp_path.glob("outputs/run/wandb/*/*.wandb")] == again
+    assert command(*words, *SMALL, *places(tmp_path / "none"), "wandb.mode=disabled").code == 0
+    assert not (tmp_path / "none/outputs/run/wandb").exists()
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_wandb_mirrors_what_is_written_locally(tmp_path, command, monkeypatch, replicas):
-    """Alone (live) or in an ensemble (afterwards): id, group, configuration, and every metric at its step."""
-    mirror = {}
-
-    class FakeRun:
-        def __init__(self, **options):
-            self.options, self.logged, self.summary = options, {}, {}
-            mirror[options["id"]] = self
-
-        def log(self, values, step):
-            assert step >= max(self.logged, default=0)  # W&B drops what comes out of order
-            self.logged.setdefault(step, {}).update(values)
-
-        def finish(self, exit_code):
-            self.exit_code = exit_code
-
-    fake = types.SimpleNamespace(init=FakeRun, Settings=lambda **_: None)
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    words = ("-m", *SMALL, "seed=0,1", "batched=[seed]", f"replicas={replicas}", "wandb.mode=online", "wandb.project=p")
-    assert command(*words, *places(tmp_path)).code == 0
-    folders = {path.name: path for path in (tmp_path / "outputs/run/runs").iterdir()}
-    assert mirror.keys() == folders.keys()
-    for name, kept in mirror.items():
-        config = yaml.safe_load((folders[name] / "config.yaml").read_text())
-        assert kept.options["config"] == config
-        assert [kept.options[key] for key in ("group", "project", "mode")] == ["run", "p", "online"]
-        assert (kept.summary, kept.exit_code) == ({"status": "done"}, 0)
-        rows = pd.read_csv(folders[name] / "metrics.csv")
-        local = {(r.step, f"{r.split}/{r.metric}"): r.value for r in rows.itertuples()}
-        there = {(step, key): value for step, values in kept.logged.items() for key, value in values.items()}
-        assert there == pytest.approx(local, rel=1e-8, nan_ok=True)
-        assert {"test/loss", "test/accuracy", "test/rank", "train/loss"} <= {key for _, key in there}
+def test_where_wandb_is_not_reached_training_goes_on_and_the_runs_are_kept_for_later(tmp_path, command, mirrored):
+    words = ("-m", "seed=0,1", "replicas=1", *SMALL)
+    outcome = command(*words, *places(tmp_path), "wandb.mode=online")
+    assert outcome.code == 0
+    assert outcome.err.startswith("W&B: not online (")
+    assert outcome.err.count("wandb sync") == outcome.err.count("\n")
+    assert len(mirrored()) == 3
+    assert command(*words, *places(tmp_path / "quiet"), "wandb.mode=disabled").code == 0
+    folders = [path / "outputs/run/results-custom/run" for path in (tmp_path, tmp_path / "quiet")]
+    assert tables(folders[0]) == tables(folders[1])
 
 
 # ---- devices -------------------------------------------------------------------------------------------------------
@@ -244,19 +224,6 @@ def test_a_group_whose_id_looks_like_a_number_is_found_by_it(tmp_path, command, 
     assert done.code == 0, done.err
     assert [path.stem for path in tmp_path.glob("run/groups/*.json")] == [group_id]
     assert len(list(tmp_path.glob("run/runs/*/done"))) == 2
-
-
-def test_progress_counts_runs_in_training_as_fractions(tmp_path):
-    runs = [types.SimpleNamespace(id=name) for name in "abcd"]
-    groups = [types.SimpleNamespace(id="one", runs=runs[1:3]), types.SimpleNamespace(id="two", runs=runs[3:])]
-    assert run.progress(runs, groups, tmp_path) == (0, 0)
-    (tmp_path / "runs/a").mkdir(parents=True)
-    (tmp_path / "runs/a/done").touch()
-    (tmp_path / "groups").mkdir()
-    (tmp_path / "groups/one.step").write_text("25 100")
-    (tmp_path / "groups/two.step").write_text("")  # just being written
-    (tmp_path / "groups/other.step").write_text("25 100")  # of another sweep
-    assert run.progress(runs, groups, tmp_path) == (1.5, 50)
 
 
 def test_a_group_that_has_ended_leaves_no_progress_behind(tmp_path, command):

@@ -11,7 +11,7 @@ from experiments.sweep import Group, expand, finished, load_group, pack, plan
 
 @pytest.fixture
 def runs_of(composed):
-    """The runs of some blocks, as the command line would expand them."""
+    """The runs of some blocks, as the command line would expand and check them."""
 
     def call(blocks, *words, seeds=None, scales=None):
         given = OverridesParser.create().parse_overrides(list(words))
@@ -20,7 +20,10 @@ def runs_of(composed):
         config = composed(*plain)
         config.runs, config.seeds, config.scales = blocks, seeds, scales or {}
         fixed = [o.get_key_element() for o in given]
-        return expand(config, lambda members: composed(*plain, *members), fixed=fixed, axes=axes)
+        runs = expand(config, lambda members: composed(*plain, *members), fixed=fixed, axes=axes)
+        for run in runs:
+            run.check()
+        return runs
 
     return call
 
