@@ -15,10 +15,10 @@ STAMP    := .venv/.complete
 FIGURES  := $(patsubst configs/experiment/%.yaml,%,$(wildcard configs/experiment/*.yaml))
 DRAWN    := fig7 fig8 fig10 table3 ablation sigma_map
 
-.PHONY: help env data $(FIGURES) $(DRAWN) plots report smoke test lint bench gpu clean
+.PHONY: help env data $(FIGURES) $(DRAWN) status plots report smoke test lint bench gpu clean
 
 help:  ## this list
-	@echo "make TARGET [SCALE=smoke|cpu|paper] [LAUNCHER=local|joblib] [DATA=mnist,...] [ARGS=\"any Hydra override\"]"
+	@echo "make TARGET [SCALE=smoke|cpu|paper] [LAUNCHER=local|joblib|slurm] [DATA=mnist,...] [ARGS=\"any Hydra override\"]"
 	@awk -F ':.*## ' '/:.*## / && !/awk/ {sub(/^\$$\(FIGURES\).*/, "figN", $$1); printf "  %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  figures and tables: $(sort $(FIGURES) $(DRAWN))"
 
@@ -52,6 +52,9 @@ sigma_map: fig2 fig5 fig9 fig11 fig13
 
 data: $(STAMP)  ## fetch data sets with checksums: make data DATA=mnist,fashion_mnist,cifar10,cifar100
 	@.venv/bin/python scripts/data.py $(DATA)
+
+status: $(STAMP)  ## what is done, running, failed, missing, and the hours left: make status FIG=fig5 SCALE=paper
+	@.venv/bin/python -m experiments.status $(FIG) --scale $(SCALE) $(ARGS)
 
 plots: $(STAMP)  ## redraw all figures and reports from the committed tables, in seconds, without torch
 	@.venv/bin/python -m experiments.report

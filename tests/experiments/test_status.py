@@ -1,0 +1,108 @@
+"""`make status` says what is done, running, failed and missing, and how long the rest takes."""
+
+import json
+import types
+
+import pytest
+
+from experiments.config import Run
+from experiments.locks import hold
+from experiments.results import collect
+from experiments.status import load, look, main, progress
+from experiments.sweep import Group, group_file
+from tests.experiments.conftest import CONFIGS
+
+
+@pytest.fixture
+def runs(composed):
+    """Four runs: two kinds, of two seeds."""
+    from experiments.config import identity
+
+    return [Run(config=identity(composed(f"optim={optim}", f"seed={seed}"))) for optim in ("sgd", "adam")
+            for seed in (0, 1)]  # fmt: skip
+
+
+def finish(folder, run, status="done", seconds=3600.0, **more):
+    place = folder / "runs" / run.id
+    place.mkdir(parents=True)
+    (place / "run.json").write_text(json.dumps({"status": status, "seconds": seconds, **more}))
+    (place / "done").touch()
+
+
+def test_what_has_not_begun_is_missing_and_takes_nobody_knows_how_long(runs, tmp_path):
+    status = look(runs, tmp_path, tmp_path / "results")
+    assert (status.total, status.done, status.running, status.failed, status.missing) == (4, 0, 0, 0, 4)
+    assert status.left == "?"
+
+
+def test_the_hours_left_are_those_of_finished_runs_of_the_same_kind(runs, tmp_path):
+    finish(tmp_path, runs[0], seconds=7200.0)
+    status = look(runs, tmp_path, tmp_path / "results")
+    assert (status.done, status.missing, status.left) == (1, 3, "2.0+ ?")
+    finish(tmp_path, runs[2], seconds=1800.0, status="nan")
+    status = look(runs, tmp_path, tmp_path / "results")
+    assert (status.done, status.missing, status.left) == (2, 2, "2.5")
+
+
+def test_a_failed_run_says_why_and_is_still_to_do(runs, tmp_path):
+    finish(tmp_path, runs[0])
+    finish(tmp_path, runs[1], status="failed", seconds=1.0, error="no room")
+    status = look(runs, tmp_path, tmp_path / "results")
+    assert (status.done, status.failed, status.missing) == (1, 1, 2)
+    assert status.errors == {runs[1].id: "no room"}
+    assert status.left == "1.0+ ?"
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_group_in_training_counts_with_what_is_left_of_it(runs, tmp_path, alone):
+    finish(tmp_path, runs[0])
+    group = Group(runs=[runs[1]] if alone else [runs[1], runs[0]])
+    lock = group_file(tmp_path, group.id, ".lock")
+    with hold(lock):
+        if not alone:
+            group_file(tmp_path, group.id).write_text(json.dumps([run.config for run in group.runs]))
+        lock.with_suffix(".step").write_text("75 100")
+        status = look(runs, tmp_path, tmp_path / "results")
+        assert (status.done, status.running, status.missing, status.left) == (1, 1, 2, "0.2+ ?")
+        assert f"{group.id}: {len(group.runs)} runs, step 75 of 100, process " in status.training[0]
+    status = look(runs, tmp_path, tmp_path / "results")  # control: it trains no more
+    assert (status.running, status.missing, status.training) == (0, 3, [])
+
+
+def test_committed_tables_say_how_long_a_run_takes_on_a_machine_that_has_none(tmp_path, command):
+    words = ("-m", "experiment=fig4", "scale=smoke", "train.steps=20", "seeds=1", "regularizer=vanilla")
+    assert command(*words, f"outputs={tmp_path / 'outputs'}", f"results={tmp_path}").code == 0
+    from hydra import initialize_config_dir
+
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        _, runs = load("fig4", ["scale=smoke", "train.steps=20", "seeds=1", "regularizer=vanilla"])
+    collect(tmp_path / "outputs", tmp_path / "results", "fig4", "smoke", [run.id for run in runs])
+    status = look(runs, tmp_path / "nothing", tmp_path / "results/fig4")
+    assert (status.done, status.missing, status.tabled) == (0, len(runs), len(runs))
+    assert status.unknown == 0
+    assert status.seconds > 0
+
+
+def test_the_command_shows_every_experiment_and_refuses_one_that_is_not_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fig4", "fig5", "--scale", "smoke"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in shown] == ["scale", "fig4", "fig5"]
+    assert shown[1].split()[1:6] == ["420", "0", "0", "0", "420"]
+    assert main(["fig99"]) == 2
+    assert capsys.readouterr().err.startswith("error: no experiment fig99; there are ant, fig1, ")
+    assert main(["fig4", "--set", "optim.lrr=1"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_progress_counts_runs_in_training_as_fractions(tmp_path):
+    runs = [types.SimpleNamespace(id=name) for name in "abcd"]
+    groups = [types.SimpleNamespace(id="one", runs=runs[1:3]), types.SimpleNamespace(id="two", runs=runs[3:])]
+    assert progress(runs, groups, tmp_path) == (0, 0)
+    (tmp_path / "runs/a").mkdir(parents=True)
+    (tmp_path / "runs/a/done").touch()
+    (tmp_path / "groups").mkdir()
+    (tmp_path / "groups/one.step").write_text("25 100")
+    (tmp_path / "groups/two.step").write_text("")  # just being written
+    (tmp_path / "groups/other.step").write_text("25 100")  # of another sweep
+    assert progress(runs, groups, tmp_path) == (1.5, 50)
