@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from experiments import report
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
+LAUNCHER = yaml.safe_load((ROOT / "configs/hydra/launcher/slurm.yaml").read_text())
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL)
 
 
@@ -37,10 +39,13 @@ def test_syre_in_the_script_does_something() -> None:
 
 @pytest.mark.parametrize("command", [line.split("#")[0].strip() for text in blocks("sh") for line in text.splitlines()])
 def test_its_make_commands_exist(command: str) -> None:
-    if command.startswith("make"):
-        subprocess.run(f"{command} --dry-run", shell=True, check=True, cwd=ROOT, capture_output=True)
-    else:
-        assert re.match(r"\.venv/bin/(python|torchrun --nproc-per-node \d+) -m experiments\.run ", command)
+    first = command.removeprefix("CPUS=4 scripts/slurm_local.sh run ")
+    if first.startswith("make"):
+        subprocess.run(f"{first} --dry-run", shell=True, check=True, cwd=ROOT, capture_output=True)
+        return
+    run = r"\.venv/bin/(python|torchrun --nproc-per-node \d+) -m experiments\.run "
+    assert re.match(rf"{run}|\.venv/bin/wandb sync outputs/\w+/wandb/offline-run-\*$", command)
+    assert set(re.findall(r"hydra\.launcher\.(\w+)=", command)) <= set(LAUNCHER)
 
 
 def test_its_table_is_that_of_the_committed_results() -> None:
