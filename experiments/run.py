@@ -58,7 +58,7 @@ def sweep(config: DictConfig, arguments: Sequence[str], compose: Callable[[list[
     plain = [word for word, o in zip(arguments, given, strict=True) if not o.is_sweep_override()]
     keys = [o.get_key_element() for o in given]
 
-    if _processes() > 1:
+    if _world() > 1:
         raise ConfigError("torchrun trains one run, or one group of a sweep (group=...), over its processes; "
                           "a sweep (-m) runs without torchrun")  # fmt: skip
     runs = expand(config, lambda members: compose([*plain, *members]), fixed=keys, axes=axes)
@@ -198,7 +198,7 @@ def main(config: DictConfig) -> str | None:
         group = load_group(folder, config.group)
         if _all_finished(group, folder):  # by another sweep, meanwhile
             return Ending.done
-        if len(group.runs) > 1 or config.wandb.mode != "online" or _first() > 0:
+        if len(group.runs) > 1 or config.wandb.mode != "online" or _rank() > 0:
             return _train(group, folder, config)
         with _mirror(config) as mirror:
             return _train(group, folder, config, live=mirror)
@@ -207,12 +207,12 @@ def main(config: DictConfig) -> str | None:
         before = finished(folder, run.id)
         if not before:
             run.check()
-            with _mirror(config) if _first() == 0 else nullcontext() as mirror:
+            with _mirror(config) if _rank() == 0 else nullcontext() as mirror:
                 group = Group(runs=[run])
                 if _train(group, folder, config, alone=True, live=mirror) == Ending.held:
                     owner = holder(group_file(folder, group.id, ".lock"))
                     raise ConfigError(f"run {run.id} is in training already ({owner}): wait for it")
-        if _first() == 0:
+        if _rank() == 0:
             print(f"finished{' before' if before else ''}: {folder / 'runs' / run.id}")
     return Ending.done
 
@@ -222,7 +222,7 @@ def _train(group: Group, folder: Path, config: DictConfig, *, alone: bool = Fals
     from experiments.training import keeps_to_one_process, train_group
 
     processes = HydraConfig.get().launcher.get("processes", 1)
-    if processes > 1 and _processes() == 1 and not keeps_to_one_process(group):
+    if processes > 1 and _world() == 1 and not keeps_to_one_process(group):
         return _torchrun(group, folder, processes)
     with Stop() as stop:
         ending = train_group(group, folder, data_root=config.data_root, alone=alone, live=live, stop=stop)
@@ -250,14 +250,14 @@ def _all_finished(group: Group, folder: Path) -> bool:
     return all(finished(folder, run.id) for run in group.runs)
 
 
-def _processes() -> int:
+def _world() -> int:
     """`syre.distributed.world`, without torch."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _first() -> int:
+def _rank() -> int:
     """`syre.distributed.rank`, without torch."""
-    return int(os.environ.get("RANK", "0")) if _processes() > 1 else 0
+    return int(os.environ.get("RANK", "0")) if _world() > 1 else 0
 
 
 @contextmanager
@@ -269,7 +269,7 @@ def one_line() -> Iterator[None]:
         print("\ninterrupted: the same command goes on with what is missing", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
-        if _processes() > 1:
+        if _world() > 1:
             from syre import distributed
 
             distributed.after_you()
