@@ -56,9 +56,16 @@ class Slurm(Launcher):
         from experiments.config import ConfigError
 
         try:
-            executor = submitit.SlurmExecutor(self.folder, max_num_timeout=self.job.params["max_num_timeout"])
-            executor.update_parameters(**self._sbatch())
-        except (RuntimeError, ValueError, TypeError) as error:  # no SLURM here, or a setting it does not know
+            settings = {f"slurm_{key}": value for key, value in self.job.params.items() if value is not None}
+            folder, timeouts = settings.pop("slurm_submitit_folder"), settings.pop("slurm_max_num_timeout")
+            executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=timeouts)
+            executor.update_parameters(**settings)
+        except (
+            RuntimeError,
+            NameError,
+            ValueError,
+            TypeError,
+        ) as error:  # no SLURM here, or a setting it does not know
             raise ConfigError(f"hydra/launcher=slurm: {error}") from error
         jobs = self._queued(job_overrides)
         outcomes: dict[int, JobReturn] = {}
@@ -82,14 +89,6 @@ class Slurm(Launcher):
             print(f"\n{len(jobs)} jobs stay in the queue (`scancel {arrays}` ends them)", file=sys.stderr)
             raise
         return [outcomes[k] for k in range(len(job_overrides))]
-
-    def _sbatch(self) -> dict[str, Any]:
-        """The settings, as submitit's executor for SLURM names them."""
-        from submitit import SlurmExecutor
-
-        names = SlurmExecutor._equivalence_dict() or {}
-        own = {names.get(key, key): value for key, value in self.job.params.items()}
-        return {key: value for key, value in own.items() if key not in ("submitit_folder", "max_num_timeout")}
 
     def _submit(self, executor: Any, overrides: Sequence[Sequence[str]]) -> list["SlurmJob"]:
         """An array of jobs, which is also written down, for a later command to find it."""

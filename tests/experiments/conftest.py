@@ -60,7 +60,7 @@ def command(capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> It
     torch.set_num_threads(threads)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
     """The environment of a command in a process of its own."""
     root = str(CONFIGS.parent)

@@ -49,8 +49,7 @@ def begin(tmp_path, environment, cluster) -> Iterator[Callable[..., Popen]]:
 
     def call(place: str, *words: str) -> Popen:
         launcher = "joblib" if place == "home" else "slurm"
-        words = ("-m", *words, f"hydra/launcher={launcher}", f"outputs={tmp_path / place}", "replicas=1")
-        words += () if place == "home" else ("hydra.launcher.signal_delay_s=30", "hydra.launcher.timeout_min=30")
+        words = ("-m", f"hydra/launcher={launcher}", f"outputs={tmp_path / place}", "replicas=1", *words)
         command, settings = [sys.executable, "-m", "experiments.run", *words], {"env": {**environment, **cluster}}
         processes.append(Popen(command, cwd=tmp_path, stdout=PIPE, stderr=PIPE, text=True, **settings))
         return processes[-1]
@@ -158,11 +157,41 @@ def test_a_cancelled_job_is_not_submitted_again_keeps_its_checkpoint_and_its_row
     assert not (tmp_path / f"cluster/run/groups/{name}.lock").exists()
 
 
-def test_a_setting_that_slurm_refuses_is_one_line(tmp_path, begin):
-    sweep = begin("cluster", "hydra.launcher.partition=nowhere", "seed=0")
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["hydra.launcher.partition=nowhere"], "invalid partition"),
+        (["+hydra.launcher.partitoin=debug"], "partitoin"),
+        (["hydra.launcher.mem_gb=100000"], "configuration is not available"),
+        (["+hydra.launcher.additional_parameters.colour=red"], "colour"),
+    ],
+    ids=str,
+)
+def test_a_setting_that_slurm_refuses_is_one_line(tmp_path, begin, words, says):
+    sweep = begin("cluster", *words, "seed=0")
     _, err = sweep.communicate(timeout=60)
     assert (sweep.returncode, err.count("\n")) == (2, 1), err
-    assert "nowhere" in err or "invalid partition" in err
+    assert err.startswith("error: hydra/launcher=slurm: ")
+    assert says in err
+
+
+def test_every_setting_of_the_launcher_reaches_sbatch(tmp_path, begin):
+    """What a cluster is asked for; nothing has to be granted, since the job waits for a time that does not come."""
+    words = ("partition=short", "account=mine", "qos=null", "nodes=1", "cpus_per_task=2", "mem_gb=3", "timeout_min=50",
+             "array_parallelism=1", "signal_delay_s=90", "setup=[echo hello]", "name=mine")  # fmt: skip
+    more = ("+hydra.launcher.additional_parameters.begin=now+1hour",
+            "+hydra.launcher.additional_parameters.mail-type=FAIL")  # fmt: skip
+    sweep = begin("cluster", "seed=0,1", *(f"hydra.launcher.{word}" for word in words), *more)
+    while "submitted" not in (line := sweep.stdout.readline()):
+        assert line, sweep.communicate()
+    (script,) = (tmp_path / "cluster").glob("run/slurm/*_submission.sh")
+    lines = set(script.read_text().splitlines())
+    flags = ("partition=short", "account=mine", "nodes=1", "cpus-per-task=2", "mem=3GB", "time=50", "array=0-1%1",
+             "signal=USR2@90", "job-name=mine", "requeue", "begin=now+1hour", "mail-type=FAIL")  # fmt: skip
+    assert {f"#SBATCH --{flag}" for flag in flags} | {"echo hello"} <= lines
+    assert not any("qos" in line for line in lines)
+    sweep.send_signal(signal.SIGINT)
+    assert "2 jobs stay in the queue" in sweep.communicate()[1]
 
 
 @pytest.mark.slow
