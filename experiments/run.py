@@ -204,14 +204,15 @@ def main(config: DictConfig) -> str | None:
             return _train(group, folder, config, live=mirror)
     with one_line():  # here too: Hydra would add a line to an error that leaves the job
         run = Run(config=identity(config))
-        before = finished(folder, run.id)
+        group, before = Group(runs=[run]), finished(folder, run.id)
         if not before:
             run.check()
-            with _mirror(config) if _rank() == 0 else nullcontext() as mirror:
-                group = Group(runs=[run])
-                if _train(group, folder, config, alone=True, live=mirror) == Ending.held:
-                    owner = holder(group_file(folder, group.id, ".lock"))
-                    raise ConfigError(f"run {run.id} is in training already ({owner}): wait for it")
+        with _mirror(config) if _rank() == 0 else nullcontext() as mirror:
+            if before and mirror:
+                mirror.watch([run.id])  # it may not have been mirrored then
+            if not before and _train(group, folder, config, alone=True, live=mirror) == Ending.held:
+                owner = holder(group_file(folder, group.id, ".lock"))
+                raise ConfigError(f"run {run.id} is in training already ({owner}): wait for it")
         if _rank() == 0:
             print(f"finished{' before' if before else ''}: {folder / 'runs' / run.id}")
     return Ending.done

@@ -126,14 +126,14 @@ class Mirror:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(1.0)
         self._listener.join(1.0)
-        if why and self._mirrored < len(self._runs):
+        if why:
             _say(f"{self._mirrored} of {len(self._runs)} runs are mirrored ({why}); the same command mirrors the rest")
 
     def __enter__(self) -> "Mirror":
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        self.close(5.0 if error else PATIENCE)
+        self.close(5.0 if error is KeyboardInterrupt else PATIENCE)
 
     # The pipes are unbuffered: a daemon thread that holds the lock of a buffer would abort Python at its exit.
 
@@ -230,9 +230,10 @@ class _Worker:
 
     def look(self, last: bool = False) -> None:
         """Mirror what has finished since the last time; the last look also tries again what did not work."""
-        ready = {}
+        ready, training = {}, False
         for run_id in self.waiting:
             stamp = _stamp(self.folder / "runs" / run_id)
+            training |= not stamp
             if not stamp or (run_id in self.failed and not last):
                 continue
             if run_id not in self.mirrored and run_id != self.swept and self._marker(run_id) >= stamp:
@@ -248,6 +249,9 @@ class _Worker:
             for run_id, stamp in ready.items():
                 if self.mirrored.get(run_id, 0) < stamp:
                     self._mirror(run_id, stamp)
+        if training and not last and "wandb" not in sys.modules:
+            with suppress(Exception):
+                self._quiet()  # a second's work that need not wait for the end
 
     def _mirror(self, run_id: str, stamp: int) -> None:
         place = self.folder / "runs" / run_id
@@ -390,14 +394,20 @@ class _Worker:
             options = {"id": self.agent["WANDB_RUN_ID"], "project": os.environ.get("WANDB_PROJECT", self.project)}
             sweep = {"sweep_id": self.agent["WANDB_SWEEP_ID"]}  # for this run only: in `setup`, W&B would ignore its id
             config = config | _chosen(self.agent.get("WANDB_SWEEP_PARAM_PATH", ""))
+        return wandb.init(
+            **options, name=run_id, group=self.experiment, job_type=job_type, config=config, mode=self.mode,
+            dir=str(folder), reinit="create_new", settings=wandb.Settings(**self._quiet(), **sweep),
+        )  # fmt: skip
+
+    def _quiet(self) -> dict[str, Any]:
+        """The settings of all runs, for which W&B is set up: it starts a process of its own the first time."""
+        import wandb
+
         settings = QUIET | {key: float(os.environ.get(f"WANDB_{key.upper()}", most)) for key, most in TIMEOUTS.items()}
         known = getattr(wandb.Settings, "model_fields", settings)  # the private ones come and go
         quiet = {key: value for key, value in settings.items() if key in known}
         wandb.setup(wandb.Settings(mode=self.mode, **quiet))
-        return wandb.init(
-            **options, name=run_id, group=self.experiment, job_type=job_type, config=config, mode=self.mode,
-            dir=str(folder), reinit="create_new", settings=wandb.Settings(**quiet, **sweep),
-        )  # fmt: skip
+        return quiet
 
     def _finish(self, run: Any, status: str, steps: int = 0) -> None:
         """End a W&B run; if it is offline, put it in place of an earlier one, provided that it has all its steps."""
@@ -410,8 +420,8 @@ class _Worker:
                 if time.monotonic() > late:
                     raise OSError(f"what W&B has written in {self.root} is not whole: is the disk full?")
                 time.sleep(0.005)
-            for earlier in self.root.glob(f"offline-run-*-{run.id}"):
-                shutil.rmtree(earlier)
+            for of_no_use in (written / "logs", written / "tmp", *self.root.glob(f"offline-run-*-{run.id}")):
+                shutil.rmtree(of_no_use, ignore_errors=True)
             written.rename(self.root / written.name)
 
     def close(self) -> None:

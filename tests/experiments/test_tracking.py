@@ -539,6 +539,20 @@ def test_where_a_file_is_in_the_way_there_is_one_line(folder, capfd):
     assert (folder / "wandb").read_text() == "mine"
 
 
+def test_a_run_that_cannot_be_read_holds_up_no_other_and_is_tried_again_in_the_end(folder, capfd):
+    write_run(folder, "aa01")
+    write_run(folder, "aa02")
+    records, started = folder / "runs/aa01/metrics.csv", mirror(folder)
+    whole = records.read_text()
+    records.write_text("step,split,metric,value\n0,test")
+    started.watch(["aa01", "aa02"])
+    assert until((folder / "wandb/mirrored/aa02").exists)
+    records.write_text(whole)
+    started.close()
+    assert equal(history(offline(folder, "aa01")), by_step(ROWS))
+    assert capfd.readouterr().err == ""
+
+
 def test_a_run_for_which_the_disk_has_no_room_is_not_taken_for_mirrored(folder, capfd):
     write_run(folder, "aa01")
     write_run(folder, "aa02", rows=[(step, "test", "loss", 0.5) for step in range(1000)])
