@@ -3,8 +3,9 @@
     python -m experiments.status                       every experiment, at scale cpu
     python -m experiments.status fig5 --scale paper    one, with its groups in training and what has failed
 
-The hours are those of a single process: of each run that is missing, the seconds that runs of its kind took, here or,
-if there are none, in the committed tables. Two processes need half of it, where they have cores of their own.
+The hours are those of a single process: of each run that is missing, the seconds that runs of its kind took, here or
+in the committed tables, or else will take at the pace of those in training. Two processes need half of it, where they
+have cores of their own.
 """
 
 import argparse
@@ -36,19 +37,19 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 # ---- a sweep while it goes on ----------------------------------------------------------------------------------------
 
 
-def steps(folder: Path, group_id: str) -> tuple[int, int]:
-    """The step that a group in training has come to, and its steps in all; (0, 1) where it does not say."""
+def steps(folder: Path, group_id: str) -> tuple[int, int, int]:
+    """The step that a group in training has come to, its steps in all and its seconds so far; (0, 1, 0) if unknown."""
     with suppress(OSError, ValueError):  # it does not train now, or is just writing
-        step, total = map(int, group_file(folder, group_id, STEP).read_text().split())
-        return step, total
-    return 0, 1
+        step, total, seconds = map(int, group_file(folder, group_id, STEP).read_text().split())
+        return step, total, seconds
+    return 0, 1, 0
 
 
 def progress(runs: Sequence[Run], groups: Sequence[Group], folder: Path) -> tuple[float, int]:
     """How many runs of a sweep are done, those in training as fractions, and how many steps these have come to."""
     done, taken = float(sum((folder / "runs" / run.id / "done").exists() for run in runs)), 0
     for group in groups:
-        step, total = steps(folder, group.id)
+        step, total, _ = steps(folder, group.id)
         done, taken = done + len(group.runs) * step / total, taken + len(group.runs) * step
     return min(done, len(runs)), taken
 
@@ -94,7 +95,7 @@ class Status:
     failed: int = 0
     tabled: int = 0  # in the tables under results/
     seconds: float = 0.0  # that the runs which are not done will take, as far as is known
-    unknown: int = 0  # runs of whose kind none has been timed
+    unknown: int = 0  # runs of whose kind none has been timed, or trains
     training: list[str] = field(default_factory=list)  # a line for each group
     errors: dict[str, str] = field(default_factory=dict)  # run id -> why it failed
 
@@ -129,20 +130,22 @@ def look(runs: Sequence[Run], folder: Path, tables: Path) -> Status:
 
     rest = {run.id: 1.0 for run in runs if run.id not in ended or ended[run.id]["status"] == "failed"}
     status.done = len(runs) - len(rest)
-    running = set()
+    running, begun = set(), dict[str, list[float]]()
     for lock in sorted((folder / "groups").glob("*.lock")):
         owner = holder(lock)
         members = ids.keys() & _members(folder, lock.stem, runs) if owner else set()
         if members:
-            step, total = steps(folder, lock.stem)
+            step, total, seconds = steps(folder, lock.stem)
             rest |= dict.fromkeys(members & rest.keys(), 1 - step / total)
+            for name in members if step and seconds else ():
+                begun.setdefault(kind(ids[name]), []).append(seconds * total / step / len(members))
             running |= members & rest.keys()
             status.training.append(f"{lock.stem}: {len(members)} runs, step {step} of {total}, {owner}")
     status.running = len(running)
     status.errors = {name: ended[name].get("error", "") for name in rest if name in ended and name not in running}
     status.failed = len(status.errors)
     for name, share in rest.items():
-        known = timed.get(kind(ids[name]))
+        known = timed.get(kind(ids[name])) or begun.get(kind(ids[name]))
         status.seconds += share * fmean(known) if known else 0.0
         status.unknown += not known
     return status

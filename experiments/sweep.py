@@ -35,7 +35,7 @@ from experiments.locks import holder
 from experiments.results import write_files
 
 Compose = Callable[[list[str]], DictConfig]  # Hydra overrides -> composed configuration
-STEP = ".step"  # beside a group's checkpoint: the step it has come to and its steps in all, for the progress
+STEP = ".step"  # beside a group's checkpoint: the step it has come to, its steps in all and the seconds that it took
 SETTABLE = ("seed", *GROUPS, *TYPED)  # what may differ between the runs of one sweep
 
 

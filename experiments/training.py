@@ -265,7 +265,7 @@ def _train(group: Group, saved: Path, log: _Log, take: Callable[[], bool], *, da
             bar.update(event.step - bar.n)
             if leads and total:
                 with suppress(OSError):  # on a full disk the training goes on, until it has to keep something
-                    saved.with_suffix(STEP).write_text(f"{event.step} {total}")
+                    saved.with_suffix(STEP).write_text(f"{event.step} {total} {log.seconds:.0f}")
             if isinstance(event, Record):
                 new = [(event.step, event.split, name, v.tolist()) for name, v in event.values.items()]
                 log.rows += new

@@ -176,7 +176,7 @@ def test_a_run_asked_to_stop_keeps_a_checkpoint_of_that_very_step_and_goes_on_fr
     assert not list(folder.glob("outputs/fig5/runs/*"))
     assert not list(folder.glob("outputs/fig5/groups/*.lock"))
     (path,) = folder.glob("outputs/fig5/groups/*.pt")
-    step, total = map(int, path.with_suffix(".step").read_text().split())
+    step, total, _ = map(int, path.with_suffix(".step").read_text().split())
     assert torch.load(path, weights_only=True)["state"]["step"] == step < total
     assert lone(folder, environment).wait() == 0
     assert result(folder) == expected

@@ -74,7 +74,7 @@ def training(folder: Path) -> dict[str, dict[str, int]]:
     found = {}
     for lock in folder.glob("run/groups/*.lock"):
         with contextlib.suppress(OSError, ValueError):
-            step, _ = map(int, lock.with_suffix(".step").read_text().split())
+            step, *_ = map(int, lock.with_suffix(".step").read_text().split())
             process, job = map(int, re.search(r"process (\d+) on .*, SLURM job (\d+)", lock.read_text()).groups())
             if step > 500:
                 found[lock.stem] = {"process": process, "job": job}

@@ -61,12 +61,22 @@ def test_a_group_in_training_counts_with_what_is_left_of_it(runs, tmp_path, alon
     with hold(lock):
         if not alone:
             group_file(tmp_path, group.id).write_text(json.dumps([run.config for run in group.runs]))
-        lock.with_suffix(".step").write_text("75 100")
+        lock.with_suffix(".step").write_text("75 100 0")
         status = look(runs, tmp_path, tmp_path / "results")
         assert (status.done, status.running, status.missing, status.left) == (1, 1, 2, "0.2+ ?")
         assert f"{group.id}: {len(group.runs)} runs, step 75 of 100, process " in status.training[0]
     status = look(runs, tmp_path, tmp_path / "results")  # control: it trains no more
     assert (status.running, status.missing, status.training) == (0, 3, [])
+
+
+def test_the_pace_of_what_trains_tells_the_hours_of_its_kind_before_any_of_it_has_finished(runs, tmp_path):
+    group = Group(runs=[runs[1], runs[0]])
+    lock = group_file(tmp_path, group.id, ".lock")
+    with hold(lock):
+        group_file(tmp_path, group.id).write_text(json.dumps([run.config for run in group.runs]))
+        lock.with_suffix(".step").write_text("25 100 3600")  # two runs that take four hours together
+        status = look(runs, tmp_path, tmp_path / "results")
+    assert (status.running, status.missing, status.left) == (2, 2, "3.0+ ?")
 
 
 def test_committed_tables_say_how_long_a_run_takes_on_a_machine_that_has_none(tmp_path, command):
@@ -102,7 +112,7 @@ def test_progress_counts_runs_in_training_as_fractions(tmp_path):
     (tmp_path / "runs/a").mkdir(parents=True)
     (tmp_path / "runs/a/done").touch()
     (tmp_path / "groups").mkdir()
-    (tmp_path / "groups/one.step").write_text("25 100")
+    (tmp_path / "groups/one.step").write_text("25 100 7")
     (tmp_path / "groups/two.step").write_text("")  # just being written
-    (tmp_path / "groups/other.step").write_text("25 100")  # of another sweep
+    (tmp_path / "groups/other.step").write_text("25 100 7")  # of another sweep
     assert progress(runs, groups, tmp_path) == (1.5, 50)
