@@ -76,6 +76,8 @@ class Slurm(Launcher):
                 for start in range(0, len(todo), self.array_size):
                     part = todo[start : start + self.array_size]
                     jobs |= zip(part, self._submit(executor, [job_overrides[k] for k in part]), strict=True)
+                    array = jobs[part[0]].job_id.split("_")[0]
+                    print(f"SLURM job {array}: {len(part)} submitted, logs in {self.folder}", flush=True)
                 for k, outcome in self._wait(jobs).items():
                     del jobs[k]
                     lost[k] += isinstance(outcome._return_value, Lost)
@@ -107,7 +109,6 @@ class Slurm(Launcher):
         array = jobs[0].job_id.split("_")[0]
         kept = {job.job_id: list(words) for job, words in zip(jobs, overrides, strict=True)}
         write_files({self.folder / ARRAY.replace("*", array): json.dumps(kept).encode()})
-        print(f"SLURM job {array}: {count} submitted, logs in {self.folder}", flush=True)
         return jobs
 
     def _queued(self, overrides: Sequence[Sequence[str]]) -> dict[int, "SlurmJob"]:

@@ -191,6 +191,8 @@ def test_every_setting_of_the_launcher_reaches_sbatch(tmp_path, begin):
              "signal=USR2@90", "job-name=mine", "requeue", "begin=now+1hour", "mail-type=FAIL")  # fmt: skip
     assert {f"#SBATCH --{flag}" for flag in flags} | {"echo hello"} <= lines
     assert not any("qos" in line for line in lines)
+    assert "srun --unbuffered" in script.read_text()
+    assert " --cpus-per-task=2 " in script.read_text()
     sweep.send_signal(signal.SIGINT)
     assert "2 jobs stay in the queue" in sweep.communicate()[1]
 
