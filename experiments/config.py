@@ -14,15 +14,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
-
-if TYPE_CHECKING:
-    from syre.trainer import Training
 
 sys.path.append(str(Path(__file__).parent))  # where Hydra looks for `hydra_plugins`
 
@@ -127,29 +124,12 @@ class Run:
     def seed(self) -> int:
         return cast(int, self.config["seed"])
 
-    @property
-    def model(self) -> Any:
-        return self._leaf("model")
-
-    @property
-    def data(self) -> Any:
-        return self._leaf("data")
-
-    @property
-    def regularizer(self) -> Any:
-        return self._leaf("regularizer")
-
-    @property
-    def optim(self) -> Any:
-        return self._leaf("optim")
-
-    @property
-    def task(self) -> Any:
-        return self._leaf("task")
-
-    @property
-    def train(self) -> "Training":
-        return cast("Training", self._leaf("train"))
+    model = property(lambda run: run._leaf("model"))
+    data = property(lambda run: run._leaf("data"))
+    regularizer = property(lambda run: run._leaf("regularizer"))
+    optim = property(lambda run: run._leaf("optim"))
+    task = property(lambda run: run._leaf("task"))
+    train = property(lambda run: run._leaf("train"))
 
     def _leaf(self, group: str) -> Any:
         settings = self.config[group]

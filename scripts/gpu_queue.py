@@ -17,9 +17,9 @@ The first slice on a device begins with the tests marked `gpu`.
 A bundle is at most 8 files of 16 MiB: all finished runs, and the checkpoints for which there is room. The checkpoint of
 a ResNet18 (90 MB) is too large: such a run has to be finished on the machine where it has begun, over several slices.
 
-What it needs: torch, torchvision, numpy, pandas, hydra-core (with omegaconf and antlr4-python3-runtime), pyyaml, tqdm;
-pytest for the tests; scikit-learn at smoke scale, for its digits. It draws nothing and logs nowhere: no matplotlib, no
-scipy, no wandb. Data sets are where `make data` puts them, or in --data-root.
+What it needs: torch, torchvision, numpy, pandas, hydra-core (with omegaconf and antlr4-python3-runtime), pyyaml, tqdm
+and filelock; pytest for the tests; scikit-learn at smoke scale, for its digits. It draws nothing and logs nowhere: no
+matplotlib, no scipy, no wandb. Data sets are where `make data` puts them, or in --data-root.
 """
 
 import argparse
@@ -41,13 +41,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
 from experiments import results
 from experiments.config import OutOfMemory, Run
 from experiments.provenance import provenance
-from experiments.sweep import Ending, Group, expand, finished, kind, load_group, pack, plan
+from experiments.status import load as compose_runs
+from experiments.sweep import Ending, Group, finished, kind, load_group, pack, plan
 from experiments.training import assemble, group_size, measures, train_group
 from syre.data import DataError
 
@@ -135,11 +136,8 @@ def load(names: Sequence[str], scale: str, outputs: Path, data_root: str | None)
     found = []
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         for name in names:
-            choices = [f"experiment={name}", f"scale={scale}"]
             if (ROOT / f"configs/experiment/{name}.yaml").is_file():
-                config = compose("config", choices)
-                runs = expand(config, lambda members, choices=choices: compose("config", [*choices, *members]))
-                found.append(Experiment(config, runs, outputs, data_root))
+                found.append(Experiment(*compose_runs(name, [f"scale={scale}"]), outputs, data_root))
     return found
 
 
