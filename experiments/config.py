@@ -170,14 +170,15 @@ def identity(config: DictConfig) -> dict[str, Any]:
 
 
 # Keys that came after the first committed results, with the value at which nothing changes: it leaves ids as they were.
-LATER = {"train": {"accumulate": 1}}
+LATER = {"train": {"accumulate": 1}, "regularizer": {"unit": "relative"}}
 
 
 def run_id(config: dict[str, Any]) -> str:
     """12 hex digits of blake2b over the canonical JSON of `identity`."""
     chosen = {key: config[key] for key in IDENTITY}
     for group, defaults in LATER.items():
-        chosen[group] = {key: v for key, v in chosen[group].items() if key not in defaults or v != defaults[key]}
+        if chosen[group] is not None:
+            chosen[group] = {key: v for key, v in chosen[group].items() if key not in defaults or v != defaults[key]}
     text = json.dumps(chosen, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 

@@ -180,15 +180,17 @@ def group_file(folder: Path, group_id: str, suffix: str = ".json") -> Path:
 
 
 def plan(runs: Sequence[Run], folder: Path, *, batched: Sequence[str], size: Callable[[Run], int]) -> list[Group]:
-    """The groups that are still to train: interrupted ones whole and as they were packed, then what else is missing.
+    """The groups that are still to train: interrupted ones whole and as they were packed, and what else is missing.
 
     `folder` is `outputs/<experiment>`: groups are kept in `groups/<id>.json`, runs in `runs/<id>`. A group of another
     sweep that is in training now, and has some of these runs among its own, is one of them.
 
+    They come seed by seed, in the order of the sweep: one that is interrupted for good leaves whole seeds.
+
     Raises:
         ConfigError: a missing run that cannot be run; then nothing has been written.
     """
-    wanted = {run.id for run in runs}
+    wanted = {run.id: place for place, run in enumerate(runs)}
     missing = {run.id: run for run in runs if not finished(folder, run.id)}
     for run in missing.values():
         run.check()
@@ -197,10 +199,10 @@ def plan(runs: Sequence[Run], folder: Path, *, batched: Sequence[str], size: Cal
         members = [run_id(config) for config in json.loads(file.read_text())]
         if missing.keys().isdisjoint(members):
             continue
-        if wanted.issuperset(members) or holder(file.with_suffix(".lock")):
+        if wanted.keys() >= {*members} or holder(file.with_suffix(".lock")):
             groups.append(load_group(folder, file.stem))
             for member in members:
                 missing.pop(member, None)
     new = pack(list(missing.values()), batched=batched, size=size)
     write_files({group_file(folder, g.id): json.dumps([run.config for run in g.runs]).encode() for g in new})
-    return groups + new
+    return sorted(groups + new, key=lambda group: min((r.seed, wanted.get(r.id, len(wanted))) for r in group.runs))

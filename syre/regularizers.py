@@ -81,22 +81,29 @@ class WeightDecay:
 
 @dataclass(frozen=True, kw_only=True)
 class Syre:
-    """`l(theta + b) + lambda / 2 |theta|^2`, Eq. (6); `sigma` in units of 1 / sqrt(fan_in), 0.01 recommended (5.4)."""
+    """`l(theta + b) + lambda / 2 |theta|^2`, Eq. (6), with `b ~ N(0, std^2)` drawn once; sigma 0.01 recommended (5.4).
+
+    unit: relative, std = sigma / sqrt(fan_in), as section 5.4 has it; or absolute, std = sigma for every entry of every
+    parameter, as others have used the method (vuenc/neuron-identifiability, arXiv 2606.04754).
+    """
 
     name: ClassVar[str] = "syre"
     weight_decay: float
     sigma: float = 0.01
     start: str = "shift"
+    unit: str = "relative"
 
     def __post_init__(self) -> None:
         positive("regularizer.weight_decay (without decay syre only moves the symmetry)", self.weight_decay)
         at_least("regularizer.sigma", self.sigma)
         one_of("regularizer.start", self.start, ("shift", "keep"))
+        one_of("regularizer.unit", self.unit, ("relative", "absolute"))
 
     def prepare(self, model: nn.Module, seed: int) -> None: ...
 
     def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> SyreHandle:
-        return attach(optimizer, model, sigma=self.sigma, seed=derive_seed(seed, "anchor"), start=self.start)
+        sigma = self.sigma if self.unit == "relative" else lambda name, parameter: self.sigma
+        return attach(optimizer, model, sigma=sigma, seed=derive_seed(seed, "anchor"), start=self.start)
 
 
 @dataclass(frozen=True, kw_only=True)

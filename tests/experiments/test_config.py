@@ -124,12 +124,15 @@ def test_paths_logging_and_the_description_of_the_sweep_are_not_part_of_the_id(c
     assert plain != run_id(identity(composed("seed=1")))  # control
 
 
-def test_a_key_that_came_later_leaves_the_ids_of_earlier_runs_as_they_were(composed):
-    config = identity(composed())
-    assert config["train"]["accumulate"] == 1
-    before = {**config, "train": {key: v for key, v in config["train"].items() if key != "accumulate"}}
+@pytest.mark.parametrize(("later", "other"), [("train.accumulate", 2), ("regularizer.unit", "absolute")])
+def test_a_key_that_came_later_leaves_the_ids_of_earlier_runs_as_they_were(composed, later, other):
+    group, key = later.split(".")
+    config = identity(composed("regularizer=syre"))
+    before = {**config, group: {name: v for name, v in config[group].items() if name != key}}
+    assert before != config
     assert run_id(config) == run_id(before)
-    assert run_id(identity(composed("train.accumulate=2"))) != run_id(before)  # control: where it changes something
+    changed = identity(composed("regularizer=syre", f"{later}={other}"))
+    assert run_id(changed) != run_id(before)  # control: where it changes something
 
 
 def test_a_loaded_identity_is_the_composed_one(composed):
