@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from syre.checks import check, one_of
+from syre.models.layers import channels_last
 
 STEMS = ("cifar", "imagenet")
 
@@ -86,5 +86,4 @@ class ResNet18:
 
     def build(self, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
         check(len(input_shape) == 3, f"a ResNet takes images [channels, height, width], not inputs of {input_shape}")
-        module = ResNetModule(input_shape[0], outputs, self.width, self.stem)
-        return module.to(memory_format=torch.channels_last)
+        return channels_last(ResNetModule(input_shape[0], outputs, self.width, self.stem))

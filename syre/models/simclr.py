@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from syre.checks import check, one_of
+from syre.models.layers import channels_last
 from syre.models.resnet import STEMS, ResNetModule
 
 
@@ -45,5 +45,6 @@ class SimCLR:
     def build(self, input_shape: tuple[int, ...], outputs: int) -> SimCLRModule:
         """`outputs`, the number of classes, plays no part."""
         check(len(input_shape) == 3, f"SimCLR takes images [channels, height, width], not inputs of {input_shape}")
-        backbone = ResNetModule(input_shape[0], 0, self.width, self.stem).to(memory_format=torch.channels_last)
+        backbone = ResNetModule(input_shape[0], 0, self.width, self.stem)
+        channels_last(backbone)
         return SimCLRModule(backbone, self.hidden, self.out)

@@ -1,5 +1,8 @@
 """ResNet18: torchvision's network, at any width, behind one of two stems."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torchvision
@@ -41,7 +44,37 @@ def test_the_small_stem_keeps_the_size_of_the_image():
     assert sizes == [(2, 4, 32, 32)]
     assert (logits.shape, features.shape) == ((2, 10), (2, 32))
     assert torch.equal(model.eval().fc(features), nn.functional.linear(features, model.fc.weight, model.fc.bias))
-    assert model.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("width", "fast"), [(16, True), (64, True), (15, False), (7, False), (4, False)])
+def test_only_networks_whose_strided_pointwise_convolutions_are_wide_are_channels_last(width, fast):
+    assert built(width=width).conv1.weight.is_contiguous(memory_format=torch.channels_last) is fast
+
+
+NARROW = """
+import torch
+from syre.models import ResNet18
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+for width in (*range(1, 10), 12, 15, 16, 20):
+    print("width", width, flush=True)
+    spec = ResNet18(width=width, stem="imagenet")
+    model, exact = spec.build((3, 32, 32), 10), spec.build((3, 32, 32), 10).double()
+    exact.load_state_dict(model.state_dict())
+    x = torch.randn(8, 3, 32, 32)
+    for network, inputs in ((model, x), (exact, x.double())):
+        network(inputs).square().sum().backward()
+    largest = max(q.grad.abs().max() for q in exact.parameters())
+    for p, q in zip(model.parameters(), exact.parameters(), strict=True):
+        assert (p.grad - q.grad).abs().max() <= 1e-3 * largest
+"""
+
+
+def test_gradients_of_networks_of_any_width_are_those_of_float64():
+    """In a process of its own: what a kernel writes past its memory may crash it."""
+    done = subprocess.run([sys.executable, "-c", NARROW], capture_output=True, text=True)
+    assert done.returncode == 0, f"exit code {done.returncode} at {done.stdout.split()[-1]}: {done.stderr[-300:]}"
 
 
 def test_it_takes_images_of_any_size_and_channels():
