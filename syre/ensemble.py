@@ -102,6 +102,7 @@ class Single:
         self._noisy = [module for module in self.model.modules() if isinstance(module, Noisy) and module.wanted()]
         self._device = next(self.model.parameters()).device
         self._lrs = [group["lr"] for group in self.optimizer.param_groups]
+        keep_freed_memory()
 
     def forward(self, *inputs: Tensor, train: bool = False, **options: Any) -> Any:
         """The output with a leading axis of 1; no gradient."""
@@ -213,7 +214,7 @@ class Ensemble:
         self._grad = torch.empty_like(self.flat)
         columns = self._grad.split(sizes, 1)
         self._grads = [view.view_as(leaf) for view, leaf in zip(columns, self.leaves.values(), strict=True)]
-        _keep_freed_memory()
+        keep_freed_memory()
         self._direct = getattr(self.model, "leading_dims", False)
         if not self._direct:  # where vmap has no rule for an operation it loops over the replicas: slower, and as right
             filterwarnings("ignore", "There is a performance drop because we have not yet implemented")
@@ -278,7 +279,7 @@ class Ensemble:
             replica.noise.set_state(noise)
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let malloc keep what a step frees; else it goes back to the kernel, which zeroes it, page by page, for the next.
 
     Having once freed a block, glibc keeps up to twice its size; 32 MiB is the most it learns from. The block itself is

@@ -4,12 +4,14 @@ Where the time goes (profiled, one thread): of the 500 us or so that stable-base
 150 are physics, 180 the update, and the rest mostly forward pass, distribution, value and log-probability of batches of
 one. None of that rest has to happen then: a rollout is collected with one policy, so its values and log-probabilities
 are those of one batch at its end, and a step needs the mean action alone, three products of a matrix and a vector (9
-us). What remains is physics, and matrix products at the speed of the core. `make bench ARGS="--only rl"` measures it.
+us). In the update a quarter goes into torch's distributions and their backward pass, which are written out here. What
+remains is physics, and matrix products at the speed of the core. `make bench ARGS="--only rl"` measures it.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import gymnasium
 import numpy as np
@@ -23,9 +25,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from syre.ensemble import keep_freed_memory
 from syre.rl.slippery_ant import Slippery
 
 T = TypeVar("T")
+LOG_ROOT_TAU = math.log(math.sqrt(2 * math.pi))
 
 
 class Agent(stable_baselines3.PPO):
@@ -72,6 +76,7 @@ class Agent(stable_baselines3.PPO):
             self.n_steps, vectorised.observation_space, vectorised.action_space, device="cpu",
             gamma=self.gamma, gae_lambda=self.gae_lambda, n_envs=len(self.environments),
         )  # fmt: skip
+        keep_freed_memory()
         Distribution.set_default_validate_args(False)  # the checks take as long as the log-probability
         self._callback = CallbackList([])
         self._callback.init_callback(self)
@@ -140,10 +145,7 @@ class Agent(stable_baselines3.PPO):
     # ---- the update --------------------------------------------------------------------------------------------------
 
     def update(self) -> dict[str, Tensor]:
-        """The epochs of minibatch steps on the buffer; means of their losses, and of what the steps did.
-
-        The clipped surrogate of Schulman et al. (arXiv 1707.06347), as stable-baselines3 computes it.
-        """
+        """The epochs of minibatch steps on the buffer; means of their losses, and of what the steps did."""
         buffer, policy = self.rollout_buffer, self.policy
         policy.set_training_mode(True)
         names = ("observations", "actions", "log_probs", "advantages", "returns")
@@ -155,24 +157,15 @@ class Agent(stable_baselines3.PPO):
         for _ in range(self.n_epochs):
             order = torch.randperm(len(actions), generator=self.noise)
             for index in order.split(self.batch_size):
-                values, log_prob, entropy = policy.evaluate_actions(observations[index], actions[index])
                 advantage = advantages[index]
                 if self.normalize == "batch":
                     advantage = _standardise(advantage)
-                log_ratio = log_prob - log_probs[index]
-                ratio = log_ratio.exp()
-                clipped = ratio.clamp(1 - clip, 1 + clip)
-                policy_loss = -torch.minimum(advantage * ratio, advantage * clipped).mean()
-                value_loss = nn.functional.mse_loss(values.view(-1), returns[index])
-                loss = policy_loss + self.vf_coef * value_loss
-                if self.ent_coef:
-                    loss = loss - self.ent_coef * (-log_prob if entropy is None else entropy).mean()
+                batch = Batch(observations[index], actions[index], log_probs[index], advantage, returns[index])
                 policy.optimizer.zero_grad()
-                loss.backward()
+                rows.append(gradients(policy, batch, clip=clip, value=self.vf_coef, entropy=self.ent_coef))
                 if self.max_grad_norm:
                     nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
                 policy.optimizer.step()
-                rows.append(torch.stack([t.detach() for t in (loss, policy_loss, value_loss)] + _moved(ratio, clipped)))
         self._n_updates += self.n_epochs
         means = torch.stack(rows).double().mean(0)
         return dict(zip(("loss", "loss/policy", "loss/value", "kl", "clipped"), means, strict=True))
@@ -221,6 +214,97 @@ class Agent(stable_baselines3.PPO):
         return {"statistics": statistics, "returns": _copy(self.env.returns)}
 
 
+# ---- the loss --------------------------------------------------------------------------------------------------------
+
+
+class Batch(NamedTuple):
+    """Steps of a rollout: observations [B, n], actions [B, m], and of each step [B] its log-probability under the
+    policy that acted (nats), its advantage and its return."""
+
+    observations: Tensor
+    actions: Tensor
+    log_probs: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+
+def gradients(policy: ActorCriticPolicy, batch: Batch, *, clip: float, value: float, entropy: float) -> Tensor:
+    """Add the gradients of PPO's loss to the parameters; what it is made of, and how far the policy has moved, [5].
+
+    `loss = -mean min(r A, clamp(r, 1 - clip, 1 + clip) A) + value * mean (v - R)^2 - entropy * H`, with the ratio of
+    probabilities r (Schulman et al., arXiv 1707.06347, Eq. 7 and 9), as stable-baselines3 computes it. Returned: the
+    loss, its first two terms, the estimate of the KL in nats, and the share of steps whose ratio is clipped.
+    """
+    if entropy or policy.use_sde:
+        return _gradients_by_autograd(policy, batch, clip=clip, value=value, entropy=entropy)
+    mean = policy.action_net(policy.mlp_extractor.policy_net(batch.observations))
+    values = policy.value_net(policy.mlp_extractor.value_net(batch.observations))
+    log_std = cast(Tensor, policy.log_std)
+    *ends, row = _gaussian_loss(mean.detach(), values.detach(), log_std.detach(), batch, clip=clip, value=value)
+    torch.autograd.backward((mean, values, log_std), ends)
+    return row
+
+
+def _gradients_by_autograd(
+    policy: ActorCriticPolicy, batch: Batch, *, clip: float, value: float, entropy: float
+) -> Tensor:
+    values, log_prob, spread = policy.evaluate_actions(batch.observations, batch.actions)
+    ratio = (log_prob - batch.log_probs).exp()
+    clipped = ratio.clamp(1 - clip, 1 + clip)
+    policy_loss = -torch.minimum(batch.advantages * ratio, batch.advantages * clipped).mean()
+    value_loss = nn.functional.mse_loss(values.view(-1), batch.returns)
+    loss = policy_loss + value * value_loss
+    if entropy:
+        loss = loss - entropy * (-log_prob if spread is None else spread).mean()
+    loss.backward()
+    return torch.stack([t.detach() for t in (loss, policy_loss, value_loss)] + _moved(ratio.detach(), clipped))
+
+
+def _gaussian_loss(
+    mean: Tensor, values: Tensor, log_std: Tensor, batch: Batch, *, clip: float, value: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of the loss with respect to mean [B, m], values [B, 1] and log std [m] of a Gaussian policy; and
+    what `gradients` returns.
+
+    Written out: for batches this small torch's distributions and their backward pass take longer than the matrix
+    products of the networks. The operations and their order are autograd's own.
+    """
+    std = log_std.exp().expand_as(mean)
+    away, twice = batch.actions - mean, 2 * std**2
+    against = -(away**2)
+    log_prob = (against / twice - std.log() - LOG_ROOT_TAU).sum(1)
+    ratio = (log_prob - batch.log_probs).exp()
+    clipped = ratio.clamp(1 - clip, 1 + clip)
+    free, bounded = batch.advantages * ratio, batch.advantages * clipped
+    policy_loss = -torch.minimum(free, bounded).mean()
+    error = values.view(-1) - batch.returns
+    value_loss = (error**2).mean()
+    loss = policy_loss + value * value_loss
+
+    size = len(ratio)
+    # None where it is clipped; half on the edge, where the two are equal, as autograd has it for a minimum.
+    inside = (ratio > 1 - clip) & (ratio < 1 + clip)
+    share = torch.where(inside | (free < bounded), 1.0, 0.5 * (free == bounded))
+    on_ratio = batch.advantages * share * (-1 / size)
+    on_log_prob = (on_ratio * ratio).unsqueeze(1).expand_as(mean)
+    on_against = on_log_prob / twice
+    on_mean = on_against * (2 * away)
+    on_twice = -on_log_prob * ((against / twice) / twice)
+    on_std = on_twice * 2 * (2 * std) - on_log_prob / std
+    on_log_std = on_std.sum(0) * log_std.exp()
+    on_values = (error * (2 / size) * value).view_as(values)
+    row = torch.stack([loss, policy_loss, value_loss, *_moved(ratio, clipped)])
+    return on_mean, on_values, on_log_std, row
+
+
+def _moved(ratio: Tensor, clipped: Tensor) -> list[Tensor]:
+    """How far a policy is from the one that acted: Schulman's estimate of the KL in nats, and the share clipped."""
+    return [(ratio - 1 - ratio.log()).mean(), (ratio != clipped).float().mean()]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
 def _same(thing: T) -> T:
     return thing
 
@@ -236,9 +320,3 @@ def _copy(array: Any) -> Tensor:
 
 def _standardise(x: Tensor) -> Tensor:
     return (x - x.mean()) / (x.std() + 1e-8)
-
-
-def _moved(ratio: Tensor, clipped: Tensor) -> list[Tensor]:
-    """How far a policy is from the one that acted: Schulman's estimate of the KL in nats, and the share clipped."""
-    ratio = ratio.detach()
-    return [(ratio - 1 - ratio.log()).mean(), (ratio != clipped).float().mean()]

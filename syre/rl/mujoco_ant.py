@@ -4,6 +4,8 @@ Ant-v4 observes 27 numbers and is rewarded `forward velocity + 1 - 0.5 |a|^2`; A
 contact forces, which MuJoCo 2.1 left at about 0.
 """
 
+import math
+from functools import cached_property
 from typing import Any
 
 import gymnasium
@@ -16,7 +18,44 @@ from syre.rl.slippery_ant import Slippery
 INTEGRATION = mujoco.mjtState.mjSTATE_INTEGRATION  # what an integration step depends on, warm start included
 
 
-class MuJoCoAnt(Slippery, AntEnv):  # type: ignore[misc]
+class Ant(AntEnv):
+    """Ant-v4, stepped with a third of Python's share of the time; all that it returns is the same, bit for bit."""
+
+    @cached_property
+    def torso(self) -> int:
+        """The index of the body whose position is rewarded."""
+        return int(self.model.body("torso").id)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
+        if self._use_contact_forces or self.render_mode == "human":
+            return super().step(action)
+        data, torso = self.data, self.torso
+        before = data.xpos[torso, :2].copy()
+        self.do_simulation(action, self.frame_skip)
+        after = data.xpos[torso, :2].copy()
+        velocity = (after - before) / self.dt
+        state = np.concatenate((data.qpos, data.qvel))
+        low, high = self._healthy_z_range
+        healthy = low <= state[2] <= high and np.isfinite(state).all()
+        survival = float(healthy or self._terminate_when_unhealthy) * self._healthy_reward
+        cost = self._ctrl_cost_weight * np.square(action).sum()
+        info = {
+            "reward_forward": velocity[0],
+            "reward_ctrl": -cost,
+            "reward_survive": survival,
+            "x_position": after[0],
+            "y_position": after[1],
+            "distance_from_origin": math.sqrt(after.dot(after)),
+            "x_velocity": velocity[0],
+            "y_velocity": velocity[1],
+            "forward_reward": velocity[0],
+        }
+        observation = state[2:] if self._exclude_current_positions_from_observation else state
+        terminated = bool(self._terminate_when_unhealthy and not healthy)
+        return observation, velocity[0] + survival - cost, terminated, False, info
+
+
+class MuJoCoAnt(Slippery, Ant):  # type: ignore[misc]
     """Ant-v4 on ground of changing friction."""
 
     def __init__(self, **settings: Any) -> None:

@@ -12,6 +12,7 @@ from syre.ensemble import Replica
 from syre.optim import Adam
 from syre.regularizers import Syre, WeightDecay
 from syre.rl import PPO, ActorCritic, SlipperyAnt
+from syre.rl.agent import Batch, _gradients_by_autograd, gradients
 from syre.seeding import derive_seed
 from syre.trainer import Record, Snapshot, Training
 from tests.physics import BACKENDS, needs_bullet
@@ -56,6 +57,44 @@ def events(task, backend="mujoco", resume=None, stop=None, seed=0, **options):
 
 def rows(found):
     return [(e.step, e.split, name, v.tolist()) for e in found if isinstance(e, Record) for name, v in e.values.items()]
+
+
+# ---- the loss --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [1.0, 0.5])
+@pytest.mark.parametrize("clip", [0.2, 0.02, None])
+def test_the_written_out_gradients_are_those_of_autograd(clip, value):
+    policy = replica(hidden=[32, 16]).model
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        policy.log_std.copy_(0.3 * torch.randn(8, generator=draw))
+    normal = lambda *shape: torch.randn(*shape, generator=draw)  # noqa: E731
+    observations, actions = normal(64, 27), normal(64, 8)
+    with torch.no_grad():
+        now = policy.evaluate_actions(observations, actions)[1]
+    batch = Batch(observations, actions, now + 0.2 * normal(64), normal(64), normal(64))
+    if clip is None:  # the ratio of one step lies on the edge
+        ratio = (now - batch.log_probs).exp()
+        edge = ratio.sort().values[50]
+        batch.advantages[ratio == edge], clip = 1.0, edge.item() - 1
+    found = []
+    for compute in (gradients, _gradients_by_autograd):
+        policy.zero_grad()
+        row = compute(policy, batch, clip=clip, value=value, entropy=0.0)
+        found.append([row, *(parameter.grad.clone() for parameter in policy.parameters())])
+    assert 0.1 < found[0][0][4] < 1  # some ratios are clipped, and some are not
+    for mine, its in zip(*found, strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-5, atol=1e-6)
+        assert its.abs().max() > 1e-4  # control: none of them is all but zero
+
+
+@pytest.mark.parametrize(("model", "entropy"), [({"gsde": True}, 0.0), ({}, 0.01)])
+def test_what_the_written_out_gradients_leave_out_goes_through_autograd(model, entropy, monkeypatch):
+    called = []
+    monkeypatch.setattr("syre.rl.agent._gradients_by_autograd", lambda *_, **options: called.append(options["entropy"]))
+    gradients(replica(**model).model, None, clip=0.2, value=1.0, entropy=entropy)
+    assert called == [entropy]
 
 
 # ---- the networks ----------------------------------------------------------------------------------------------------

@@ -41,6 +41,27 @@ def test_gymnasium_accepts_the_registered_environments(backend):
     check_env(env.unwrapped, skip_render_check=True)
 
 
+def test_the_mujoco_ant_is_the_stock_one_bit_for_bit():
+    from gymnasium.envs.mujoco.ant_v4 import AntEnv
+
+    ours, stock = SlipperyAnt(backend="mujoco", change_every=0).load(), AntEnv()
+    rng, ended = np.random.default_rng(0), 0
+    for episode in range(3):
+        first = ours.reset(seed=episode)[0]
+        assert np.array_equal(first, stock.reset(seed=episode)[0])
+        for _ in range(200):
+            action = rng.uniform(-1.5, 1.5, 8).astype(np.float32)
+            mine, theirs = ours.step(action), stock.step(action)
+            assert np.array_equal(mine[0], theirs[0])
+            assert mine[1:3] == theirs[1:3]
+            assert mine[4] == theirs[4]
+            if mine[2]:
+                ended += 1
+                assert np.array_equal(ours.reset()[0], stock.reset()[0])
+        assert not np.array_equal(mine[0], first)  # control: what is observed does change
+    assert ended  # control: some episodes end early
+
+
 @needs_bullet
 def test_the_bullet_ant_is_the_stock_one_bit_for_bit():
     from pybullet_envs_gymnasium.gym_locomotion_envs import AntBulletEnv
