@@ -18,11 +18,9 @@ import pandas as pd
 
 from experiments.results import SCALES, Arm, Results, ResultsError, select, without_provenance
 from experiments.stats import Interval, cross_fitted_best, monotonicity, paired_differences, t_interval, tost
+from experiments.summaries import VERDICTS
 
-REPRODUCED = "reproduced"
-NOT_REPRODUCED = "not reproduced"
-INCONCLUSIVE = "inconclusive"
-NOT_TESTED = "not tested at this scale"
+REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED = VERDICTS
 MIN_SEEDS = 3
 MIN_LEVELS = 3
 

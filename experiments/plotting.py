@@ -18,7 +18,6 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from experiments.results import write_files
 from experiments.stats import t_interval
 
 DPI = 150
@@ -156,13 +155,13 @@ def legend(figure: Figure, **kwargs: object) -> None:
     figure.legend([handles[label] for label in order], order, **{"loc": "outside right upper", **kwargs})
 
 
-def save(figure: Figure, folder: Path) -> None:
-    """Write figure.pdf and figure.png into `folder`: the same bytes for the same figure, untouched if unchanged."""
+def files(figure: Figure, folder: Path) -> dict[Path, bytes]:
+    """folder/figure.pdf and figure.png: the same bytes for the same figure."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # the layout is solved once for both files, not twice for each
-    files = {}
+    drawn = {}
     for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
         buffer = io.BytesIO()
         figure.savefig(buffer, format=suffix, dpi=DPI, metadata=metadata)
-        files[Path(folder) / f"figure.{suffix}"] = buffer.getvalue()
-    write_files(files)
+        drawn[Path(folder) / f"figure.{suffix}"] = buffer.getvalue()
+    return drawn

@@ -9,8 +9,8 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import shorten
 from uuid import uuid4
@@ -42,12 +42,26 @@ class Results:
     scale: str
     runs: pd.DataFrame
     metrics: pd.DataFrame
+    _found: dict[tuple[object, ...], pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
     def final(self, *metrics: str, split: str = "test", failed: float = float("nan")) -> pd.DataFrame:
         """The runs, with one more column a metric: its value at the last step of each run.
 
         A run that failed, went NaN or ended on a non-finite value has the value `failed`.
         """
+        return self._once(("final", metrics, split, repr(failed)), lambda: self._final(metrics, split, failed))
+
+    def curve(self, metric: str, split: str = "test") -> pd.DataFrame:
+        """The runs, one row a recorded step, with the columns `step` and `metric`."""
+        return self._once(("curve", metric, split), lambda: self._curve(metric, split))
+
+    def _once(self, key: tuple[object, ...], find: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """Claims ask for the same tables again and again."""
+        if key not in self._found:
+            self._found[key] = find()
+        return self._found[key].copy(deep=False)
+
+    def _final(self, metrics: Sequence[str], split: str, failed: float) -> pd.DataFrame:
         table = self.runs.copy()
         for metric in metrics:
             last = self._rows(metric, split).sort_values("step", kind="stable").drop_duplicates("id", keep="last")
@@ -55,8 +69,7 @@ class Results:
             table[metric] = value.where((table["status"] == "done") & np.isfinite(value), failed)
         return table
 
-    def curve(self, metric: str, split: str = "test") -> pd.DataFrame:
-        """The runs, one row a recorded step, with the columns `step` and `metric`."""
+    def _curve(self, metric: str, split: str) -> pd.DataFrame:
         rows = self._rows(metric, split)[["id", "step", "value"]].rename(columns={"value": metric})
         return self.runs.merge(rows, on="id")
 

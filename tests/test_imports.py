@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.report import FIGURE
+from experiments.pages import FIGURE
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (  # of syre, lowest first: a file imports from its own layer and from those before it
@@ -22,7 +22,7 @@ LAYERS = (  # of syre, lowest first: a file imports from its own layer and from 
 )
 NO_APPLICATION = ("hydra", "omegaconf", "wandb", "pandas", "matplotlib", "experiments")
 NO_TRAINING = ("torch", "syre", "hydra", "omegaconf", "wandb")
-TABLES = ("results", "stats", "claims", "plotting", "report")
+TABLES = ("results", "stats", "claims", "plotting", "pages", "summaries", "report")
 
 
 def within(name: str, packages: tuple[str, ...]) -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments import report
+from experiments import pages
+from experiments.summaries import summary_table
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -49,6 +50,6 @@ def test_its_make_commands_exist(command: str) -> None:
 
 
 def test_its_table_is_that_of_the_committed_results() -> None:
-    reports = [report.judge(name, ROOT / "results") for name in report.available(ROOT / "results")]
-    assert reports
-    assert report.summary_table(reports) in TEXT
+    figures = [pages.summary(pages.judge(name, ROOT / "results")) for name in pages.available(ROOT / "results")]
+    assert figures
+    assert summary_table(figures) in TEXT

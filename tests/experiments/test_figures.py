@@ -5,21 +5,26 @@ from pathlib import Path
 
 import pytest
 
-from experiments import report
+from experiments import pages, report
 from experiments.claims import REPRODUCED, evaluate, swapped
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
-FIGURES = report.available(RESULTS)
+FIGURES = pages.available(RESULTS)
+DRAWN = {name for name in FIGURES if pages.sources(pages.module_of(name), name) != (name,)}  # from runs of others
+
+
+TRAINING = {"fig6b"}  # claims are committed before results: these train for days, and have none yet
 
 
 def test_every_experiment_with_a_configuration_has_committed_results() -> None:
-    assert {path.stem for path in (ROOT / "configs/experiment").glob("*.yaml")} <= set(FIGURES)
+    assert {path.stem for path in (ROOT / "configs/experiment").glob("*.yaml")} == set(FIGURES) - DRAWN | TRAINING
+    assert TRAINING.isdisjoint(FIGURES)  # control: the list is of those that train
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_reproduced_claim_survives_swapped_labels(name: str) -> None:
-    judged = report.judge(name, RESULTS)
+    judged = pages.judge(name, RESULTS)
     reproduced = [verdict.claim for verdict in judged.verdicts if verdict.verdict == REPRODUCED]
     assert reproduced, "a figure that reproduces nothing would make this test idle"
     assert not [c.id for c in reproduced if evaluate(swapped(c), judged.results).verdict == REPRODUCED]
@@ -27,15 +32,15 @@ def test_no_reproduced_claim_survives_swapped_labels(name: str) -> None:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_claims_have_names_of_their_own_and_notes_are_written(name: str) -> None:
-    judged = report.judge(name, RESULTS)
+    judged = pages.judge(name, RESULTS)
     ids = [verdict.claim.id for verdict in judged.verdicts]
     assert len(set(ids)) == len(ids)
     assert len(judged.module.NOTES) > 200
 
 
 def test_redrawing_committed_results_changes_nothing(tmp_path: Path) -> None:
-    shutil.copytree(RESULTS, tmp_path / "results")
+    shutil.copytree(RESULTS, tmp_path / "results", ignore=shutil.ignore_patterns(report.MEMORY))
     assert report.main(["--results", str(tmp_path / "results")]) == 0
     for path in RESULTS.rglob("*"):
-        if path.is_file():
+        if path.is_file() and path.name != report.MEMORY:
             assert (tmp_path / "results" / path.relative_to(RESULTS)).read_bytes() == path.read_bytes(), path.name

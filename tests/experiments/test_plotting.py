@@ -8,6 +8,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from experiments import plotting
+from experiments.results import write_files
 from experiments.stats import t_interval
 
 
@@ -95,8 +96,8 @@ def test_a_spectrum_is_sorted_and_bears_zero_eigenvalues():
 
 
 def test_saving_the_same_figure_twice_gives_the_same_small_files_and_touches_nothing(tmp_path):
-    plotting.save(draw(), tmp_path / "a")
-    plotting.save(draw(), tmp_path / "b")
+    write_files(plotting.files(draw(), tmp_path / "a"))
+    write_files(plotting.files(draw(), tmp_path / "b"))
     for name in ("figure.pdf", "figure.png"):
         data = (tmp_path / "a" / name).read_bytes()
         assert data == (tmp_path / "b" / name).read_bytes()
@@ -104,9 +105,9 @@ def test_saving_the_same_figure_twice_gives_the_same_small_files_and_touches_not
         assert b"CreationDate" not in data
         assert b"Software" not in data
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").iterdir()}
-    plotting.save(draw(), tmp_path / "a")
+    write_files(plotting.files(draw(), tmp_path / "a"))
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "a").iterdir()} == before
     other = draw()
     other.axes[0].set_title("changed")
-    plotting.save(other, tmp_path / "a")
+    write_files(plotting.files(other, tmp_path / "a"))
     assert (tmp_path / "a/figure.png").read_bytes() != (tmp_path / "b/figure.png").read_bytes()  # control

@@ -1,5 +1,6 @@
 """The report follows from the tables alone: the same tables, the same files; without tables, one line."""
 
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -7,7 +8,7 @@ import textwrap
 import pytest
 
 import experiments
-from experiments import report
+from experiments import pages, report
 
 MODULE = """
 from experiments.claims import Equivalence, Monotone, Superiority
@@ -108,18 +109,18 @@ def test_a_figure_of_several_experiments_is_drawn_when_all_of_them_are_there(res
     source = MODULE.replace("TITLE =", 'EXPERIMENT = ("synth2", "synth10")\nTITLE =')
     source = source.replace('{"regularizer.name"', '{"experiment": "synth2", "regularizer.name"')
     (results.parent / "modules/table77.py").write_text(source)
-    assert report.available(results) == ["synth2", "synth10", "table77"]
-    verdicts = {v.claim.id: v for v in report.judge("table77", results).verdicts}
+    assert pages.available(results) == ["synth2", "synth10", "table77"]
+    verdicts = {v.claim.id: v for v in pages.judge("table77", results).verdicts}
     assert (verdicts["C1"].verdict, verdicts["C1"].n) == ("reproduced", 4)
-    assert len(report.judge("table77", results).results.runs) == 48
+    assert len(pages.judge("table77", results).results.runs) == 48
     (results / "synth10/runs.csv").unlink()
-    assert report.available(results) == ["synth2"]  # control
+    assert pages.available(results) == ["synth2"]  # control
 
 
 def test_without_names_every_figure_is_drawn_and_a_second_time_nothing_is_touched(results):
     assert report.main(["--results", str(results)]) == 0
     before = state(results)
-    assert len(before) == 2 * 5 + 1
+    assert len(before) == 2 * 5 + 2
     assert report.main(["--results", str(results)]) == 0
     assert state(results) == before
     table = results / "synth2/metrics.csv"
@@ -127,8 +128,36 @@ def test_without_names_every_figure_is_drawn_and_a_second_time_nothing_is_touche
     assert report.main(["--results", str(results)]) == 0
     changed = {path.relative_to(results).as_posix() for path, now in state(results).items() if now != before[path]}
     assert changed == {f"synth2/{name}" for name in ("metrics.csv", "figure.pdf", "figure.png", "report.md")} | {
-        "REPORT.md"
+        *("REPORT.md", report.MEMORY)
     }  # control
+
+
+def test_only_what_has_changed_is_judged_and_drawn(results, monkeypatch):
+    made = []
+    monkeypatch.setattr(report, "_in_parallel", lambda call, each: made.append(each) or [call(*one) for one in each])
+
+    def again(*words):
+        made.clear()
+        assert report.main([*words, "--results", str(results)]) == 0
+        return [(name, drawn) for each in made for name, _, drawn in each]
+
+    assert again("synth2") == [("synth2", True), ("synth10", False)]  # whose verdicts the overview has too
+    assert again("synth2") == []
+    assert again() == [("synth10", True)]
+    assert again() == []
+    (results / "synth2/figure.png").write_bytes(b"")
+    assert again("synth10") == []
+    assert again() == [("synth2", True)]
+    table = results / "synth2/runs.csv"
+    table.write_text(table.read_text().replace(",cpu,1,", ",cpu,2,"))
+    assert again("synth10") == [("synth2", False)]
+    assert again() == [("synth2", True)]
+    monkeypatch.setattr(report, "version", lambda _: "99")
+    assert again() == [("synth2", True), ("synth10", True)]
+    (results / report.MEMORY).write_text("{")
+    assert again() == [("synth2", True), ("synth10", True)]
+    shutil.rmtree(results / "synth2")
+    assert again() == [("synth10", True)]  # the memory is of other experiments
 
 
 @pytest.mark.parametrize(
