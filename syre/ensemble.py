@@ -6,6 +6,7 @@ and replica k takes the steps that it would have taken alone. The gradient of th
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 from warnings import filterwarnings, warn
@@ -113,23 +114,27 @@ class Single:
 
     def step(self, loss_fn: Loss, batch: Sequence[Tensor], *, lr_factor: float, clip: float | None) -> Tensor:
         """One step of the stock optimizer; the loss before it, [1]."""
-        self.model.train()
+        if not self.model.training:  # going through all modules takes as long as a small layer
+            self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        inputs, *rest = (tensor[0] for tensor in batch)
-        samples, parts = len(rest[0]) if rest else len(inputs), self._accumulate
-        check(samples % parts == 0, f"train.batch_size must be a multiple of train.accumulate={parts}, got {samples}")
-        size = samples // parts
-        losses = []
-        for start in range(0, samples, size):
-            some = [tensor[start : start + size] for tensor in rest]
-            views = inputs.unflatten(0, (-1, samples))[:, start : start + size].flatten(0, 1) if parts > 1 else inputs
-            losses.append(self._backward(loss_fn, [views, *some], start + size == samples))
+        whole = [tensor[0] for tensor in batch]
+        parts = self._parts(whole) if self._accumulate > 1 else [whole]
+        losses = [self._backward(loss_fn, part, part is parts[-1]) for part in parts]
         if clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), clip)
         for group, lr in zip(self.optimizer.param_groups, self._lrs, strict=True):
             group["lr"] = lr * lr_factor
         self.optimizer.step()
-        return torch.stack(losses).sum(0, keepdim=True)
+        return torch.stack(losses).sum(0, keepdim=True) if len(losses) > 1 else losses[0].unsqueeze(0)
+
+    def _parts(self, batch: Sequence[Tensor]) -> list[list[Tensor]]:
+        """A batch in `accumulate` parts, each with all views of its samples."""
+        inputs, *rest = batch
+        samples, parts = len(rest[0]) if rest else len(inputs), self._accumulate
+        check(samples % parts == 0, f"train.batch_size must be a multiple of train.accumulate={parts}, got {samples}")
+        views = inputs.unflatten(0, (-1, samples))
+        slices = [slice(start, start + samples // parts) for start in range(0, samples, samples // parts)]
+        return [[views[:, some].flatten(0, 1), *(tensor[some] for tensor in rest)] for some in slices]
 
     def _backward(self, loss_fn: Loss, batch: Sequence[Tensor], last: bool) -> Tensor:
         """The loss of one part of a batch, as a share of the whole, and its gradients added to those of the others."""
@@ -139,8 +144,10 @@ class Single:
         while True:
             try:
                 with distributed.part(self._parallel, last):
-                    with torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None):
-                        loss = loss_fn(self._call(batch[0]), *batch) / self._accumulate
+                    with torch.autocast(self._device.type, self._autocast) if self._autocast else nullcontext():
+                        loss = loss_fn(self._call(batch[0]), *batch)
+                    if self._accumulate > 1:
+                        loss = loss / self._accumulate
                     loss.backward()
                 self._untried = False
                 return loss.detach()

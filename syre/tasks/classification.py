@@ -58,4 +58,5 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     leading = targets.shape[:-1]
     if leading:  # classes not on the last axis: a softmax over that takes a CPU ten times longer
         logits, targets = logits.flatten(0, -3).mT, targets.flatten(0, -2)
-    return nn.functional.cross_entropy(logits, targets, reduction="none").mean(-1).view(leading)
+    losses = nn.functional.cross_entropy(logits, targets, reduction="none").mean(-1)
+    return losses.view(leading) if leading else losses
