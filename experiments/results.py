@@ -140,6 +140,8 @@ def collect(outputs: Path, results: Path, experiment: str, scale: str, run_ids: 
     """Write the finished runs `run_ids` into results/<experiment>/{runs,metrics}.csv; the folder is returned.
 
     They replace the rows of this scale; rows of other scales stay. Row and column order depend on the configs alone.
+    A run whose numbers are in the tables already, trained again elsewhere say, keeps the provenance that it has there;
+    where that is so for all runs of the scale, both files stay as they are.
     Raises: `ResultsError` when runs are missing or damaged, or the files cannot be written (then both are untouched).
     """
     folder, ids = Path(results) / experiment, sorted(set(run_ids))
@@ -151,13 +153,24 @@ def collect(outputs: Path, results: Path, experiment: str, scale: str, run_ids: 
             f"{experiment}: {len(missing)} of {len(ids)} runs at scale {scale} are missing{example}: "
             f"`make {experiment} SCALE={scale}` runs what is missing"
         )
-    runs = [row for row in _read_rows(folder / "runs.csv") if row["scale"] != scale]
-    kept = {row["id"] for row in runs}
-    metrics = [row for row in _read_rows(folder / "metrics.csv") if row["id"] in kept]
-    for directory in directories.values():
+    old = {row["id"]: row for row in _read_rows(folder / "runs.csv")}
+    old_records: dict[str, list[Row]] = {name: [] for name in old}
+    for record in _read_rows(folder / "metrics.csv"):
+        old_records.setdefault(record["id"], []).append(record)
+    others = [name for name, row in old.items() if row["scale"] != scale]
+    runs = [old[name] for name in others]
+    metrics = [record for name in others for record in old_records[name]]
+    unchanged = 0
+    for run_id, directory in directories.items():
         run, records = _read_run(directory, scale)
+        # Equal ids are equal configurations, also where the old table lacks the column of a setting that came later.
+        if run_id in old and _numbers(old[run_id], old_records[run_id]) == _numbers(run, records):
+            run = _of_origin(run, old[run_id])
+            unchanged += 1
         runs.append(run)
         metrics += records
+    if unchanged == len(ids) == len(old) - len(others):
+        return folder
 
     columns = sorted({column for row in runs for column in row} - set(LEAD))
     config = [column for column in columns if not _is_provenance(column)]
@@ -222,6 +235,17 @@ def _read_run(directory: Path, scale: str) -> tuple[Row, list[Row]]:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ResultsError(f"run {directory} is damaged ({reason}): delete it and run again") from error
     return row, records
+
+
+def _numbers(run: Row, records: Sequence[Row]) -> tuple[str, list[tuple[str, ...]]]:
+    """What of a run is a result: its status and its records, in whatever order they are."""
+    return run["status"], sorted(tuple(record[column] for column in METRICS) for record in records)
+
+
+def _of_origin(run: Row, origin: Row) -> Row:
+    """A row with the provenance of another one."""
+    own = {column: cell for column, cell in run.items() if not _is_provenance(column)}
+    return own | {column: cell for column, cell in origin.items() if _is_provenance(column)}
 
 
 def _read_rows(path: Path) -> list[Row]:

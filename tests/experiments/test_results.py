@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -98,6 +99,74 @@ def test_collecting_a_scale_replaces_its_rows_and_keeps_the_others(tmp_path):
     assert set(pd.read_csv(tmp_path / "results/fig0/metrics.csv", dtype={"id": str})["id"]) == set(rows["id"])
     results = R.load(tmp_path / "results", "fig0")
     assert (results.scale, list(results.runs["id"])) == ("paper", paper)
+
+
+# ---- trained again -------------------------------------------------------------------------------------------------
+
+ELSEWHERE = {"git_sha": "fffffff", "dirty": True, "seconds": 9.0, "device": "cuda",
+             "versions": {"torch": "2.11", "x": 1}}  # fmt: skip
+
+
+def rows_by_id(folder):
+    runs = pd.read_csv(folder / "fig0/runs.csv", dtype=str, keep_default_na=False)
+    return runs.set_index("id").to_dict("index")
+
+
+@pytest.fixture
+def again(tmp_path):
+    """Tables of four runs, of which `collect` then finds others, trained elsewhere, in place of the old ones."""
+    ids = [write_run(tmp_path / "outputs", k, seed=k) for k in range(4)]
+    collect(tmp_path, ids)
+
+    def call(**changes):
+        shutil.rmtree(tmp_path / "outputs")
+        for k in range(4):
+            write_run(tmp_path / "outputs", k, **({"seed": k} | ELSEWHERE | changes.get(f"run{k}", {})))
+        collect(tmp_path, ids)
+        return ids
+
+    return call
+
+
+def test_the_same_numbers_from_elsewhere_leave_the_files_as_they_are(tmp_path, again):
+    before = tables(tmp_path / "results")
+    again()
+    assert tables(tmp_path / "results") == before
+
+
+def test_a_run_whose_numbers_changed_has_a_new_origin_and_the_others_keep_theirs(tmp_path, again):
+    before = rows_by_id(tmp_path / "results")
+    ids = again(run1={"values": (1.0, 2.5)}, run2={"status": "nan"})
+    after = rows_by_id(tmp_path / "results")
+    assert [after[name]["git_sha"] for name in ids] == ["0123456", "fffffff", "fffffff", "0123456"]
+    assert [after[name]["seconds"] for name in ids] == ["1.500", "9.000", "9.000", "1.500"]
+    assert [after[name]["versions.x"] for name in ids] == ["", "1", "1", ""]
+    assert after[ids[0]] == before[ids[0]] | {"versions.x": ""}
+    assert list(R.load(tmp_path / "results", "fig0").final("loss", failed=-1)["loss"]) == [2, 2.5, -1, 2]
+
+
+def test_runs_that_are_new_or_gone_change_the_tables(tmp_path, again):
+    ids = again()
+    before = tables(tmp_path / "results")
+    collect(tmp_path, ids[:3])
+    assert set(rows_by_id(tmp_path / "results")) == set(ids[:3])
+    collect(tmp_path, ids)
+    assert {row["git_sha"] for row in rows_by_id(tmp_path / "results").values()} == {"0123456", "fffffff"}
+    assert tables(tmp_path / "results")[1] == before[1]
+
+
+def test_a_table_older_than_a_setting_stays_until_a_number_changes(tmp_path, again):
+    """What has the same id is the same run: a setting that came later has the value at which nothing changes."""
+    place = tmp_path / "results/fig0/runs.csv"
+    table = pd.read_csv(place, dtype=str, keep_default_na=False).drop(columns="regularizer.weight_decay")
+    table.to_csv(place, index=False)
+    before = tables(tmp_path / "results")
+    again()
+    assert tables(tmp_path / "results") == before
+    again(run0={"values": (1.0, 3.0)})
+    rows = rows_by_id(tmp_path / "results").values()
+    assert {row["regularizer.weight_decay"] for row in rows} == {"0.01"}
+    assert sorted(row["git_sha"] for row in rows) == ["0123456"] * 3 + ["fffffff"]
 
 
 def test_failed_and_nan_runs_are_rows_without_a_final_value(tmp_path):
