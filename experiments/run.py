@@ -24,9 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import QuotedString
 from hydra.core.utils import JobStatus
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -36,15 +35,15 @@ from experiments import results
 from experiments.config import ConfigError, OutOfMemory, Run, identity
 from experiments.locks import hold, holder
 from experiments.preemption import Stop
-from experiments.status import bar
-from experiments.sweep import Ending, Group, expand, finished, group_file, load_group, plan
+from experiments.status import CONFIGS, bar
+from experiments.sweep import Ending, Group, as_axis, expand, finished, group_file, load_group, plan, split
 from experiments.tracking import Mirror
 
 # torch, and syre with it, is imported where something is to be trained: what is finished costs no second of it.
 
 USER_ERRORS = (ConfigError, results.ResultsError, HydraException, OmegaConfBaseException)
 # What leaves a figure's runs what they are; the tables of any other sweep do not go to results/.
-FREE = ("experiment", "scale", "outputs", "results", "data_root", "wandb", "hydra")
+FREE = {"experiment", "scale", "outputs", "results", "data_root", "wandb", "hydra"}
 
 
 # ---- a sweep ---------------------------------------------------------------------------------------------------------
@@ -53,11 +52,7 @@ FREE = ("experiment", "scale", "outputs", "results", "data_root", "wandb", "hydr
 def sweep(config: DictConfig, arguments: Sequence[str], compose: Callable[[list[str]], DictConfig],
           launcher: Any) -> None:  # fmt: skip
     """Train what is missing of an experiment, collect its tables, judge its claims and draw its figure."""
-    given = OverridesParser.create().parse_overrides(list(arguments))
-    axes = {o.get_key_element(): [_plain(v) for v in o.sweep_iterator()] for o in given if o.is_sweep_override()}
-    plain = [word for word, o in zip(arguments, given, strict=True) if not o.is_sweep_override()]
-    keys = [o.get_key_element() for o in given]
-
+    plain, keys, axes = split(arguments)
     if _world() > 1:
         raise ConfigError("torchrun trains one run, or one group of a sweep (group=...), over its processes; "
                           "a sweep (-m) runs without torchrun")  # fmt: skip
@@ -68,7 +63,7 @@ def sweep(config: DictConfig, arguments: Sequence[str], compose: Callable[[list[
     what = f"{len({run.id for group in groups for run in group.runs})} to train in {len(groups)} groups"
     print(f"{config.experiment}: {len(runs)} runs at scale {config.scale}, {what}", flush=True)
 
-    custom = any(re.split("[./]", key)[0] not in FREE for key in keys)
+    custom = not FREE.issuperset(map(_root, keys))
     place = folder / f"results-{'custom' if custom else config.scale}"
     if not custom and config.scale != "smoke":
         place = Path(config.results)
@@ -183,14 +178,15 @@ def _judge(name: str, place: Path, custom: bool) -> int:
     return 0 if custom else code
 
 
-def _plain(value: Any) -> Any:
-    return value.text if isinstance(value, QuotedString) else value
+def _root(key: str) -> str:
+    """The first part of a key, or of an override."""
+    return re.split("[./=]", key)[0]
 
 
 # ---- the command line ------------------------------------------------------------------------------------------------
 
 
-@hydra.main(version_base="1.3", config_path=str(Path(__file__).parents[1] / "configs"), config_name="config")
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
 def main(config: DictConfig) -> str | None:
     """One job: a group of a sweep, or one run of its own; how it ended (`Ending`)."""
     folder = Path(config.outputs) / config.experiment
@@ -300,10 +296,34 @@ def _line(error: BaseException) -> str:
     return text if _for_the_user(error) else f"{type(error).__name__}: {text}"
 
 
+def _prepare(arguments: Sequence[str]) -> list[str]:
+    """The command line as Hydra is to read it.
+
+    In a sweep, what only some of the runs may have becomes an axis, which Hydra leaves to the sweep. And what says
+    itself what it trains may have a name of its own, `experiment=mine`, as if there were an empty file of that name.
+    """
+    overrides = [word for word in arguments if "=" in word and not word.startswith("-")]
+    names = [word.removeprefix("experiment=") for word in overrides if word.startswith("experiment=")]
+    if names and _may_be_new(names[-1]) and not FREE.issuperset(map(_root, overrides)):
+        ConfigStore.instance().store(
+            group="experiment", name=names[-1], node={"experiment": names[-1]}, package="_global_"
+        )
+    sweeps = "-m" in arguments or "--multirun" in arguments
+    return [as_axis(word) if sweeps and word in overrides else word for word in arguments]
+
+
+def _may_be_new(experiment: str) -> bool:
+    """Whether this is a name that is not taken, and not like that of a figure: `fig99` is a mistake."""
+    if not re.fullmatch(r"(?!(fig|table)\d)[a-zA-Z][\w-]*", experiment, re.ASCII):
+        return False
+    return not (CONFIGS / f"experiment/{experiment}.yaml").exists() and find_spec(f"experiments.{experiment}") is None
+
+
 def cli() -> None:
     """Exit code 0; 1 for runs that failed; 2 after one line for what the user can mend."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra's way of letting errors through to the line below
     with one_line():
+        sys.argv[1:] = _prepare(sys.argv[1:])
         main()
 
 

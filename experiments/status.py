@@ -29,7 +29,7 @@ from tqdm import tqdm
 from experiments import results
 from experiments.config import ConfigError, Run, Scale, run_id
 from experiments.locks import holder
-from experiments.sweep import STEP, Group, expand, group_file, kind
+from experiments.sweep import STEP, Group, expand, group_file, kind, split
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -172,10 +172,9 @@ def _members(folder: Path, group_id: str, runs: Sequence[Run]) -> set[str]:
 
 def load(name: str, words: Sequence[str]) -> tuple[DictConfig, list[Run]]:
     """The configuration of an experiment with some overrides, and its runs."""
-    choices = [f"experiment={name}", *words]
-    config = compose("config", choices)
-    return config, expand(config, lambda members: compose("config", [*choices, *members]),
-                          fixed=[word.split("=")[0] for word in words])  # fmt: skip
+    plain, keys, axes = split([f"experiment={name}", *words])
+    config = compose("config", plain)
+    return config, expand(config, lambda members: compose("config", [*plain, *members]), fixed=keys, axes=axes)
 
 
 def main(arguments: Sequence[str] | None = None, show: Callable[[str], None] = print) -> int:

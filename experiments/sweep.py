@@ -13,9 +13,10 @@ values, or a mapping from scale to either:
 
 A group may be null where the task only measures: `{task: ridge, model: null, data: null, ...}`.
 
-What is given on the command line wins over all of these: `optim.lr=0.1` replaces the values of every block, and
-`regularizer=syre` leaves out the blocks of other regularizers. A group is written down before it trains and is never
-repacked: it is the unit of checkpoint and resume.
+What is given on the command line wins over all of these: `optim.lr=0.1` replaces the values of every block,
+`regularizer.sigma=0.1` those of every block whose regularizer has a sigma, and `regularizer=syre` leaves out the blocks
+of other regularizers. A group is written down before it trains and is never repacked: it is the unit of checkpoint and
+resume.
 """
 
 import copy
@@ -28,6 +29,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import OverrideType, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.config import GROUPS, TYPED, ConfigError, Run, identity, run_id
@@ -66,39 +69,87 @@ def expand(config: DictConfig, compose: Compose, fixed: Sequence[str] = (),
         config: the composed configuration of the experiment.
         compose: composes a configuration from overrides; called once per choice of groups.
         fixed: keys given on the command line; blocks do not touch them.
-        axes: keys that the command line sweeps, with their values.
+        axes: keys that the command line sweeps, with their values, for all runs that have such a key.
 
     Raises:
-        ConfigError: a block that names an unknown key, or no run at all. (Of a run, `Run.check` says so, later: what is
-            finished need not be looked at.)
+        ConfigError: a key that is unknown in a block, or an axis that no run has, or no run at all. (Of a run,
+            `Run.check` says so, later: what is finished need not be looked at.)
     """
     composed: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
     runs: dict[str, Run] = {}
+    nowhere = set(axes or {}) - {*GROUPS}
     for chosen in _products(config, fixed, axes or {}):
         chosen = {**_scale_settings(config, fixed), **chosen}
         members = tuple((key, value) for key, value in chosen.items() if key in GROUPS)
         if members not in composed:
             whole = identity(compose([f"{key}={value}" for key, value in members if value is not None]))
             composed[members] = whole | {key: None for key, value in members if value is None}
-        settings = {key: value for key, value in chosen.items() if key not in GROUPS}
+        absent = {key for key in axes or {} if key not in GROUPS and _node(composed[members], key) is None}
+        nowhere &= absent
+        settings = {key: value for key, value in chosen.items() if key not in GROUPS and key not in absent}
         run = Run(config=_with(composed[members], settings))
         runs.setdefault(run.id, run)
     if not runs:
         raise ConfigError(f"experiment {config.experiment} has no runs with the choices of {', '.join(fixed)}")
+    if nowhere:
+        group = (key := min(nowhere)).split(".")[0]
+        groups = [whole[group] for whole in composed.values() if isinstance(whole.get(group), dict)]
+        known = ", ".join(sorted({name for settings in groups for name in settings} - {"_target_"}))
+        raise ConfigError(f"unknown key {key}; " + (f"{group} may have {known}" if known else "no run has it"))
     return list(runs.values())
+
+
+def split(words: Sequence[str]) -> tuple[list[str], list[str], dict[str, list[Any]]]:
+    """What overrides say of a sweep: those that every run is composed with, the keys of all, and the axes with values.
+
+    Raises:
+        HydraException: a word that is no override.
+    """
+    given = OverridesParser.create().parse_overrides([as_axis(word) for word in words])
+    plain = [word for word, o in zip(words, given, strict=True) if not o.is_sweep_override()]
+    axes = {o.get_key_element(): [_unquoted(v) for v in o.sweep_iterator()] for o in given if o.is_sweep_override()}
+    return plain, [o.get_key_element() for o in given], axes
+
+
+def as_axis(word: str) -> str:
+    """A setting of one group's member, `regularizer.sigma=0.1`, as an axis with this value: `...=choice(0.1)`.
+
+    Any other word is returned as it is. What runs are composed with, all must have; an axis is for those that have it.
+    """
+    override = OverridesParser.create().parse_override(word)
+    group, dot, _ = (key := override.get_key_element()).partition(".")
+    text = word.partition("=")[2]
+    if not (group in GROUPS and dot and text) or override.type != OverrideType.CHANGE or override.is_sweep_override():
+        return word
+    return word if "${" in text else f"{key}=choice({text})"  # only composition knows what another key's value is
+
+
+def _unquoted(value: Any) -> Any:
+    """A value of an axis, without Hydra's marks for what was in quotes."""
+    if isinstance(value, list):
+        return [_unquoted(part) for part in value]
+    if isinstance(value, dict):
+        return {_unquoted(key): _unquoted(part) for key, part in value.items()}
+    return value.text if isinstance(value, QuotedString) else value
+
+
+def _node(config: dict[str, Any], key: str) -> dict[str, Any] | None:
+    """The mapping that has the last part of a dotted key; None where there is none."""
+    *path, last = key.split(".")
+    node: Any = config
+    for part in path:
+        node = node.get(part) if isinstance(node, dict) else None
+    return node if isinstance(node, dict) and last in node else None
 
 
 def _with(config: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """A copy of the configuration with some dotted keys set."""
     plain = copy.deepcopy(config)
     for key, value in settings.items():
-        *path, last = key.split(".")
-        node = plain
-        for part in path:
-            node = node.get(part) if isinstance(node, dict) else None
-        if not isinstance(node, dict) or last not in node or (path or [last])[0] not in SETTABLE:
+        node, (first, *_) = _node(plain, key), key.split(".")
+        if node is None or first not in SETTABLE:
             raise ConfigError(f"unknown key {key} in runs:, scales: or axes of experiment {plain['experiment']}")
-        node[last] = value
+        node[key.split(".")[-1]] = value
     return plain
 
 

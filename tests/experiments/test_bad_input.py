@@ -68,6 +68,13 @@ def refused(tmp_path, command):
         (["regularizer=magic"], ["regularizer/magic", "syre"]),
         ([*FIGURE, "runs=[{regularizer: magic}]"], ["regularizer/magic", "syre"]),
         (["-m", "experiment=fig99"], ["experiment/fig99", "fig5"]),
+        (["-m", "experiment=fig99", "seed=0,1"], ["experiment/fig99", "fig5"]),  # like a figure: no name of one's own
+        (["-m", "experiment=fig7", "seed=0,1"], ["experiment/fig7", "fig5"]),
+        (["-m", "experiment=report", "seed=0,1"], ["experiment/report", "fig5"]),
+        (["-m", "experiment=thoery", "scale=smoke"], ["experiment/thoery", "theory"]),  # says nothing of its own
+        (["-m", "experiment=../mine", "seed=0,1"], ["mine"]),
+        ([*FIGURE, "regularizer.sigm=1"], ["regularizer.sigm", "rate", "sigma"]),
+        (["-m", "regularizer.sigma=1", "seed=0,1"], ["regularizer.sigma", "weight_decay"]),
         (["scale=huge"], ["scale", "huge", "smoke, cpu, paper"]),
         ([*FIGURE, "scale=huge"], ["scale", "huge", "smoke, cpu, paper"]),
         (["wandb.mode=on"], ["wandb.mode", "disabled, offline, online"]),

@@ -168,6 +168,28 @@ def test_a_part_of_a_figure_that_cannot_be_drawn_still_has_its_tables(tmp_path, 
     assert set(statuses(tmp_path / "outputs/fig4/results-custom/fig4").values()) == {"done"}
 
 
+@pytest.mark.parametrize("sweep", [("-m",), ()], ids=["sweep", "run"])
+def test_a_name_of_ones_own_is_that_of_its_folder_and_of_no_file(tmp_path, command, sweep):
+    outcome = command(*sweep, "experiment=mine", *SMALL, *places(tmp_path))
+    assert outcome.code == 0, outcome.err
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["mine"]
+    (facts,) = (json.loads(path.read_text()) for path in tmp_path.glob("outputs/mine/runs/*/run.json"))
+    assert facts["experiment"] == "mine"
+    assert (tmp_path / "outputs/mine/results-custom/mine/runs.csv").exists() == bool(sweep)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_figure_with_a_setting_that_some_of_its_runs_have_is_drawn_beside_its_outputs(tmp_path, command):
+    words = (*FIGURE[:-1], "regularizer=vanilla,weight_decay,syre,w_fix,dropout", "regularizer.weight_decay=1")
+    outcome = command(*words, "regularizer.sigma=0.03", *places(tmp_path))
+    assert outcome.code == 0, outcome.err
+    folder = tmp_path / "outputs/fig4/results-custom/fig4"
+    sigmas = pd.read_csv(folder / "runs.csv").groupby("regularizer.name")["regularizer.sigma"].unique()
+    assert {name: list(values) for name, values in sigmas.dropna().items() if name == "syre"} == {"syre": [0.03]}
+    assert sigmas.drop("syre").map(lambda values: pd.isna(values).all()).all()
+    assert {"figure.png", "report.md"} <= {path.name for path in folder.iterdir()}
+
+
 # ---- W&B -----------------------------------------------------------------------------------------------------------
 
 

@@ -3,10 +3,9 @@
 import json
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from experiments.config import ConfigError
-from experiments.sweep import Group, expand, finished, load_group, pack, plan
+from experiments.config import ConfigError, identity
+from experiments.sweep import Group, expand, finished, load_group, pack, plan, split
 
 
 @pytest.fixture
@@ -14,12 +13,9 @@ def runs_of(composed):
     """The runs of some blocks, as the command line would expand and check them."""
 
     def call(blocks, *words, seeds=None, scales=None):
-        given = OverridesParser.create().parse_overrides(list(words))
-        plain = [word for word, o in zip(words, given, strict=True) if not o.is_sweep_override()]
-        axes = {o.get_key_element(): list(o.sweep_iterator()) for o in given if o.is_sweep_override()}
+        plain, fixed, axes = split(words)
         config = composed(*plain)
         config.runs, config.seeds, config.scales = blocks, seeds, scales or {}
-        fixed = [o.get_key_element() for o in given]
         runs = expand(config, lambda members: composed(*plain, *members), fixed=fixed, axes=axes)
         for run in runs:
             run.check()
@@ -150,6 +146,44 @@ def test_a_choice_on_the_command_line_leaves_out_the_blocks_that_choose_otherwis
     ]
     with pytest.raises(ConfigError, match="no runs"):
         runs_of(BLOCKS, "regularizer=l2_init")
+
+
+@pytest.mark.parametrize("word", [f"{SIGMA}=7", f"{SIGMA}=7,7.0", f"{SIGMA}=choice(7)"])
+def test_a_setting_is_for_the_blocks_whose_member_has_it(runs_of, word):
+    assert set(facts(runs_of(BLOCKS, word), NAME, GAMMA, SIGMA)) == {
+        ("vanilla", None, None),
+        *(("weight_decay", gamma, None) for gamma in (0.1, 0.2)),
+        *(("syre", gamma, 7) for gamma in (0.1, 0.2)),
+    }
+    assert len(runs_of(BLOCKS[:2])) == len(runs_of([*BLOCKS[:2]], f"{GAMMA}=0.1,0.2"))
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("regularizer.sigm=1", "regularizer may have name, .*sigma, .*weight_decay"),
+        ("regularizer.sigm=1,2", "unknown key regularizer.sigm"),
+        ("data.root=x", "data may have"),
+        ("sed=0,1", "no run has it"),
+    ],
+)
+def test_a_setting_that_no_run_has_is_named_with_those_there_are(runs_of, word, says):
+    with pytest.raises(ConfigError, match=says) as error:
+        runs_of(BLOCKS, word)
+    assert f"unknown key {word.split('=')[0]}; " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *(f"{GAMMA}=1e-3", "model.hidden=[8,16]", "model.activation='tanh'", "optim.betas=[0.5,0.9]"),
+        *("optim.decoupled=true", "optim.eps=${optim.lr}"),
+    ],
+)
+def test_a_setting_of_a_sweep_is_the_value_that_it_is_of_a_run(runs_of, composed, word):
+    (run,) = runs_of([], word)
+    assert run.config == identity(composed(word))
+    assert run.config != identity(composed())
 
 
 # ---- from runs to groups -------------------------------------------------------------------------------------------
