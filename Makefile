@@ -5,6 +5,11 @@ SHELL := /bin/bash
 # A shell that switches bytecode off (containers often do) makes every start of Python seconds slower.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Without a home to write to, matplotlib would list its fonts anew at every start, and say so each time.
+ifneq ($(shell test -w "$$HOME" && echo yes),yes)
+export MPLCONFIGDIR ?= $(CURDIR)/.venv/matplotlib
+endif
+
 PYTHON   ?= python3
 SCALE    ?= cpu
 LAUNCHER ?= joblib
@@ -15,7 +20,7 @@ STAMP    := .venv/.complete
 FIGURES  := $(patsubst configs/experiment/%.yaml,%,$(wildcard configs/experiment/*.yaml))
 DRAWN    := fig7 fig8 fig10 table3 ablation sigma_map
 
-.PHONY: help env data $(FIGURES) $(DRAWN) status plots report smoke test lint bench gpu clean
+.PHONY: help env again data $(FIGURES) $(DRAWN) status plots report smoke test lint bench gpu clean
 
 help:  ## this list
 	@echo "make TARGET [SCALE=smoke|cpu|paper] [LAUNCHER=local|joblib|slurm] [DATA=mnist,...] [ARGS=\"any Hydra override\"]"
@@ -25,13 +30,13 @@ help:  ## this list
 env: $(STAMP)  ## build .venv from requirements.lock (every other target does, if need be)
 
 $(STAMP): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"error: Python 3.11, 3.12 or 3.13 is needed, not {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11")'
-	$(PYTHON) -m venv --clear .venv
-	@awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements.lock > .venv/uv.lock
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.lock
-	.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock
-	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps -e .
-	@touch $@
+	@PYTHON="$(PYTHON)" scripts/env.sh
+
+# A stamp counts while the Python that it names runs and finds its packages: until that is gone, or the checkout moved.
+ifneq ($(shell test ! -e $(STAMP) || "$$(cat $(STAMP))" -I -c 'import pip' 2>/dev/null || echo gone),)
+$(STAMP): again
+endif
+again:
 
 $(FIGURES): $(STAMP)  ## train what is missing of a figure, judge its claims, draw it: make fig4
 	@$(RUN) experiment=$@ scale=$(SCALE) hydra/launcher=$(LAUNCHER) $(ARGS)

@@ -1,0 +1,216 @@
+"""`make env` builds .venv or says in one line why it cannot; a folder that is not its own it leaves alone.
+
+Python, pip and uv are stand-ins here, but for one test: they say what they were asked for.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STAMP = ".venv/.complete"
+# It answers for `python`, and as `python -m venv` leaves itself in the environment as python and uv.
+STAND_IN = """#!/bin/bash
+echo "${0##*/} $*" >>"$CALLS"
+case "${0##*/} $1 $2" in
+  *" -c import sys"*) echo "${VERSION:-3.11} ${BASE:-$0}" ;;
+  *" -c import ensurepip, venv") exit "${WITHOUT_VENV:-0}" ;;
+  *" -m venv") mkdir -p "$3/bin"; touch "$3/pyvenv.cfg"; for name in python uv; do cp "$0" "$3/bin/$name"; done ;;
+  *" -m pip") [[ -z $OFFLINE ]] || { echo retrying; echo "no route to host"; echo; exit 1; } ;;
+  uv*) [[ -z $KILLED || "$*" != *" -e ." ]] || kill -9 $PPID ;;
+esac
+"""
+
+
+class Checkout:
+    """A folder with what `make env` needs."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.calls, self.python = root / "checkout", root / "calls", root / "python3.11"
+        (self.root / "scripts").mkdir(parents=True)
+        for name in ("Makefile", "pyproject.toml", "scripts/env.sh"):
+            shutil.copy(ROOT / name, self.root / name)
+        (self.root / "requirements.lock").write_text("a==1\nuv==0.1 \\\n    --hash=sha256:0\nz==1\n")
+        self.python.write_text(STAND_IN)
+        self.python.chmod(0o755)
+
+    def make(self, *words: str, **environment: str) -> subprocess.CompletedProcess:
+        self.calls.write_text("")
+        words = ("env", f"PYTHON={self.python}", *words)
+        own = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "MAKE", "PYTHON"))}
+        return subprocess.run(["make", *words], cwd=self.root, capture_output=True, text=True,
+                              env={**own, "CALLS": str(self.calls), **environment})  # fmt: skip
+
+    def builds(self, **environment: str) -> None:
+        """It is built now, and not again."""
+        done = self.make(**environment)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == "building .venv with Python 3.11 from requirements.lock\n"
+        assert (self.root / STAMP).is_file()
+        assert self.make().stdout == "make: Nothing to be done for 'env'.\n"
+
+    def refuses(self, *words: str, says: str, **environment: str) -> None:
+        """It is not built, for a reason in one line (and make's own)."""
+        done = self.make(*words, **environment)
+        first, *rest = done.stderr.splitlines()
+        assert done.returncode == 2
+        assert first.startswith("error: ")
+        assert says in first
+        assert [line[:10] for line in rest] == ["make: *** "]
+        assert not (self.root / STAMP).exists()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+def test_it_is_built_once_by_the_uv_of_the_lock(checkout):
+    checkout.builds()
+    checkout.make("-B")
+    steps = [line.replace(str(checkout.python), "") for line in checkout.calls.read_text().splitlines()]
+    assert steps[-4:] == [
+        "python3.11 -m venv .venv",
+        "python -m pip install --disable-pip-version-check --require-hashes -r .venv/uv.lock",
+        "uv pip install --python .venv/bin/python --require-hashes -r requirements.lock",
+        "uv pip install --python .venv/bin/python --no-deps -e .",
+    ]
+    assert (checkout.root / ".venv/uv.lock").read_text() == "uv==0.1 \\\n    --hash=sha256:0\n"
+
+
+def test_it_is_built_again_when_the_lock_changes(checkout):
+    checkout.builds()
+    stamp = (checkout.root / STAMP).stat().st_mtime
+    os.utime(checkout.root / "requirements.lock", (stamp + 1, stamp + 1))
+    assert "building" in checkout.make().stdout
+
+
+# ---- Python ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_python_that_is_not_found_too_old_or_none_at_all_is_one_line(checkout):
+    checkout.refuses("PYTHON=python9", says="PYTHON=python9 is not found: make PYTHON=")
+    checkout.refuses("PYTHON=/bin/false", says="PYTHON=/bin/false is no Python that runs")
+    for version in ("2.7", "3.10", "3.14", "3.110"):
+        checkout.refuses(VERSION=version, says=f"3.11, 3.12 or 3.13 is needed, not {version}")
+    checkout.refuses(WITHOUT_VENV="1", says="apt-get install python3.11-venv")
+    assert not (checkout.root / ".venv").exists()
+
+
+def test_one_whose_python_is_gone_is_built_again(checkout):
+    checkout.builds()
+    (checkout.root / ".venv/bin/python").unlink()
+    checkout.builds()
+    (checkout.root / ".venv/bin/python").write_text("#!/bin/false\n")  # it is there, but has lost its packages
+    checkout.builds()
+
+
+def test_one_in_a_checkout_that_was_moved_is_built_again(checkout):
+    checkout.builds()
+    checkout.root = checkout.root.rename(checkout.root.with_name("moved"))
+    checkout.builds()
+
+
+def test_the_python_of_the_environment_itself_may_build_it_again(checkout):
+    """With .venv activated, `python3` is in it, and would be removed before it is used."""
+    checkout.builds()
+    os.utime(checkout.root / "requirements.lock")
+    own = checkout.root / ".venv/bin/python"
+    assert checkout.make(f"PYTHON={own}", "-B", BASE=str(checkout.python)).returncode == 0
+    assert "\npython3.11 -m venv .venv\n" in checkout.calls.read_text()
+
+
+# ---- what is interrupted, or has no network --------------------------------------------------------------------------
+
+
+def test_one_that_was_interrupted_is_built_again(checkout):
+    assert checkout.make(KILLED="1").returncode == 2
+    assert (checkout.root / ".venv/bin/uv").exists()
+    assert not (checkout.root / STAMP).exists()
+    checkout.builds()
+    (checkout.root / STAMP).unlink()
+    checkout.builds()
+
+
+def test_without_a_network_it_says_so_in_one_line_and_is_not_complete(checkout):
+    checkout.refuses(OFFLINE="1", says="could not be fetched or installed (is there a network?)")
+    checkout.refuses(OFFLINE="1", says="see .venv/build.log; its last line: no route to host")
+    assert (checkout.root / ".venv/build.log").read_text() == "retrying\nno route to host\n\n"
+    checkout.builds()
+
+
+@pytest.mark.slow
+def test_a_true_python_and_a_true_pip_without_a_network(checkout, tmp_path):
+    """With no home to write to, too."""
+    python = f"PYTHON={sys.executable}"
+    offline = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0", "HOME": str(tmp_path / "none/home")}
+    checkout.refuses(python, says="(is there a network?)", **offline)
+    version = [checkout.root / ".venv/bin/python", "-c", "import sys; print(sys.version)"]
+    assert subprocess.check_output(version, text=True) == sys.version + "\n"
+
+
+@pytest.mark.parametrize("home", ["none/home", "writable"])
+def test_without_a_home_to_write_to_there_are_no_caches(checkout, tmp_path, home):
+    (tmp_path / "none").touch()
+    (tmp_path / "writable").mkdir()
+    checkout.python.write_text(STAND_IN + '[[ "$*" == *lock* ]] && echo "cache: ${UV_NO_CACHE-yes}" >>"$CALLS"; true\n')
+    checkout.make(HOME=str(tmp_path / home))
+    assert checkout.calls.read_text().count(f"cache: {'yes' if home == 'writable' else '1'}\n") == 2
+
+
+# ---- .venv is a link, or something else ------------------------------------------------------------------------------
+
+
+def test_a_link_to_an_empty_or_missing_folder_fills_the_folder(checkout, tmp_path):
+    for name in ("empty", "missing"):
+        target = tmp_path / name
+        (checkout.root / ".venv").symlink_to(target)
+        if name == "empty":
+            target.mkdir()
+        checkout.builds()
+        assert (target / "bin/python").exists()
+        (target / "bin/python").unlink()  # it is ours now, and may be built again
+        checkout.builds()
+        assert (checkout.root / ".venv").is_symlink()
+        (checkout.root / ".venv").unlink()
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_folder_that_is_not_ours_stays_as_it_is(checkout, tmp_path, linked):
+    folder = tmp_path / "mine" if linked else checkout.root / ".venv"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("mine")
+    if linked:
+        (folder / "pyvenv.cfg").touch()  # an environment, but of somebody else
+        (checkout.root / ".venv").symlink_to(folder)
+    before = sorted(folder.iterdir())
+    checkout.refuses(says=f"{folder} is neither empty nor an environment of this project")
+    assert sorted(folder.iterdir()) == before
+    assert (folder / "thesis.tex").read_text() == "mine"
+
+
+def test_an_environment_without_a_mark_that_lies_here_was_interrupted(checkout):
+    (checkout.root / ".venv").mkdir()
+    (checkout.root / ".venv/pyvenv.cfg").touch()
+    checkout.builds()
+
+
+def test_a_file_or_a_link_to_nowhere_is_one_line(checkout, tmp_path):
+    (checkout.root / ".venv").touch()
+    checkout.refuses(says=".venv is in the way: it is no folder")
+    (checkout.root / ".venv").unlink()
+    (checkout.root / ".venv").symlink_to(tmp_path / "not/mounted")
+    checkout.refuses(says=f".venv points to {tmp_path}/not/mounted, which cannot be made")
+
+
+def test_clean_removes_a_link_and_not_what_it_points_to(checkout, tmp_path):
+    (tmp_path / "scratch").mkdir()
+    (checkout.root / ".venv").symlink_to(tmp_path / "scratch")
+    checkout.builds()
+    subprocess.run(["make", "clean"], cwd=checkout.root, check=True, capture_output=True)
+    assert not (checkout.root / ".venv").is_symlink()
+    assert (tmp_path / "scratch/bin/python").exists()
