@@ -6,16 +6,19 @@
 #   scripts/slurm_local.sh start FOLDER          bring it up with all state in FOLDER (must not exist yet),
 #                                                print `export SLURM_CONF=FOLDER/slurm.conf` to be eval'ed
 #   scripts/slurm_local.sh stop FOLDER           cancel its jobs, stop it, remove FOLDER
+#   scripts/slurm_local.sh install               install the Debian/Ubuntu packages slurm-wlm and munge if they are
+#                                                missing; none of their services is started or enabled at boot
 #
 #   CPUS=n in the environment: how many CPUs the node pretends to have (default: as many as there are)
 #
 # Partitions: debug (default, no time limit) and short (up to an hour). Batch jobs start once a second.
-# Needs root on Linux; installs the Debian/Ubuntu packages slurm-wlm and munge if they are missing.
+# Needs root on Linux, and the programs of SLURM and munge: only `install` installs anything.
 # Keeps clear of any other SLURM or munge of the machine: own folder, own ports, own munge.
 # Exit status 77 and one line "skipped: ..." if it cannot be done here, 2 for wrong usage.
 
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
+export DPKG_ROOT=${DPKG_ROOT-}  # as Debian's own tools have it
 unset "${!SLURM@}"  # inside a job of a real SLURM: nothing of that must reach ours
 
 help() { sed -n '2,/^$/s/^# \{0,1\}//p' "$0"; }
@@ -33,15 +36,35 @@ no_jobs() { [[ -z $(timeout 5 squeue -h) ]]; }
 none_left() { [[ -z $(ours) ]]; }
 gone() { ! kill -0 "$1"; }
 
+packages() { dpkg-query --show --showformat='${Package}\n' | sort; }
+at_boot() { find "$DPKG_ROOT"/etc/systemd/system "$DPKG_ROOT"/etc/rc?.d -type l ! -name 'K*' 2>/dev/null | sort; }
+new() { comm -13 <(echo "$1") <("$2"); }  # BEFORE COMMAND: the lines of its output that are not in BEFORE
+
 install_slurm() {
   have_slurm && return
   type -P apt-get >/dev/null || skip "SLURM is not installed and there is no apt-get to install it"
-  local out
-  out=$({ flock 9  # another instance may be installing right now
-          have_slurm || { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y \
-            --no-install-recommends -o DPkg::Lock::Timeout=300 slurm-wlm munge; } 9<&-
-        } 9<"$0" 2>&1 </dev/null) || skip "slurm-wlm and munge could not be installed: ${out##*$'\n'}"
+  local out before
+  exec 9<"$0"
+  flock 9  # another instance may be installing right now
+  have_slurm && return
+  before=$(packages) boot=$(at_boot)
+  trap keep_off EXIT
+  # Packages start their services where these two do not say that it is no time for it.
+  out=$({ apt-get -qq update && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 SYSTEMD_OFFLINE=1 apt-get -qq install -y \
+            --no-install-recommends -o DPkg::Lock::Timeout=300 slurm-wlm munge
+        } 2>&1 </dev/null 9<&-) || skip "slurm-wlm and munge could not be installed: ${out##*$'\n'}"
+  echo "installed for SLURM: $(new "$before" packages | xargs)"
   have_slurm || skip "slurm-wlm and munge are installed, but not all of their programs are in PATH"
+}
+
+keep_off() {  # nothing is to start at boot that is not in $boot
+  local link
+  for link in $(new "$boot" at_boot); do
+    case $link in
+      */rc?.d/*) update-rc.d "$(basename "$link" | sed 's/^S[0-9]*//')" disable ;;
+      *) rm -f "$link" ;;
+    esac
+  done >/dev/null 2>&1
 }
 
 free_port() {  # below the range from which the kernel gives ports to clients
@@ -148,10 +171,16 @@ interrupted() {  # SIGNAL STATUS: end COMMAND first; a Ctrl-C has reached it too
   exit "$2"
 }
 
-if ! [[ ${1-} == run && $# -ge 2 || ${1-} =~ ^(start|stop)$ && $# -eq 2 ]]; then
+if ! [[ ${1-} == run && $# -ge 2 || ${1-} =~ ^(start|stop)$ && $# -eq 2 || ${1-} == install && $# -eq 1 ]]; then
   [[ ${1-} =~ ^(-h|--help)$ ]] && help && exit
   help >&2
   exit 2
+fi
+
+if [[ $1 == install ]]; then
+  [[ $EUID == 0 ]] || have_slurm || skip "needs root"
+  install_slurm
+  exit 0
 fi
 
 marker=.slurm_local child='' cpus=${CPUS:-$(nproc)} node=$(uname -n)
@@ -169,7 +198,7 @@ fi
 ((${#dir} + ${#node} <= 84)) || usage_error "the path is too long for sockets in it: $dir"
 [[ $EUID == 0 ]] || skip "needs root"
 [[ -r /proc/self/environ ]] || skip "needs /proc"
-install_slurm
+have_slurm || skip "SLURM is not installed here: \`scripts/slurm_local.sh install\` does it, or \`make test SLURM=1\`"
 mkdir "$dir" 2>/dev/null || usage_error "cannot make the folder $dir (does it exist already?)"
 trap tear_down EXIT
 trap 'interrupted HUP 129' HUP
