@@ -81,7 +81,7 @@ class Batches:
     def _draw_order(self, epoch: int) -> Tensor:
         """[R, n]: each replica's order of its training samples in this epoch."""
         orders = {seed: torch.randperm(self._samples, generator=generator(seed, "order", epoch)) for seed in self.seeds}
-        return torch.stack([orders[seed] for seed in self.seeds]).to(self.device)
+        return torch.stack([orders[seed] for seed in self.seeds]).to(self.device, non_blocking=True)
 
     def _scaled(self, inputs: Tensor) -> Tensor:
         """The inputs of this stage [R, batch, ...], at each replica's scale."""

@@ -1,7 +1,8 @@
 """Optimizers: the settings of stock torch optimizers, and one batched optimizer that steps R of them at once."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import accumulate, groupby
 from typing import Any, Protocol
 
@@ -84,11 +85,12 @@ SMALL = 4096
 Coefficient = float | Tensor
 
 
-def _coefficient(values: Sequence[float], like: Tensor) -> Coefficient:
-    """A float where all replicas agree, else a column [R, 1]."""
+@lru_cache(maxsize=64)  # a GPU would have to be waited for at every step
+def _coefficient(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Coefficient:
+    """A float where all replicas agree, else a column [R, 1], not to be written to."""
     if len(set(values)) == 1:
         return values[0]
-    return torch.tensor(values, dtype=like.dtype, device=like.device).unsqueeze(1)
+    return torch.tensor(values, dtype=dtype, device=device).unsqueeze(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,14 @@ class Segment:
     groups: list[dict[str, Any]]
 
     def setting(self, key: str, like: Tensor) -> Coefficient:
-        return _coefficient([float(group[key]) for group in self.groups], like)
+        return _coefficient(tuple(float(group[key]) for group in self.groups), like.dtype, like.device)
+
+    def rates(self) -> dict[float, list[int]]:
+        """The learning rates, each with the replicas that have it."""
+        found: dict[float, list[int]] = {}
+        for row, group in enumerate(self.groups):
+            found.setdefault(float(group["lr"]), []).append(row)
+        return found
 
     def one(self, key: str) -> Any:
         """A setting that must not differ between replicas."""
@@ -202,17 +211,28 @@ class BatchedOptimizer:
         _descend_(flat, first / root, lr, lr_factor / (1 - beta1**self.steps))
 
     def _adam_fused_(self, segment: Segment, grad: Tensor, lr: Coefficient, lr_factor: float) -> None:
-        """The same by torch's own fused kernel, one pass over memory instead of a dozen: row by row, or all at once."""
+        """The same by torch's own fused kernel, one pass over memory instead of a dozen: a call for each learning rate.
+
+        All rows as one tensor where they have one learning rate and lie side by side, else as a list of rows.
+        """
         assert self.first is not None
         assert self.second is not None
         blocks = [t[:, segment.columns] for t in (self.flat, grad, self.first, self.second)]
-        whole = not isinstance(lr, Tensor) and blocks[0].is_contiguous()
-        rows: Iterable[slice | int] = [slice(None)] if whole else range(len(self.flat))
-        for row, group in zip(rows, segment.groups, strict=False):
-            one, its_grad, first, second = ([block[row]] for block in blocks)
-            steps, (beta1, beta2) = [torch.tensor(float(self.steps - 1), device=self.flat.device)], group["betas"]
-            adam(one, its_grad, first, second, [], steps, fused=True, amsgrad=False, maximize=False, beta1=beta1,
-                 beta2=beta2, lr=group["lr"] * lr_factor, eps=group["eps"], weight_decay=0.0)  # fmt: skip
+        before, device = float(self.steps - 1), self.flat.device  # filled in on the device, not copied to it
+        if not isinstance(lr, Tensor) and blocks[0].is_contiguous():
+            self._fused(segment, [[block] for block in blocks], [torch.full((), before, device=device)], lr * lr_factor)
+            return
+        lists = [block.unbind() for block in blocks]
+        steps = torch.full((len(self.flat),), before, device=device).unbind()  # the call counts up each of them
+        for rate, rows in segment.rates().items():
+            some, its_steps = [[of[row] for row in rows] for of in lists], [steps[row] for row in rows]
+            self._fused(segment, some, its_steps, rate * lr_factor)
+
+    def _fused(self, segment: Segment, lists: list[list[Tensor]], steps: list[Tensor], lr: float) -> None:
+        """torch's fused step of weights, gradients, first and second moments; decay is done already."""
+        beta1, beta2 = segment.groups[0]["betas"]
+        adam(*lists, [], steps, fused=True, amsgrad=False, maximize=False, beta1=beta1, beta2=beta2, lr=lr,
+             eps=segment.groups[0]["eps"], weight_decay=0.0)  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
         return {"steps": self.steps, "first": self.first, "second": self.second}

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.optim.adam import adam
 
 from syre.ensemble import Ensemble, Replica
 from syre.optim import SGD, SMALL, Adam, BatchedOptimizer, decay_groups
@@ -60,6 +61,34 @@ def test_param_groups_keep_their_own_settings(lrs):
             model.weight.grad, model.bias.grad = torch.ones_like(model.weight), torch.ones_like(model.bias)
             optimizer.step()
     torch.testing.assert_close(flat, stack(models), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("lrs", [[0.1] * 4, [0.1, 0.03, 0.1, 0.2]], ids=["alike", "unlike"])
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+def test_rows_by_the_fused_kernel_are_bit_for_bit_those_of_stock_optimizers(kind, lrs, monkeypatch):
+    """A call for each learning rate of each param group, and in it the rows as the stock optimizers would give them."""
+    width, calls = SMALL + 3, []
+    counted = lambda *lists, **settings: (calls.append((settings["lr"], len(lists[0]))), adam(*lists, **settings))  # noqa: E731
+    monkeypatch.setattr("syre.optim.adam", counted)
+    models = [nn.ParameterDict({name: torch.randn(width) for name in "ab"}) for _ in lrs]
+    optimizers = [kind([{"params": [model["a"]]}, {"params": [model["b"]]}], lr=lr, weight_decay=0, fused=True)
+                  for model, lr in zip(models, lrs, strict=True)]  # fmt: skip
+    flat = stack(models)
+    batched = BatchedOptimizer(flat, optimizers, models, [None] * len(lrs))
+    stream = torch.Generator().manual_seed(0)
+    for t in range(6):
+        grads, factor = torch.randn(flat.shape, generator=stream), 1 / (1 + t)
+        for model, optimizer, lr, grad in zip(models, optimizers, lrs, grads, strict=True):
+            model["a"].grad, model["b"].grad = (part.clone() for part in grad.split(width))
+            for group in optimizer.param_groups:
+                group["lr"] = lr * factor
+            optimizer.step()
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+        calls.clear()
+        batched.step(grads.clone(), factor)
+        assert calls == [(lr * factor, lrs.count(lr)) for lr in dict.fromkeys(lrs)] * 2
+        assert torch.equal(flat, stack(models))
 
 
 def ensemble(make, regularizer=None) -> Ensemble:

@@ -61,7 +61,7 @@ class VariationalAutoencoder:
         means, moments = [], []
         for inputs, _ in batches.evaluation("test"):
             mean, log_variance = learner.forward(inputs, part="encoder")
-            noise = torch.randn(mean.shape[1:], generator=stream).to(mean)
+            noise = torch.randn(mean.shape[1:], generator=stream).to(mean, non_blocking=True)
             sampled, typical = (
                 learner.forward(code, part="decoder") for code in (mean + (log_variance / 2).exp() * noise, mean)
             )
