@@ -230,9 +230,9 @@ class BatchedOptimizer:
 
     def _fused(self, segment: Segment, lists: list[list[Tensor]], steps: list[Tensor], lr: float) -> None:
         """torch's fused step of weights, gradients, first and second moments; decay is done already."""
-        beta1, beta2 = segment.groups[0]["betas"]
-        adam(*lists, [], steps, fused=True, amsgrad=False, maximize=False, beta1=beta1, beta2=beta2, lr=lr,
-             eps=segment.groups[0]["eps"], weight_decay=0.0)  # fmt: skip
+        (flat, grad, first, second), (beta1, beta2) = lists, segment.groups[0]["betas"]
+        adam(flat, grad, first, second, [], steps, fused=True, amsgrad=False, maximize=False, beta1=beta1,
+             beta2=beta2, lr=lr, eps=segment.groups[0]["eps"], weight_decay=0.0)  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
         return {"steps": self.steps, "first": self.first, "second": self.second}

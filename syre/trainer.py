@@ -19,6 +19,7 @@ from syre import distributed
 from syre.batches import Batches
 from syre.checks import at_least, check, one_of, positive
 from syre.ensemble import Learner
+from syre.precision import full_float32
 from syre.tasks import Task
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -141,8 +142,20 @@ def train(
 
     `stop(step, total)` is asked after each step but the last: True ends the training here, with a Snapshot to go on
     from another time. (Processes that train together must all answer the same.)
-    """
 
+    float32 is of full precision on a GPU too (`full_float32`), in training and in evaluations.
+    """
+    events = _train(learner, task, batches, settings, resume=resume, stop=stop)
+    while True:
+        with full_float32():  # while it trains: between two events torch is as the caller has it
+            event = next(events, None)
+        if event is None:
+            return
+        yield event
+
+
+def _train(learner: Learner, task: Task, batches: Batches, settings: Training, *, resume: dict[str, Any] | None,
+           stop: Callable[[int, int], bool] | None) -> Iterator[Record | Snapshot]:  # fmt: skip
     def evaluate(final: bool) -> dict[str, Tensor]:
         with distributed.alone():
             return task.evaluate(learner, batches, final=final)

@@ -12,7 +12,7 @@ from experiments.pages import FIGURE
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (  # of syre, lowest first: a file imports from its own layer and from those before it
-    ("syre.checks", "syre.seeding", "syre.distributed"),
+    ("syre.checks", "syre.seeding", "syre.distributed", "syre.precision"),
     ("syre.core",),
     ("syre.models", "syre.metrics", "syre.data", "syre.theory"),
     ("syre.regularizers", "syre.optim", "syre.batches"),

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -290,3 +291,53 @@ def test_denormals_are_flushed_in_every_thread_if_asked_before_the_first_operati
 
     assert survivors(late=False) == 0
     assert survivors(late=True) == 1 << 19  # control: the worker thread, and its half, have missed it
+
+
+# ---- precision -------------------------------------------------------------------------------------------------------
+
+
+SWITCHES = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # of matrix products and convolutions on a GPU
+
+
+def float32_precision() -> list[str]:
+    return [switch.fp32_precision for switch in SWITCHES]
+
+
+@pytest.fixture
+def tf32():
+    before = float32_precision()
+    for switch in SWITCHES:
+        switch.fp32_precision = "tf32"
+    yield
+    for switch, value in zip(SWITCHES, before, strict=True):
+        switch.fp32_precision = value
+
+
+@pytest.mark.usefixtures("tf32")
+def test_float32_is_of_full_precision_while_it_trains_and_evaluates_and_only_then():
+    """On a GPU convolutions would be of 10 bits."""
+    seen = {"loss": [], "evaluate": []}
+
+    class Watching(Classification):
+        def loss(self, *rest):
+            seen["loss"].append(float32_precision())
+            return super().loss(*rest)
+
+        def evaluate(self, *rest, **options):
+            seen["evaluate"].append(float32_precision())
+            return super().evaluate(*rest, **options)
+
+    team, batches = assemble(runs(ADAM)[:1], gaussian(), TEN)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # its switches have older names, which warn
+        for _ in train(team, Watching(), batches, TEN):
+            assert float32_precision() == ["tf32", "tf32"]
+    assert seen == {"loss": [["ieee"] * 2] * 10, "evaluate": [["ieee"] * 2] * 6}
+
+    class Failing(Classification):
+        def loss(self, *rest):
+            raise RuntimeError("planted")
+
+    with pytest.raises(RuntimeError, match="planted"):
+        list(train(team, Failing(), batches, TEN))
+    assert float32_precision() == ["tf32", "tf32"]

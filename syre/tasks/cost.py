@@ -15,6 +15,7 @@ from syre.core import attach, parametrize
 from syre.metrics.cost import Step, clock, in_turns, peak_bytes
 from syre.models import MLP, ResNet18, ViT
 from syre.optim import SGD
+from syre.precision import full_float32
 
 NETWORKS: dict[str, Callable[[int], Any]] = {  # of a width
     "mlp": lambda width: MLP(hidden=[width] * 3),
@@ -82,6 +83,7 @@ class Cost:
             check(getattr(self, name) > 0, f"task.{name} must be an integer > 0, got {getattr(self, name)}")
         at_least("task.seconds", self.seconds)
 
+    @full_float32()
     def measure(self, seed: int) -> dict[str, float]:
         device = torch.device(self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
         memory = {form: _peak(self.network, self.width, self.batch, form, device) for form in FORMS}
