@@ -4,14 +4,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from replicas import DEEP, INPUTS, TASK, Run, build, gaussian
+from replicas import DEEP, INPUTS, TASK, WIDE, Run, build, gaussian
 from torch import nn
 
 import syre
 from syre.batches import Batches
 from syre.data import Dataset
 from syre.ensemble import Learner, learner
+from syre.metrics.cost import peak_bytes
+from syre.models import MLP
 from syre.optim import SGD, Adam
+from syre.precision import full_float32
 from syre.regularizers import Dropout, Syre, WeightDecay
 from syre.seeding import generator
 from syre.trainer import Record, Snapshot, Training, train
@@ -142,3 +145,39 @@ def test_a_compiled_step_in_mixed_precision_on_a_fused_optimizer_learns() -> Non
     losses = [float(team.step(TASK.loss, batches.train(step % 6), lr_factor=1.0, clip=None)) for step in range(200)]
     assert sum(losses[-6:]) < 0.7 * sum(losses[:6])
     assert all(parameter.dtype == torch.float32 for parameter in team.parameters().values())
+
+
+@pytest.mark.parametrize("optim", [SGD(lr=0.1, momentum=0.9), Adam(lr=0.01), Adam(lr=0.01, decoupled=True)])
+@pytest.mark.parametrize("model", [DEEP, WIDE])
+def test_the_steps_of_an_ensemble_do_not_wait_for_the_device(model: MLP, optim: SGD | Adam) -> None:
+    runs = [Run(regularizer=KEPT, optim=replace(optim, lr=optim.lr / (1 + seed)), seed=seed, model=model)
+            for seed in range(3)]  # fmt: skip
+    team, batches = on_gpu(runs, gaussian())
+    step = lambda k: team.step(TASK.loss, batches.train(k), lr_factor=1 / (1 + k), clip=0.5)  # noqa: E731
+    step(0)  # which makes what is kept
+    step(1)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        losses = [step(k) for k in (2, 3)]
+        with pytest.raises(RuntimeError, match="synchroniz"):  # control
+            losses[0].tolist()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_convolutions_in_float32_are_not_rounded_to_tf32() -> None:
+    torch.manual_seed(0)
+    layer, images = nn.Conv2d(32, 32, 3).cuda(), torch.randn(8, 32, 16, 16, device="cuda")
+    with torch.no_grad(), full_float32():
+        single = layer(images)
+        double = layer.double()(images.double())
+    assert float((single - double).abs().max() / double.abs().max()) < 1e-5  # of TF32 3e-4
+
+
+def test_the_peak_is_the_same_whenever_it_is_measured_and_has_no_workspace_in_it() -> None:
+    def work() -> None:
+        kept = torch.ones(512, 512, device="cuda")  # 1 MiB
+        kept @ kept
+
+    first, second = (peak_bytes(work, "cuda") for _ in range(2))
+    assert first == second == 2 << 20

@@ -55,12 +55,16 @@ def in_turns(contenders: Mapping[str, Step], *, rounds: int, seconds: float, clo
 def peak_bytes(work: Step, device: torch.device | str = "cpu") -> int:
     """The most bytes that torch's allocator holds at once for what `work` allocates, from model to gradients.
 
-    On a GPU `torch.cuda.max_memory_allocated`. On a CPU the running sum over the profiler's record of every allocation
-    and release, which is the same quantity, to the byte; what a library takes by itself, such as the scratch space of
-    oneDNN's convolutions, is in neither. What was allocated before does not count.
+    On a GPU `torch.cuda.max_memory_allocated`, the second time that `work` is done: the first makes what libraries keep
+    for good, such as the workspace of cuBLAS, which is no part of it. On a CPU the running sum over the profiler's
+    record of every allocation and release, which is the same quantity, to the byte; what a library takes by itself,
+    such as the scratch space of oneDNN's convolutions, is in neither. What was allocated before does not count.
     """
+    on_gpu = torch.device(device).type == "cuda"
+    if on_gpu:
+        work()
     gc.collect()  # what is released later on was allocated before
-    if torch.device(device).type == "cuda":
+    if on_gpu:
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)

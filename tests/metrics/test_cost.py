@@ -35,6 +35,40 @@ def test_the_peak_of_a_training_step_is_that_of_its_tensors() -> None:
     assert 3 * weight <= peak_bytes(train) <= 3 * weight + 10 * scalar  # weight, gradient, momentum
 
 
+class Allocator:
+    """That of a GPU, in bytes, with a library that keeps a workspace from its first use on."""
+
+    def __init__(self) -> None:
+        self.held = self.peak = 0
+        self.workspace = False
+
+    def take(self, size: int) -> None:
+        self.held += size
+        self.peak = max(self.peak, self.held)
+
+    def work(self) -> None:
+        if not self.workspace:
+            self.workspace = True
+            self.take(32 * KIB)
+        self.take(5 * KIB)
+        self.take(3 * KIB)
+        self.held -= 8 * KIB
+
+    def reset(self, device: object) -> None:
+        self.peak = self.held
+
+
+def test_on_a_gpu_the_workspace_of_a_library_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Allocator()
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", gpu.reset)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: gpu.held)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: gpu.peak)
+    gpu.take(100 * KIB)  # does not count either
+    assert [peak_bytes(gpu.work, "cuda") for _ in range(2)] == [8 * KIB] * 2
+    assert gpu.held == 132 * KIB  # control: the workspace is there
+
+
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_each_contender_runs_in_each_round_and_another_one_begins(rounds: int) -> None:
     ran, now = [], [0.0]
