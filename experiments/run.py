@@ -32,6 +32,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from experiments import results
+from experiments.cards import spread
 from experiments.config import ConfigError, OutOfMemory, Run, identity
 from experiments.locks import hold, holder
 from experiments.preemption import Stop
@@ -73,6 +74,7 @@ def sweep(config: DictConfig, arguments: Sequence[str], compose: Callable[[list[
             live = {group.runs[0].id for group in groups if len(group.runs) == 1 and config.wandb.mode == "online"}
             mirror.watch(run.id for run in runs if run.id not in live)
         if groups:
+            spread(launcher, config)
             with bar(runs, groups, folder):
                 failed = _launch(launcher, groups, folder, plain)
         if failed:

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -39,9 +40,15 @@ def device_of(name: str) -> torch.device:
     """The torch device; `auto` is the GPU if there is one.
 
     Raises:
-        ConfigError: an unknown device, or one that is not there.
+        ConfigError: an unknown device, or one that is not there; `auto` where there are GPUs that torch cannot use.
     """
     if name == "auto":
+        if not torch.cuda.is_available() and (given := _given_gpus()):
+            build = f"for CUDA {torch.version.cuda}, which this driver may be too old for" if torch.version.cuda else \
+                "without CUDA"  # fmt: skip
+            raise ConfigError(f"compute.device=auto: there are GPUs here ({given}), but torch {torch.__version__} sees "
+                              f"none (it is built {build}): install a build of torch that fits, or set "
+                              "compute.device=cpu")  # fmt: skip
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
@@ -50,6 +57,18 @@ def device_of(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"compute.device={name} asked for, but torch sees {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+def _given_gpus() -> str:
+    """What says that this process has been given GPUs, by SLURM or by who started it; empty if nothing does."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible in ("", "-1", "NoDevFiles"):  # they are hidden, or, as SLURM says it, there are none
+        return ""
+    names = ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "SLURM_GPUS_ON_NODE", "CUDA_VISIBLE_DEVICES")
+    given = {name: os.environ.get(name) for name in names}
+    if given["SLURM_GPUS_ON_NODE"] == "0":  # how many, where the others list them
+        del given["SLURM_GPUS_ON_NODE"]
+    return ", ".join(f"{name}={value}" for name, value in given.items() if value)
 
 
 def build(run: Run, data_root: str | None, device: torch.device) -> tuple[Replica, Any]:

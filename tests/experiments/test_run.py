@@ -238,6 +238,41 @@ def test_the_device_is_the_gpu_where_there_is_one_and_what_was_asked_for_elsewhe
     assert training.device_of("cpu") == torch.device("cpu")
 
 
+GPUS = ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "SLURM_GPUS_ON_NODE", "CUDA_VISIBLE_DEVICES")
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name in GPUS:
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("given", [*[{name: "1"} for name in GPUS], {"SLURM_JOB_GPUS": "0"},
+                                   {"SLURM_GPUS_ON_NODE": "0", "CUDA_VISIBLE_DEVICES": "0"}])  # fmt: skip
+def test_gpus_that_torch_cannot_use_are_not_passed_over_in_silence(given, no_gpu, tmp_path, command):
+    for name, value in given.items():
+        no_gpu.setenv(name, value)
+    name, value = list(given.items())[-1]
+    for words in (["seed=0"], ["-m", "seed=0,1"]):
+        outcome = command(*words, "model.hidden=[8]", "train.epochs=1", f"outputs={tmp_path / 'outputs'}")
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+        assert outcome.err.startswith("error: compute.device=auto: there are GPUs here")
+        assert all(words in outcome.err for words in (f"{name}={value}", torch.__version__, "compute.device=cpu"))
+        assert not list(tmp_path.rglob("done"))
+    assert training.device_of("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("given", [{}, {"SLURM_GPUS_ON_NODE": "0"}, {"SLURM_JOB_GPUS": ""},
+                                   *[{"SLURM_JOB_GPUS": "0", "CUDA_VISIBLE_DEVICES": hidden}
+                                     for hidden in ("", "-1", "NoDevFiles")]])  # fmt: skip
+def test_where_there_are_no_gpus_or_they_are_hidden_auto_is_the_cpu(given, no_gpu):
+    for name, value in given.items():
+        no_gpu.setenv(name, value)
+    assert training.device_of("auto") == torch.device("cpu")
+
+
 @pytest.mark.parametrize("group_id", ["12e456789012", "012345678901", "1_000_000_00", "abcdef012345"])
 def test_a_group_whose_id_looks_like_a_number_is_found_by_it(tmp_path, command, monkeypatch, group_id):
     """12e456789012 is infinity to YAML, and a leading 0 would be lost: one group in a few hundred has such an id."""
