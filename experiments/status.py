@@ -9,6 +9,7 @@ have cores of their own.
 """
 
 import argparse
+import hashlib
 import json
 import sys
 import threading
@@ -16,13 +17,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 
 import pandas as pd
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
@@ -32,6 +34,12 @@ from experiments.locks import holder
 from experiments.sweep import STEP, Group, expand, group_file, kind, split
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+COMPOSED = CONFIGS.parent / "outputs/.composed"
+SOURCES = [
+    *sorted(CONFIGS.rglob("*.yaml")),
+    Path(__file__).with_name("config.py"),
+    Path(__file__).with_name("sweep.py"),
+]
 
 
 # ---- a sweep while it goes on ----------------------------------------------------------------------------------------
@@ -171,10 +179,28 @@ def _members(folder: Path, group_id: str, runs: Sequence[Run]) -> set[str]:
 
 
 def load(name: str, words: Sequence[str]) -> tuple[DictConfig, list[Run]]:
-    """The configuration of an experiment with some overrides, and its runs."""
+    """The configuration of an experiment with some overrides, and its runs.
+
+    Hydra takes half a second for some of them, so they are kept, for as long as nothing they are made of changes.
+    """
+    file = COMPOSED / f"{_digest(name, *words)}.json"
+    sources = _digest(*(path.read_text() for path in SOURCES), *map(version, ("hydra-core", "omegaconf")))
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        kept = json.loads(file.read_text())
+        if kept["sources"] == sources:
+            return OmegaConf.create(kept["config"]), [Run(config=config) for config in kept["runs"]]
     plain, keys, axes = split([f"experiment={name}", *words])
     config = compose("config", plain)
-    return config, expand(config, lambda members: compose("config", [*plain, *members]), fixed=keys, axes=axes)
+    runs = expand(config, lambda members: compose("config", [*plain, *members]), fixed=keys, axes=axes)
+    whole = {"sources": sources, "config": OmegaConf.to_container(config, enum_to_str=True),
+             "runs": [run.config for run in runs]}  # fmt: skip
+    with suppress(results.ResultsError):  # where nothing can be written it takes that time again
+        results.write_files({file: json.dumps(whole).encode()})
+    return config, runs
+
+
+def _digest(*words: str) -> str:
+    return hashlib.blake2b(json.dumps(words).encode(), digest_size=8).hexdigest()
 
 
 def main(arguments: Sequence[str] | None = None, show: Callable[[str], None] = print) -> int:

@@ -1,6 +1,7 @@
 """The committed figures: claims that can fail, pictures and reports that follow from the tables alone."""
 
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,14 @@ def test_every_experiment_with_a_configuration_has_committed_results() -> None:
     assert TRAINING.isdisjoint(FIGURES)  # control: the list is of those that train
 
 
+@cache
+def judge(name: str) -> pages.Report:
+    return pages.judge(name, RESULTS)
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_reproduced_claim_survives_swapped_labels(name: str) -> None:
-    judged = pages.judge(name, RESULTS)
+    judged = judge(name)
     reproduced = [verdict.claim for verdict in judged.verdicts if verdict.verdict == REPRODUCED]
     assert reproduced, "a figure that reproduces nothing would make this test idle"
     assert not [c.id for c in reproduced if evaluate(swapped(c), judged.results).verdict == REPRODUCED]
@@ -32,7 +38,7 @@ def test_no_reproduced_claim_survives_swapped_labels(name: str) -> None:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_claims_have_names_of_their_own_and_notes_are_written(name: str) -> None:
-    judged = pages.judge(name, RESULTS)
+    judged = judge(name)
     ids = [verdict.claim.id for verdict in judged.verdicts]
     assert len(set(ids)) == len(ids)
     assert len(judged.module.NOTES) > 200

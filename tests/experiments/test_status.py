@@ -4,11 +4,12 @@ import json
 import types
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from experiments.config import Run
 from experiments.locks import hold
 from experiments.results import collect
-from experiments.status import load, look, main, progress
+from experiments.status import SOURCES, load, look, main, progress
 from experiments.sweep import Group, group_file
 from tests.experiments.conftest import CONFIGS
 
@@ -116,3 +117,36 @@ def test_progress_counts_runs_in_training_as_fractions(tmp_path):
     (tmp_path / "groups/two.step").write_text("")  # just being written
     (tmp_path / "groups/other.step").write_text("25 100 7")  # of another sweep
     assert progress(runs, groups, tmp_path) == (1.5, 50)
+
+
+def test_composed_runs_are_kept_until_a_configuration_changes(monkeypatch, tmp_path):
+    composed = []
+    monkeypatch.setattr("experiments.status.COMPOSED", tmp_path / "kept")
+    monkeypatch.setattr("experiments.status.compose", lambda *words: composed.append(words) or compose(*words))
+
+    def again(*words):
+        composed.clear()
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            config, runs = load("fig14", ["scale=smoke", *words])
+        return config.outputs, config.replicas, list(config.batched), [run.id for run in runs]
+
+    first = again()
+    assert composed
+    assert again() == first
+    assert not composed
+    assert again("seed=7")[3] != first[3]
+    assert composed
+    for file in (tmp_path / "kept").iterdir():
+        file.write_text("{")
+    assert again() == first
+    assert composed
+    changed = tmp_path / "changed.yaml"
+    changed.write_text("a: 1")
+    monkeypatch.setattr("experiments.status.SOURCES", [*SOURCES, changed])
+    assert again() == first
+    assert composed
+    assert again() == first
+    assert not composed
+    changed.write_text("a: 2")
+    assert again() == first
+    assert composed
