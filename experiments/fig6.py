@@ -36,7 +36,7 @@ FLOOR = -3000  # where the panels of returns are cut: an untrained ant on MuJoCo
 def shares(results: Results, metric: str) -> pd.DataFrame:
     """One row a record of a run; a count of units becomes per cent of the layer's width."""
     rows = results.curve(metric)
-    width = rows["model.hidden"].map(lambda cell: json.loads(cell)[-1])
+    width = rows["model.hidden"].map({cell: json.loads(cell)[-1] for cell in rows["model.hidden"].unique()})
     return rows.assign(**{metric: 100 * rows[metric] / width}) if metric in SHARES else rows
 
 
@@ -57,7 +57,8 @@ def late(results: Results, metric: str, arm: Arm, *, early: bool = False) -> pd.
 
 def _usual(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with Adam's usual betas."""
-    return rows[rows[BETAS].map(lambda cell: json.loads(cell) == [0.9, 0.999])]
+    usual = [cell for cell in rows[BETAS].unique() if json.loads(cell) == [0.9, 0.999]]
+    return rows[rows[BETAS].isin(usual)]
 
 
 def _judged(rows: pd.DataFrame) -> pd.DataFrame:

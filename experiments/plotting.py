@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -159,9 +161,9 @@ def files(figure: Figure, folder: Path) -> dict[Path, bytes]:
     """folder/figure.pdf and figure.png: the same bytes for the same figure."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # the layout is solved once for both files, not twice for each
-    drawn = {}
-    for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=suffix, dpi=DPI, metadata=metadata)
-        drawn[Path(folder) / f"figure.{suffix}"] = buffer.getvalue()
-    return drawn
+    png, pdf = io.BytesIO(), io.BytesIO()
+    # Not by savefig, which goes through the whole figure once more before it draws it.
+    figure.set_dpi(DPI)
+    FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
+    FigureCanvasPdf(figure).print_pdf(pdf, metadata={"CreationDate": None})  # it goes on with another dpi
+    return {Path(folder) / "figure.pdf": pdf.getvalue(), Path(folder) / "figure.png": png.getvalue()}
