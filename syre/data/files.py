@@ -76,7 +76,7 @@ class Archive:
         with _members(self.path) as members:
             for file, stream in members:
                 if file in self.holds:
-                    _write(self.folder / file, stream, self.holds[file])
+                    write(self.folder / file, stream, self.holds[file])
 
 
 def archives(name: str, root: Path) -> list[Archive]:
@@ -144,7 +144,7 @@ def _members(path: Path) -> Iterator[Iterable[tuple[str, Any]]]:
             yield [(path.name.removesuffix(".gz"), stream)]
 
 
-def _write(path: Path, stream: Any, md5: str) -> None:
+def write(path: Path, stream: Any, md5: str) -> None:
     """Copy `stream` to `path` if it has this md5: through a file beside it, synced, then renamed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

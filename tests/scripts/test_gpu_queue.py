@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -18,7 +19,19 @@ import torch
 from experiments import results
 from experiments.sweep import finished
 from scripts import gpu_queue
-from scripts.gpu_queue import BUNDLE, Deadline, Experiment, give, load, main, queue, take, work
+from scripts.gpu_queue import (
+    BUNDLE,
+    Deadline,
+    Experiment,
+    State,
+    give,
+    load,
+    main,
+    passes_tests,
+    queue,
+    take,
+    work,
+)  # fmt: skip
 
 ROOT = Path(__file__).parents[2]
 
@@ -182,6 +195,39 @@ def test_without_a_gpu_it_lists_and_trains_only_if_told_to(tmp_path: Path, monke
     assert "0/10" in out
     assert main([*words, "--only", "fig99"]) == 2
     assert not list(tmp_path.glob("table2/groups/*"))  # a list packs nothing
+
+
+def test_tests_have_passed_for_the_sources_as_they_lie_on_disk(tmp_path: Path, monkeypatch) -> None:
+    """A copy of a checkout may have no commit, or changes."""
+    for name in ("syre/a.py", "experiments/b/c.py", "tests/d.py", "scripts/e.py", "configs/f.yaml", "results/g.py",
+                 "syre/h.txt"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    codes, ran = [], []
+    monkeypatch.setattr(gpu_queue, "ROOT", tmp_path)
+    run = lambda words, cwd: ran.append(words) or subprocess.CompletedProcess(words, codes.pop(0))  # noqa: E731
+    monkeypatch.setattr(gpu_queue, "subprocess", SimpleNamespace(run=run))
+
+    def asked(*answers: int) -> bool:
+        """Whether the tests are run again; the state is read from its file each time."""
+        codes[:] = answers
+        assert passes_tests(State(tmp_path / "outputs", torch.device("cpu"))) == (answers != (1,))
+        return len(codes) < len(answers)
+
+    assert asked(1)  # they fail: nothing is kept
+    assert asked(0)
+    assert not asked(0)
+    (tmp_path / "results/g.py").write_text("another")
+    (tmp_path / "syre/h.txt").write_text("another")
+    assert not asked(0)
+    for name in ("syre/a.py", "experiments/b/c.py", "tests/d.py", "scripts/e.py", "configs/f.yaml"):
+        (tmp_path / name).write_text("another")
+        assert asked(0), name
+    (tmp_path / "syre/a.py").rename(tmp_path / "syre/i.py")
+    assert asked(0)
+    assert "pytest" in ran[0]
+    (tmp_path / "syre/i.py").rename(tmp_path / "syre/a.py")
+    assert not asked(0)  # what has passed stays
 
 
 def test_it_loads_neither_a_logger_nor_what_draws() -> None:
