@@ -16,11 +16,13 @@ LAUNCHER ?= joblib
 DATA     ?= all
 ARGS     ?=
 RUN      := .venv/bin/python -m experiments.run -m
+# As many processes as cores, each of one thread; more than eight would wait for the slowest tests.
+PYTEST   := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --maxprocesses 8 --dist loadgroup
 STAMP    := .venv/.complete
 FIGURES  := $(patsubst configs/experiment/%.yaml,%,$(wildcard configs/experiment/*.yaml))
 DRAWN    := fig7 fig8 fig10 table3 ablation sigma_map
 
-.PHONY: help env again data $(FIGURES) $(DRAWN) status plots report smoke test lint bench gpu clean
+.PHONY: help env again data $(FIGURES) $(DRAWN) status plots report smoke check test lint bench gpu clean
 
 help:  ## this list
 	@echo "make TARGET [SCALE=smoke|cpu|paper] [LAUNCHER=local|joblib|slurm] [DATA=mnist,...] [ARGS=\"any Hydra override\"]"
@@ -74,9 +76,14 @@ smoke: $(STAMP)  ## every experiment at its smallest scale, results under output
 		$(RUN) experiment=$$name scale=smoke hydra/launcher=$(LAUNCHER) $$only; \
 	done
 
-test: $(STAMP)  ## lint, types, every experiment at smoke scale, all tests: what CI runs
+check: $(STAMP)  ## lint, types and the fast tests, in a minute and a half
+	@$(MAKE) --no-print-directory lint
+	$(PYTEST) -m "not slow and not slurm and not gpu" $(ARGS)
+
+test: $(STAMP)  ## lint, types, every experiment at smoke scale, all tests: what CI runs, with SLURM=1 to install a SLURM
+	@$(if $(filter 1,$(SLURM)),scripts/slurm_local.sh install || test $$? = 77)
 	@$(MAKE) --no-print-directory lint smoke
-	.venv/bin/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 lint: $(STAMP)  ## ruff and mypy
 	.venv/bin/ruff check .

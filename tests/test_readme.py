@@ -1,14 +1,21 @@
-"""The README does what it says: its script runs, its commands exist, its table is the one of the results."""
+"""The README does what it says: its scripts and its commands run, its table is the one of the results."""
 
+import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
 
 from experiments import pages
+from experiments.config import Run, identity
+from experiments.status import load
 from experiments.summaries import summary_table
 
 ROOT = Path(__file__).parents[1]
@@ -38,15 +45,134 @@ def test_syre_in_the_script_does_something() -> None:
     assert "weight_decay" in done.stderr
 
 
-@pytest.mark.parametrize("command", [line.split("#")[0].strip() for text in blocks("sh") for line in text.splitlines()])
-def test_its_make_commands_exist(command: str) -> None:
-    first = command.removeprefix("CPUS=4 scripts/slurm_local.sh run ")
-    if first.startswith("make"):
-        subprocess.run(f"{first} --dry-run", shell=True, check=True, cwd=ROOT, capture_output=True)
-        return
-    run = r"\.venv/bin/(python|torchrun --nproc-per-node \d+) -m experiments\.run "
-    assert re.match(rf"{run}|\.venv/bin/wandb sync outputs/\w+/wandb/offline-run-\*$", command)
-    assert set(re.findall(r"hydra\.launcher\.(\w+)=", command)) <= set(LAUNCHER)
+# ---- its commands ----------------------------------------------------------------------------------------------------
+
+SHELL = [line.split("  #")[0].strip() for text in blocks("sh") for line in text.splitlines()]
+INLINE = [" ".join(text.split()) for text in re.findall(r"`((?:make\b|wandb |scripts/|\.venv/)[^`]*)`", TEXT)]
+TABLE = re.findall(r"^\| \[`(make \w+)`\]", TEXT, re.MULTILINE)
+COMMANDS = sorted({*SHELL, *INLINE})
+RUN = (
+    *(r"make fig4", r"make fig[45] (SCALE=smoke|ARGS=.*)", r"make status( .*)?", r"make"),
+    r"\.venv/bin/python -m experiments\.run (?!.*slurm).*",
+)
+LEFT_OUT = {  # and why
+    r"make (check|test|test SLURM=1)": "they call these tests",
+    r"make (ablation|ant|fig\d+b?|sigma_map|table\d|theory)": "`make smoke`, a part of `make test`, trains them all",
+    r"make plots": "tests/experiments/test_figures.py redraws them all",
+    r"make data DATA=mnist": "the network; tests/data fetches from a server of its own",
+    r"make gpu .*": "a GPU; tests/scripts/test_gpu_queue.py does without",
+    r"(make|\.venv/bin/python) .*(LAUNCHER|hydra/launcher)=slurm.*": "a cluster; see tests/experiments/test_slurm.py",
+    r"CPUS=4 scripts/slurm_local\.sh run make fig4 .*": "a SLURM; below, where there is one",
+    r"scripts/slurm_local\.sh install": "it installs packages; tests/scripts/test_slurm_local.py has stand-ins",
+    r"\.venv/bin/torchrun .*": "four GPUs and CIFAR-10; tests/experiments/test_torchrun.py has neither",
+    r"(\.venv/bin/)?wandb (sync|login|sweep).*": "an account",
+}
+
+
+def is_one_of(command: str, patterns: Iterable[str]) -> bool:
+    return any(re.fullmatch(pattern, command) for pattern in patterns)
+
+
+CALLED = [command for command in COMMANDS if is_one_of(command, RUN)]
+OTHERS = [command for command in COMMANDS if command not in CALLED]
+# What `make` was called with, where it is what calls these tests, is not meant for the commands.
+OUTER = r"M\w*FLAGS|MAKE\w*|ARGS|DATA|FIG|LAUNCHER|PYTHON|SCALE|SLURM"
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not re.fullmatch(OUTER, name)}
+
+
+def tracked() -> list[str]:
+    """The files of a clone."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [name for name in listed.stdout.splitlines() if (ROOT / name).exists()]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout of its own, whose .venv is complete: it has links to all that is in that of these tests."""
+    root = tmp_path_factory.mktemp("clone")
+    for name in tracked():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, root / name)
+    (root / ".venv").mkdir()
+    for path in Path(sys.prefix).iterdir():
+        if path.name != ".complete":
+            (root / ".venv" / path.name).symlink_to(path)
+    (root / ".venv/.complete").write_text(f"{root}/.venv/bin/python\n")
+    return root
+
+
+def at_smoke_scale(command: str) -> str:
+    if re.match(r"(.*run )?make fig", command):
+        return f"{command} SCALE=smoke"
+    return f"{command} scale=smoke" if "experiments.run" in command else command
+
+
+def call(command: str, clone: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(["bash", "-c", command], cwd=clone, env=ENVIRONMENT, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("readme")
+@pytest.mark.parametrize("command", CALLED)
+def test_its_commands_end_well_and_leave_the_tracked_files_as_they_are(command: str, clone: Path) -> None:
+    done = call(at_smoke_scale(command), clone)
+    assert done.returncode == 0, done.stderr
+    assert [name for name in tracked() if (clone / name).read_bytes() != (ROOT / name).read_bytes()] == []
+
+
+@pytest.mark.slurm
+@pytest.mark.xdist_group("slurm")
+def test_its_command_for_a_slurm_of_one_node_ends_well(clone: Path) -> None:
+    (command,) = (text for text in SHELL if " scripts/slurm_local.sh run " in text)
+    done = call(at_smoke_scale(command), clone)
+    if done.returncode == 77:
+        pytest.skip(done.stderr.strip().splitlines()[-1])
+    assert done.returncode == 0, done.stderr
+    assert list(clone.glob("outputs/fig4/slurm/*_submission.sh"))
+
+
+def test_every_command_is_called_or_left_out_for_a_reason() -> None:
+    assert [command for command in OTHERS if not is_one_of(command, LEFT_OUT)] == []
+    assert [pattern for pattern in (*RUN, *LEFT_OUT) if not any(re.fullmatch(pattern, text) for text in COMMANDS)] == []
+
+
+def dry(command: str) -> list[str]:
+    """The lines of what a command does, itself or through make."""
+    command = command.removeprefix("CPUS=4 scripts/slurm_local.sh run ")
+    done = call(f"{command} --dry-run", ROOT) if command.startswith("make") else None
+    assert done is None or done.returncode == 0, done.stderr
+    return done.stdout.splitlines() if done else [command]
+
+
+def check(words: list[str]) -> None:
+    """Compose the runs of an experiment, or the one run that there is; every word has to be one that is known."""
+    words = [word for word in words if "=" in word and not word.startswith("-")]
+    names = [word.removeprefix("experiment=") for word in words if word.startswith("experiment=")]
+    settings = [word for word in words if not word.startswith(("experiment=", "hydra"))]
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        compose("config", [word for word in words if word.startswith("hydra/")])
+        runs = load(names[0], settings)[1] if names else [Run(config=identity(compose("config", settings)))]
+    for run in runs:
+        run.check()
+    assert set(re.findall(r"hydra\.launcher\.(\w+)=", " ".join(words))) <= set(LAUNCHER)
+
+
+@pytest.mark.parametrize("command", [command for command in OTHERS if command not in TABLE])
+def test_what_is_left_out_is_made_of_what_there_is(command: str) -> None:
+    for line in dry(command):
+        _, sweep, words = line.partition("-m experiments.run ")
+        if sweep and "$name" not in words:  # that is of `make smoke`, which trains them all
+            check(shlex.split(words))
+    program = command.removeprefix("CPUS=4 ").split()[0].removeprefix(".venv/bin/")
+    assert (ROOT / program).exists() or shutil.which(program, path=f"{sys.prefix}/bin:{os.environ['PATH']}")
+    assert [word for word in re.findall(r"scripts/\S+", command) if not (ROOT / word).exists()] == []
+
+
+def test_make_smoke_trains_what_the_commands_of_its_table_train() -> None:
+    lines = "\n".join(line for command in TABLE for line in dry(f"{command} SCALE=smoke"))
+    (smoke,) = re.findall(r"for name in (.*); do", "\n".join(dry("make smoke")))
+    assert len(TABLE) > 20
+    assert set(re.findall(r"experiments\.run -m experiment=(\w+) scale=smoke ", lines)) <= set(smoke.split())
 
 
 def test_its_table_is_that_of_the_committed_results() -> None:

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from tests.experiments.test_slurm import cluster  # noqa: F401
+from tests.experiments.test_slurm import pytestmark as slurm
 
 RUNS = int(os.environ.get("SYRE_RUNS", "12"))
 SWEEP = ("scale=smoke", "model.hidden=[32]", "train.epochs=2", "train.checkpoints=2", "replicas=1",
@@ -24,7 +25,7 @@ SWEEP = ("scale=smoke", "model.hidden=[32]", "train.epochs=2", "train.checkpoint
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", pytest.param("slurm", marks=pytest.mark.slurm)])
+@pytest.mark.parametrize("launcher", ["joblib", pytest.param("slurm", marks=slurm)])
 def test_a_sweep_interrupted_and_submitted_again_twice_has_every_run_once(tmp_path, environment, request, launcher):
     if launcher == "slurm":
         environment = {**environment, **request.getfixturevalue("cluster")}

@@ -1,6 +1,7 @@
 """On a real SLURM of one node: jobs that are preempted, killed, cancelled or fail end as they would have at home.
 
-scripts/slurm_local.sh brings it up, as root, from Debian's packages; where it cannot, it says why these are skipped.
+scripts/slurm_local.sh brings it up, as root, where SLURM is installed; where it cannot, it says why these are skipped.
+`make test SLURM=1` installs it first.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ import pytest
 
 from experiments.results import without_provenance
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]  # one node at a time
 SCRIPT = Path(__file__).parents[2] / "scripts/slurm_local.sh"
 SMALL = "model.hidden=[64,64]"
 LONG = ("train.epochs=400", "train.checkpoints=40", "train.evaluations=4")

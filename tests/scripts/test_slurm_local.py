@@ -108,6 +108,7 @@ def test_nothing_is_installed_that_was_not_asked_for(tmp_path, machine):
 
 
 @pytest.mark.slurm
+@pytest.mark.xdist_group("slurm")
 def test_its_status_is_that_of_the_command_and_nothing_is_left(tmp_path):
     command = "sinfo --noheader --format=%T; srun hostname >/dev/null; exit 3"
     done = call("run", "bash", "-c", command, env={**os.environ, "TMPDIR": str(tmp_path)})
