@@ -34,6 +34,10 @@ class OutOfMemory(Exception):
     """Runs that did not fit; the message is one line that says what to lower."""
 
 
+class Killed(Exception):
+    """Processes that ended without a word; the message is one line that says by what."""
+
+
 class Scale(StrEnum):
     smoke = "smoke"
     cpu = "cpu"
@@ -54,7 +58,10 @@ class Mode(StrEnum):
 
 @dataclass
 class Compute:
-    """Where a run computes. `threads` is part of a run's identity: a sum depends on how it is split."""
+    """Where a run computes. `threads` is part of a run's identity: a sum depends on how it is split.
+
+    How many threads there may be is said where the run trains, which may be another machine (experiments/training.py).
+    """
 
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
     threads: int = 1  # per process; 0: torch's own choice

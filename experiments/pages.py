@@ -13,6 +13,8 @@ import importlib
 import pkgutil
 import re
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -55,15 +57,30 @@ def judge(name: str, folder: Path) -> Report:
     """
     module = module_of(name)
     results = combine([load(folder, source) for source in sources(module, name)])
-    return Report(
-        name=name, module=module, results=results, verdicts=tuple(evaluate(claim, results) for claim in module.CLAIMS)
-    )
+    with _complete(results, folder):
+        verdicts = tuple(evaluate(claim, results) for claim in module.CLAIMS)
+    return Report(name=name, module=module, results=results, verdicts=verdicts)
+
+
+@contextmanager
+def _complete(results: Results, folder: Path) -> Iterator[None]:
+    """A setting that the tables have no column of is theirs to be mended; any other KeyError is ours."""
+    try:
+        yield
+    except KeyError as error:
+        column = str(error.args[0]) if error.args else ""
+        if "." not in column or column in results.runs:
+            raise
+        tables = ", ".join(str(folder / name / "runs.csv") for name in results.experiment.split(" + "))
+        raise ResultsError(f"no column {column} in {tables}; mend it, or delete it and collect it again") from error
 
 
 def pictures(report: Report, folder: Path) -> dict[Path, bytes]:
     """The files of a figure in folder/<name>: its picture, twice, and report.md."""
     plotting.style()
-    drawn = plotting.files(report.module.draw(report.results), folder / report.name)
+    with _complete(report.results, folder):
+        figure = report.module.draw(report.results)
+    drawn = plotting.files(figure, folder / report.name)
     return drawn | {folder / report.name / "report.md": to_markdown(report).encode()}
 
 

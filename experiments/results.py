@@ -9,10 +9,13 @@ import csv
 import io
 import json
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import shorten
+from typing import Any, cast
 from uuid import uuid4
 
 import numpy as np
@@ -25,6 +28,26 @@ LEAD = ("id", "scale", "status", "seed")
 # Timing and origin: the columns (and groups of columns, as in `versions.torch`) that may differ between equal results.
 PROVENANCE = ("git_sha", "dirty", "device", "threads", "seconds", "versions")
 METRICS = ("id", "step", "split", "metric", "value")
+# The two tables, and the columns that each of them has: metrics.csv just these, runs.csv also those of the configs.
+TABLES = {"runs.csv": (*LEAD, *(name for name in PROVENANCE if name != "versions")), "metrics.csv": METRICS}
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell  # which Python reads, and pandas does not
+
+
+# column -> what each of its cells must be, and that in words
+CELLS: dict[str, tuple[Callable[[str], object], str]] = {
+    "id": (str.strip, "the id of a run"),
+    "scale": (SCALES.__contains__, f"one of {', '.join(SCALES)}"),
+    "status": (STATUSES.__contains__, f"one of {', '.join(STATUSES)}"),
+    "seed": (lambda cell: _is_number(cell) and float(cell).is_integer(), "an integer"),
+    **dict.fromkeys(("threads", "seconds", "step", "value"), (_is_number, "a number")),
+}
 
 Arm = Mapping[str, object]  # column -> value, as in {"regularizer.name": "syre", "regularizer.sigma": 0.01}
 Row = dict[str, str]
@@ -88,9 +111,9 @@ def load(results: Path, experiment: str) -> Results:
     Raises: `ResultsError` without tables, or when the two do not belong together.
     """
     folder = Path(results) / experiment
-    if not ((folder / "runs.csv").is_file() and (folder / "metrics.csv").is_file()):
+    if not all((folder / name).is_file() for name in TABLES):
         raise ResultsError(f"no results for {experiment} in {folder}: `make {experiment}` trains and collects them")
-    header = (folder / "runs.csv").read_text().split("\n", 1)[0].split(",")
+    header, _ = (_table(folder / name)[0] for name in TABLES)
     text = [name for name in header if name in ("id", "git_sha", "device") or name.startswith("versions.")]
     # Only an empty cell is missing: "nan" is a status, and "none" may be the name of something.
     runs = pd.read_csv(folder / "runs.csv", dtype=dict.fromkeys(text, str), na_values=[""], keep_default_na=False)
@@ -153,9 +176,9 @@ def collect(outputs: Path, results: Path, experiment: str, scale: str, run_ids: 
             f"{experiment}: {len(missing)} of {len(ids)} runs at scale {scale} are missing{example}: "
             f"`make {experiment} SCALE={scale}` runs what is missing"
         )
-    old = {row["id"]: row for row in _read_rows(folder / "runs.csv")}
+    old = {row["id"]: row for row in read_table(folder / "runs.csv")}
     old_records: dict[str, list[Row]] = {name: [] for name in old}
-    for record in _read_rows(folder / "metrics.csv"):
+    for record in read_table(folder / "metrics.csv"):
         old_records.setdefault(record["id"], []).append(record)
     others = [name for name, row in old.items() if row["scale"] != scale]
     runs = [old[name] for name in others]
@@ -215,10 +238,53 @@ def write_files(files: Mapping[Path, bytes]) -> None:
                 path.unlink(missing_ok=True)
 
 
+def read_table(path: Path) -> list[Row]:
+    """The rows of one of `TABLES`; none where it does not exist.
+
+    Raises: `ResultsError` that names the file and what is wrong with it, unless it is as `collect` writes it.
+    """
+    return _named(*_table(path)) if path.is_file() else []
+
+
+def _table(path: Path) -> tuple[list[str], list[list[str]]]:
+    try:
+        return _cells(path, TABLES[path.name])
+    except (OSError, ValueError) as error:
+        what, name = " ".join(str(error).split()), path.parent.name
+        raise ResultsError(f"{path}: {what}; mend it, or delete it, and `make {name}` collects it again") from None
+
+
+def read_facts(directory: Path, *keys: str) -> dict[str, Any]:
+    """What the `run.json` of a finished run says, with these keys and its status.
+
+    Raises: `ResultsError` for a file that is missing or damaged.
+    """
+    try:
+        return _facts(directory, *keys)
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(directory, error) from None
+
+
+def _facts(directory: Path, *keys: str) -> dict[str, Any]:
+    facts = json.loads((directory / "run.json").read_text())
+    if missing := [key for key in ("status", *keys) if key not in facts]:
+        raise ValueError(f"run.json has no {', '.join(missing)}")
+    if facts["status"] not in STATUSES:
+        raise ValueError(f"status in run.json is {facts['status']!r}, not one of {', '.join(STATUSES)}")
+    if not isinstance(facts.get("seconds", 0.0), int | float):
+        raise ValueError(f"seconds in run.json is {facts['seconds']!r}, not a number")
+    return cast(dict[str, Any], facts)
+
+
+def _damaged(directory: Path, error: Exception) -> ResultsError:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return ResultsError(f"run {directory} is damaged ({reason}): delete it and run again")
+
+
 def _read_run(directory: Path, scale: str) -> tuple[Row, list[Row]]:
     """One run as a row of runs.csv and its rows of metrics.csv, every cell already text."""
     try:
-        run = json.loads((directory / "run.json").read_text())
+        run = _facts(directory)
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml: a thousand configs in a second, not in ten
         config = yaml.load((directory / "config.yaml").read_text(), Loader=loader)
         row = dict(_flatten({key: value for key, value in config.items() if key != "experiment"}))
@@ -227,13 +293,10 @@ def _read_run(directory: Path, scale: str) -> tuple[Row, list[Row]]:
         row["seconds"] = f"{float(run['seconds']):.3f}"
         records = [
             {**record, "id": directory.name, "value": _cell(float(record["value"]))}
-            for record in _read_rows(directory / "metrics.csv")
+            for record in _named(*_cells(directory / "metrics.csv", METRICS[1:]))
         ]
-        if row["status"] not in STATUSES or any(set(record) != set(METRICS) for record in records):
-            raise ValueError(f"a status of {', '.join(STATUSES)} and the columns {', '.join(METRICS[1:])} are expected")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ResultsError(f"run {directory} is damaged ({reason}): delete it and run again") from error
+        raise _damaged(directory, error) from error
     return row, records
 
 
@@ -248,11 +311,35 @@ def _of_origin(run: Row, origin: Row) -> Row:
     return own | {column: cell for column, cell in origin.items() if _is_provenance(column)}
 
 
-def _read_rows(path: Path) -> list[Row]:
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+def _named(header: list[str], rows: list[list[str]]) -> list[Row]:
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def _cells(path: Path, columns: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a CSV file, which has these columns and in them what `CELLS` says. Raises: ValueError."""
+    text = path.read_bytes().decode()  # UnicodeDecodeError is a ValueError
+    if marker := re.search(r"^(<{7}|={7}|>{7}|\|{7})", text, re.MULTILINE):
+        raise ValueError(f"line {text.count(chr(10), 0, marker.start()) + 1} is a conflict marker of git")
+    try:
+        header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row] or [[]]
+    except csv.Error as error:
+        raise ValueError(f"not a CSV file ({error})") from None
+    if missing := [name for name in columns if name not in header]:
+        raise ValueError(f"no column {', '.join(missing)}" if header else "the file is empty")
+    unknown = [name for name in header if name not in columns] if "metric" in columns else []
+    if unknown or len({*header}) < len(header):
+        raise ValueError(f"unknown column {', '.join(unknown)}" if unknown else "two columns of one name")
+    if uneven := next((row for row in rows if len(row) != len(header)), None):
+        raise ValueError(f"the row {','.join(uneven)[:60]!r} has {len(uneven)} cells, not {len(header)}")
+    for name in filter(CELLS.__contains__, columns):
+        place, (allowed, words) = header.index(name), CELLS[name]
+        if wrong := {cell for cell in {row[place] for row in rows} if not allowed(cell)}:
+            row = next(row for row in rows if row[place] in wrong)
+            raise ValueError(f"{name} is {row[place]!r}, not {words}, in the row {','.join(row)[:60]!r}")
+    ids = Counter(row[header.index("id")] for row in rows) if "status" in columns else Counter()
+    if ids.total() > len(ids):
+        raise ValueError(f"run {ids.most_common(1)[0][0]} has {ids.most_common(1)[0][1]} rows")
+    return header, rows
 
 
 def _to_csv(columns: Sequence[str], rows: list[Row]) -> bytes:

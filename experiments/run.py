@@ -28,12 +28,13 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobStatus
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from experiments import results
 from experiments.cards import spread
-from experiments.config import ConfigError, OutOfMemory, Run, identity
+from experiments.config import ConfigError, Killed, OutOfMemory, Run, identity
 from experiments.locks import hold, holder
 from experiments.preemption import Stop
 from experiments.status import CONFIGS, bar
@@ -68,6 +69,8 @@ def sweep(config: DictConfig, arguments: Sequence[str], compose: Callable[[list[
     place = folder / f"results-{'custom' if custom else config.scale}"
     if not custom and config.scale != "smoke":
         place = Path(config.results)
+    for table in results.TABLES if groups else ():  # one that is damaged is found before the hours of training
+        results.read_table(place / config.experiment / table)
     failed: list[Exception] = []
     with _mirror(config) as mirror:
         if mirror:
@@ -104,14 +107,20 @@ def _plan(
         return []
     for run in missing:
         run.check()
-    from experiments.training import device_of, group_size
+    from experiments.training import fitting, group_size, load, own_device
 
-    if not elsewhere:  # on another machine there may be other devices
-        device_of(config.compute.device)
-    for run in {json.dumps(run.config["data"]): run for run in missing if run.data is not None}.values():
-        run.data.load(root=config.data_root, seed=run.seed)
+    for run in () if elsewhere else _one_of_each(missing, "compute", "task"):  # another machine has other devices
+        own_device(run)
+    for run in _one_of_each(missing, "data"):
+        if run.data is not None:
+            load(run, config.data_root)
     size = (lambda run: config.replicas) if config.replicas else (lambda run: group_size(run, config.data_root))
-    return plan(runs, folder, batched=config.batched, size=size)
+    return plan(runs, folder, batched=config.batched, size=size, check=fitting(config.data_root))
+
+
+def _one_of_each(runs: Sequence[Run], *parts: str) -> list[Run]:
+    """A run for each of the settings that there are of these parts of a configuration."""
+    return list({json.dumps([run.config[part] for part in parts]): run for run in runs}.values())
 
 
 def _launch(launcher: Any, groups: Sequence[Group], folder: Path, words: Sequence[str]) -> list[Exception]:
@@ -121,11 +130,8 @@ def _launch(launcher: Any, groups: Sequence[Group], folder: Path, words: Sequenc
         # Quoted: an id may look like a number, 12e456 being infinity.
         try:
             jobs = launcher.launch([[*words, f"group='{group.id}'"] for group in groups], initial_job_idx=0)
-        except BrokenExecutor:
-            raise OutOfMemory(
-                "a process was killed, most likely for want of memory: lower hydra.launcher.n_jobs or "
-                "train.batch_size; the same command goes on with what is missing"
-            ) from None
+        except BrokenExecutor as error:
+            raise Killed(_why_killed(str(error))) from None
         held = []
         for group, job in zip(groups, jobs, strict=True):
             if job.status is not JobStatus.COMPLETED:
@@ -141,6 +147,16 @@ def _launch(launcher: Any, groups: Sequence[Group], folder: Path, words: Sequenc
             while holder(lock):
                 time.sleep(1)
     return failed
+
+
+def _why_killed(text: str) -> str:
+    """What joblib says of processes that ended without a result, `{SIGSEGV(-11)}` say, in one line."""
+    codes = sorted({*re.findall(r"\b(SIG[A-Z0-9]+|UNKNOWN|EXIT)\((-?\d+)\)", text)})
+    ends = [name if name.startswith("SIG") else f"exit code {code}" for name, code in codes]
+    what = f"a process ended by {' and '.join(ends)}" if ends else " ".join(text.split())
+    if ends == ["SIGKILL"]:
+        what += ", most likely for want of memory: lower hydra.launcher.n_jobs or train.batch_size"
+    return f"{what}; the same command goes on with what is missing"
 
 
 def _give_up(group: Group, folder: Path, reason: Exception) -> None:
@@ -192,15 +208,10 @@ def _root(key: str) -> str:
 def main(config: DictConfig) -> str | None:
     """One job: a group of a sweep, or one run of its own; how it ended (`Ending`)."""
     folder = Path(config.outputs) / config.experiment
-    if config.group is not None:
-        group = load_group(folder, config.group)
-        if _all_finished(group, folder):  # by another sweep, meanwhile
-            return Ending.done
-        if len(group.runs) > 1 or config.wandb.mode != "online" or _rank() > 0:
-            return _train(group, folder, config)
-        with _mirror(config) as mirror:
-            return _train(group, folder, config, live=mirror)
-    with one_line():  # here too: Hydra would add a line to an error that leaves the job
+    # In one line here too: Hydra would add one to an error that leaves the job. A sweep takes the errors of its jobs.
+    with nullcontext() if HydraConfig.get().mode is RunMode.MULTIRUN else one_line():
+        if config.group is not None:
+            return _train_packed(config, folder)
         run = Run(config=identity(config))
         group, before = Group(runs=[run]), finished(folder, run.id)
         if not before:
@@ -214,6 +225,17 @@ def main(config: DictConfig) -> str | None:
         if _rank() == 0:
             print(f"finished{' before' if before else ''}: {folder / 'runs' / run.id}")
     return Ending.done
+
+
+def _train_packed(config: DictConfig, folder: Path) -> str:
+    """Train a group of a sweep, as it was packed."""
+    group = load_group(folder, config.group)
+    if _all_finished(group, folder):  # by another sweep, meanwhile
+        return Ending.done
+    if len(group.runs) > 1 or config.wandb.mode != "online" or _rank() > 0:
+        return _train(group, folder, config)
+    with _mirror(config) as mirror:
+        return _train(group, folder, config, live=mirror)
 
 
 def _train(group: Group, folder: Path, config: DictConfig, *, alone: bool = False, live: Mirror | None = None) -> str:
@@ -275,12 +297,12 @@ def one_line() -> Iterator[None]:
         if not _for_the_user(error):
             raise
         print(f"error: {_line(error)}", file=sys.stderr)
-        sys.exit(1 if isinstance(error, OutOfMemory) else 2)
+        sys.exit(1 if isinstance(error, OutOfMemory | Killed) else 2)
 
 
 def _for_the_user(error: BaseException) -> bool:
     """Whether it is something that the user can mend, and says all in one line."""
-    if isinstance(error, (*USER_ERRORS, OutOfMemory)):
+    if isinstance(error, (*USER_ERRORS, OutOfMemory, Killed)):
         return True
     from syre.data import DataError
 
@@ -293,7 +315,10 @@ def _line(error: BaseException) -> str:
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and isinstance(cause.parent_node, DictConfig):
         allowed = ", ".join(sorted(key for key in map(str, cause.parent_node) if not key.startswith("_")))
         return f"unknown key {cause.full_key}; it may be one of {allowed}"
-    text = "; ".join(" ".join(str(e).split()) for e in (error, cause) if e is not None)
+    ours = _for_the_user(error) and not isinstance(error, HydraException | OmegaConfBaseException)  # it says all
+    text, more = (" ".join(str(e or "").split()) for e in (error, None if ours else cause))
+    if more not in text:
+        text = more if text in more else f"{text}; {more}"
     text = text.split(" Config search path:")[0]
     return text if _for_the_user(error) else f"{type(error).__name__}: {text}"
 

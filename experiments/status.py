@@ -21,7 +21,6 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 
-import pandas as pd
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -29,9 +28,9 @@ from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
 from experiments import results
-from experiments.config import ConfigError, Run, Scale, run_id
+from experiments.config import ConfigError, Run, Scale
 from experiments.locks import holder
-from experiments.sweep import STEP, Group, expand, group_file, kind, split
+from experiments.sweep import STEP, Group, expand, group_file, kind, load_group, split
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 COMPOSED = CONFIGS.parent / "outputs/.composed"
@@ -124,9 +123,8 @@ def look(runs: Sequence[Run], folder: Path, tables: Path) -> Status:
     status, ids = Status(total=len(runs)), {run.id: run for run in runs}
     ended = {}
     for run in runs:
-        with suppress(OSError):
-            if (folder / "runs" / run.id / "done").exists():
-                ended[run.id] = json.loads((folder / "runs" / run.id / "run.json").read_text())
+        if (folder / "runs" / run.id / "done").exists():
+            ended[run.id] = results.read_facts(folder / "runs" / run.id, "seconds")
     tabled = _tabled(tables)
     status.tabled = len(ids.keys() & tabled.keys())
     timed: dict[str, list[float]] = {}
@@ -161,17 +159,14 @@ def look(runs: Sequence[Run], folder: Path, tables: Path) -> Status:
 
 def _tabled(tables: Path) -> dict[str, float]:
     """The ids of the runs in the tables, with their seconds."""
-    with suppress(OSError, ValueError):
-        table = pd.read_csv(tables / "runs.csv", usecols=["id", "status", "seconds"], dtype={"id": str})
-        table = table[table["status"] != "failed"]
-        return dict(zip(table["id"], table["seconds"], strict=True))
-    return {}
+    table = results.read_table(tables / "runs.csv")
+    return {row["id"]: float(row["seconds"]) for row in table if row["status"] != "failed"}
 
 
 def _members(folder: Path, group_id: str, runs: Sequence[Run]) -> set[str]:
     """The ids of the runs of a group, which is that of a single run where nothing is written down about it."""
-    with suppress(OSError, ValueError):
-        return {run_id(config) for config in json.loads(group_file(folder, group_id).read_text())}
+    with suppress(ConfigError, results.ResultsError):
+        return {run.id for run in load_group(folder, group_id).runs}
     return {run.id for run in runs if Group(runs=[run]).id == group_id}
 
 

@@ -23,6 +23,8 @@ import copy
 import hashlib
 import itertools
 import json
+import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -33,9 +35,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.config import GROUPS, TYPED, ConfigError, Run, identity, run_id
+from experiments.config import GROUPS, TYPED, ConfigError, Run, identity
 from experiments.locks import holder
-from experiments.results import write_files
+from experiments.results import ResultsError, read_facts, write_files
 
 Compose = Callable[[list[str]], DictConfig]  # Hydra overrides -> composed configuration
 STEP = ".step"  # beside a group's checkpoint: the step it has come to, its steps in all and the seconds that it took
@@ -217,12 +219,52 @@ def kind(run: Run) -> str:
 def finished(folder: Path, run_id: str) -> bool:
     """Whether a run has ended, well or in NaN; one that failed is tried again."""
     place = folder / "runs" / run_id
-    return (place / "done").exists() and json.loads((place / "run.json").read_text())["status"] != "failed"
+    return (place / "done").exists() and read_facts(place)["status"] != "failed"
 
 
 def load_group(folder: Path, group_id: str) -> Group:
-    """A group as it was packed."""
-    return Group(runs=[Run(config=config) for config in json.loads(group_file(folder, group_id).read_text())])
+    """A group as it was packed.
+
+    Raises:
+        ConfigError: no such group. ResultsError: its file is damaged.
+    """
+    if not re.fullmatch("[0-9a-f]{12}", group_id):
+        raise ConfigError(f"group must be 12 hex digits, the name of a file in {folder / 'groups'}, got {group_id!r}")
+    file = group_file(folder, group_id)
+    try:
+        return _read_group(file)
+    except FileNotFoundError:
+        raise ConfigError(f"no group {group_id}: there is no {file}") from None
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{file} is damaged ({error}): run its sweep again, which packs its runs anew") from None
+
+
+def _read_group(file: Path) -> Group:
+    """A group from its file. Raises: ValueError for a damaged one."""
+    try:
+        group = Group(runs=[Run(config=config) for config in json.loads(file.read_text())])
+        whole = group.id == file.stem
+    except (TypeError, LookupError, AttributeError):
+        whole = False
+    if not whole:
+        raise ValueError("these are not the runs of that group")
+    return group
+
+
+def set_aside(file: Path, error: Exception, then: str) -> None:
+    """Give a file that cannot be used another name, under which it stays, and say what happens without it.
+
+    Raises:
+        ResultsError: a place that cannot be written.
+    """
+    names = (file.with_name(f"{file.name}.damaged{k or ''}") for k in itertools.count())
+    aside = next(name for name in names if not name.exists())
+    try:
+        file.rename(aside)
+    except OSError as failure:
+        raise ResultsError(f"cannot rename {file}: {failure.strerror or failure}") from failure
+    reason = " ".join(str(error).split())[:200]
+    print(f"{file} is damaged ({reason}): it is now {aside.name}, and {then}", file=sys.stderr)
 
 
 def group_file(folder: Path, group_id: str, suffix: str = ".json") -> Path:
@@ -230,13 +272,16 @@ def group_file(folder: Path, group_id: str, suffix: str = ".json") -> Path:
     return folder / "groups" / f"{group_id}{suffix}"
 
 
-def plan(runs: Sequence[Run], folder: Path, *, batched: Sequence[str], size: Callable[[Run], int]) -> list[Group]:
+def plan(runs: Sequence[Run], folder: Path, *, batched: Sequence[str], size: Callable[[Run], int],
+         check: Callable[[Group], None] = lambda group: None) -> list[Group]:  # fmt: skip
     """The groups that are still to train: interrupted ones whole and as they were packed, and what else is missing.
 
     `folder` is `outputs/<experiment>`: groups are kept in `groups/<id>.json`, runs in `runs/<id>`. A group of another
     sweep that is in training now, and has some of these runs among its own, is one of them.
 
     They come seed by seed, in the order of the sweep: one that is interrupted for good leaves whole seeds.
+
+    `check` raises for a group that cannot be trained.
 
     Raises:
         ConfigError: a missing run that cannot be run; then nothing has been written.
@@ -245,15 +290,24 @@ def plan(runs: Sequence[Run], folder: Path, *, batched: Sequence[str], size: Cal
     missing = {run.id: run for run in runs if not finished(folder, run.id)}
     for run in missing.values():
         run.check()
-    groups = []
+    groups, damaged = [], {}
     for file in sorted((folder / "groups").glob("*.json")) if missing else []:
-        members = [run_id(config) for config in json.loads(file.read_text())]
+        try:
+            group = _read_group(file)
+        except ValueError as error:
+            damaged[file] = error
+            continue
+        members = [run.id for run in group.runs]
         if missing.keys().isdisjoint(members):
             continue
         if wanted.keys() >= {*members} or holder(file.with_suffix(".lock")):
-            groups.append(load_group(folder, file.stem))
+            groups.append(group)
             for member in members:
                 missing.pop(member, None)
     new = pack(list(missing.values()), batched=batched, size=size)
+    for group in groups + new:
+        check(group)
+    for file, error in damaged.items():  # packed as it was, a group goes on from its checkpoint
+        set_aside(file, error, "its runs are packed anew")
     write_files({group_file(folder, g.id): json.dumps([run.config for run in g.runs]).encode() for g in new})
     return sorted(groups + new, key=lambda group: min((r.seed, wanted.get(r.id, len(wanted))) for r in group.runs))

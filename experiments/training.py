@@ -4,14 +4,16 @@ import io
 import json
 import math
 import os
+import re
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
@@ -21,7 +23,7 @@ from experiments import results
 from experiments.config import ConfigError, OutOfMemory, Run
 from experiments.locks import hold
 from experiments.provenance import provenance
-from experiments.sweep import STEP, Ending, Group, finished, group_file
+from experiments.sweep import STEP, Ending, Group, finished, group_file, set_aside
 from experiments.tracking import Mirror, Row
 from syre import distributed
 from syre.batches import Batches
@@ -29,18 +31,37 @@ from syre.data import DataError
 from syre.ensemble import Learner, Replica, learner, replicas_per_process
 from syre.models import Noisy
 from syre.seeding import derive_seed, generator
-from syre.trainer import Record, Snapshot, flush_denormals, has_bf16, train
+from syre.trainer import Record, Snapshot, StateError, flush_denormals, has_bf16, train
 
 Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml: ten times faster
+
+# Threads that a run may have on any machine: one made with as many on a larger machine can be repeated, number for
+# number, on a small one. More than that, and than the CPUs there are, would only wait for one another.
+THREADS = 64
 
 # ---- from a configuration to something that trains -------------------------------------------------------------------
 
 
-def device_of(name: str) -> torch.device:
+def own_device(run: Run) -> torch.device:
+    """The device on which a run trains on this machine.
+
+    Raises:
+        ConfigError: a device, or more threads, than it has.
+    """
+    threads, most = run.config["compute"]["threads"], max(os.cpu_count() or 1, THREADS)
+    if threads > most:
+        raise ConfigError(f"compute.threads must be in 0, ..., {most} on this machine, got {threads}")
+    if measures(run) and hasattr(run.task, "device"):
+        device_of(run.task.device, "task.device")
+    return device_of(run.config["compute"]["device"])
+
+
+def device_of(name: str, setting: str = "compute.device") -> torch.device:
     """The torch device; `auto` is the GPU if there is one.
 
     Raises:
-        ConfigError: an unknown device, or one that is not there; `auto` where there are GPUs that torch cannot use.
+        ConfigError: another device than a CPU or a CUDA GPU, or one that is not there; `auto` where there are GPUs that
+            torch cannot use.
     """
     if name == "auto":
         if not torch.cuda.is_available() and (given := _given_gpus()):
@@ -50,13 +71,31 @@ def device_of(name: str) -> torch.device:
                               f"none (it is built {build}): install a build of torch that fits, or set "
                               "compute.device=cpu")  # fmt: skip
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name, re.ASCII):
+        raise ConfigError(f"{setting} must be auto, cpu or cuda[:index], got {name!r}")
+    if name != "cpu" and int(name[5:] or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"{setting}={name} asked for, but torch sees {torch.cuda.device_count()} CUDA devices")
+    return torch.device(name)
+
+
+@contextmanager
+def _unfit(who: str = "") -> Iterator[None]:
+    """Settings that do not fit one another, as a library class says it by ValueError, are the user's to mend."""
     try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"compute.device must be auto, cpu or cuda[:index], got {name!r}") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"compute.device={name} asked for, but torch sees {torch.cuda.device_count()} CUDA devices")
-    return device
+        yield
+    except ValueError as error:
+        named = not who or who.split("=")[0] in str(error)
+        raise ConfigError(str(error) if named else f"{who} on this model: {error}") from None
+
+
+def load(run: Run, data_root: str | None) -> Any:
+    """The data set, or environment, of a run.
+
+    Raises:
+        ConfigError: more samples than there are, say. DataError: data missing or damaged.
+    """
+    with _unfit():
+        return run.data.load(root=data_root, seed=run.seed)
 
 
 def _given_gpus() -> str:
@@ -77,42 +116,123 @@ def build(run: Run, data_root: str | None, device: torch.device) -> tuple[Replic
     Raises:
         ConfigError: settings that do not fit one another. DataError: data missing or damaged.
     """
-    data = run.data.load(root=data_root, seed=run.seed)
-    try:
+    data, regularizer = load(run, data_root), f"regularizer={run.regularizer.name}"
+    with _unfit():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(run.seed, "init"))
             model = run.model.build(data.input_shape, data.num_classes).to(device)
+        run.task.accept(model, data, run.train)
+    with _unfit(regularizer):
         run.regularizer.prepare(model, run.seed)
+    with _unfit():
         optimizer = run.optim.build(model, run.regularizer.weight_decay)
+    with _unfit(regularizer):
         handle = run.regularizer.attach(optimizer, model, run.seed)
-    except ValueError as error:
-        raise ConfigError(f"{run.regularizer.name} on this model: {error}") from error
     noise = generator(run.seed, "noise", device=device)
     return Replica(model=model, optimizer=optimizer, handle=handle, noise=noise), data
 
 
 def assemble(group: Group, data_root: str | None, device: torch.device) -> tuple[Learner, Batches]:
-    """The runs of a group as one learner, and their batches."""
+    """The runs of a group as one learner, and their batches.
+
+    Raises:
+        ConfigError: settings that do not fit one another. DataError: data missing or damaged.
+    """
     first, compute = group.runs[0], group.runs[0].config["compute"]
-    built = [build(run, data_root, device) for run in group.runs]
-    bf16 = compute["precision"] == "bf16" or (compute["precision"] == "auto" and len(built) == 1 and has_bf16(device))
-    if len(built) > 1 and (bf16 or compute["compile"] or first.train.accumulate > 1):
-        raise ConfigError("compute.precision=bf16, compute.compile=true and train.accumulate > 1 are for lone runs: "
-                          "set replicas=1")  # fmt: skip
+    replicas, batches = _prepare(group, data_root, device)
+    bf16 = compute["precision"] == "bf16" or (
+        compute["precision"] == "auto" and len(replicas) == 1 and has_bf16(device)
+    )
     single = {"compiled": compute["compile"], "accumulate": first.train.accumulate}
-    team = learner([replica for replica, _ in built], autocast=torch.bfloat16 if bf16 else None, **single)
+    with _unfit():
+        return learner(replicas, autocast=torch.bfloat16 if bf16 else None, **single), batches
+
+
+def _prepare(group: Group, data_root: str | None, device: torch.device) -> tuple[list[Replica], Batches]:
+    """The runs of a group, each by itself, and their batches."""
+    first = group.runs[0]
+    _share_settings(group)
+    built = [build(run, data_root, device) for run in group.runs]
     scales = [getattr(run.data, "input_scale", 1.0) for run in group.runs]
-    try:
+    with _unfit():
         batches = Batches(
             [data for _, data in built], scales=scales, seeds=[run.seed for run in group.runs],
             batch_size=first.train.batch_size, device=device, rank=distributed.rank(), world=distributed.world(),
         )  # fmt: skip
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
     share, parts = batches.batch_size // distributed.world(), first.train.accumulate
     if share % parts:
         raise ConfigError(f"the batch of a process, {share}, must be a multiple of train.accumulate={parts}")
-    return team, batches
+    return [replica for replica, _ in built], batches
+
+
+def _share_settings(group: Group) -> None:
+    """Make sure that the runs of a group differ in nothing that they have but once."""
+    if len(group.runs) == 1:
+        return
+    first = group.runs[0]
+    compute = first.config["compute"]
+    shared = ("compute",) if measures(first) else ("task", "train", "compute")
+    for part in shared:
+        if any(run.config[part] != first.config[part] for run in group.runs):
+            raise ConfigError(f"runs that train as one share their {part}: nothing of it can be in batched=[...]")
+    if interacts(first):
+        raise ConfigError(f"runs of task={first.config['task']['name']} train alone: set replicas=1")
+    if compute["precision"] == "bf16" or compute["compile"] or first.train.accumulate > 1:
+        raise ConfigError("compute.precision=bf16, compute.compile=true and train.accumulate > 1 are for lone runs: "
+                          "set replicas=1")  # fmt: skip
+
+
+def _actor(run: Run, data_root: str | None, device: torch.device) -> Replica:
+    """A run that acts in an environment, ready to train."""
+    compute = run.config["compute"]
+    if compute["precision"] == "bf16" or compute["compile"]:
+        raise ConfigError(f"compute.precision=bf16 and compute.compile=true are not for {type(run.task).__name__}")
+    return build(run, data_root, device)[0]
+
+
+def fitting(data_root: str | None) -> Callable[[Group], None]:
+    """A check that a group can be trained, for one group of a sweep after another, before any of them is written.
+
+    It raises ConfigError where `train_group` would. Of runs that differ by numbers alone, by seed, rates and scales,
+    one is built, and on the CPU.
+    """
+    known: set[tuple[str, ...]] = set()
+
+    def check(group: Group) -> None:
+        _share_settings(group)
+        if measures(group.runs[0]):
+            return
+        alike: dict[str, Run] = {}
+        for run in group.runs:
+            alike.setdefault(_structure(run), run)
+        key = (*sorted(alike), "alone" if len(group.runs) == 1 else "together")
+        if key in known:
+            return
+        known.add(key)
+        some = list(alike.values())
+        if len(group.runs) > 1 and len(some) == 1:
+            some *= 2
+        try:
+            if interacts(some[0]):
+                _actor(some[0], data_root, torch.device("cpu"))
+                return
+            replicas, _ = _prepare(Group(runs=some), data_root, torch.device("cpu"))
+            if len(replicas) > 1:
+                with _unfit():
+                    learner(replicas)
+        except (RuntimeError, MemoryError):  # too large, say: to be told by the run itself, in a row
+            pass
+
+    return check
+
+
+def _structure(run: Run) -> str:
+    """What of a run may not fit, as text: all but its seed, its learning rate and the strengths of its regularizer."""
+    kept = {key: value for key, value in run.config.items() if key not in ("experiment", "recipe", "scale", "seed")}
+    kept["data"] = {key: value for key, value in kept["data"].items() if key != "input_scale"}
+    kept["optim"] = {key: value for key, value in kept["optim"].items() if key != "lr"}
+    kept["regularizer"] = {k: v for k, v in kept["regularizer"].items() if not isinstance(v, int | float)}
+    return json.dumps(kept, sort_keys=True)
 
 
 def group_size(run: Run, data_root: str | None) -> int:
@@ -136,13 +256,12 @@ def group_size(run: Run, data_root: str | None) -> int:
     units = sum(math.prod(module.features) for module in replica.model.modules() if isinstance(module, Noisy))
     parameters = sum(parameter.numel() for parameter in replica.model.parameters())
     samples = len(data.train_inputs)
-    batch = min(run.train.batch_size or samples, samples)
     if any(getattr(module, "track_running_stats", False) for module in replica.model.modules()):
         return 1
-    here = torch.cuda.is_available()  # a sweep for a cluster is planned where there may be no GPU
-    device = device_of(compute["device"]) if here else torch.device("cpu")
+    cuda = torch.cuda.is_available()  # a sweep for a cluster is planned where there may be no GPU
+    device = device_of(compute["device"]) if cuda else torch.device("cpu")
     room = {"memory": torch.cuda.mem_get_info(device)[0] // 2} if device.type == "cuda" else {}
-    return replicas_per_process(parameters, units + data.num_classes, batch, **room)
+    return replicas_per_process(parameters, units + data.num_classes, run.train.batch(samples), **room)
 
 
 def measures(run: Run) -> bool:
@@ -160,8 +279,10 @@ def interacts(run: Run) -> bool:
 
 @dataclass(kw_only=True)
 class _Log:
-    """What a group has come to: its records, when it began, and whether it is ours to train."""
+    """What a group has come to: its records, when it began, whether it is ours to train, and where all that is kept."""
 
+    saved: Path
+    device: torch.device
     rows: list[Row] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
     ours: bool = False
@@ -202,20 +323,20 @@ def train_group(group: Group, folder: Path, *, data_root: str | None, alone: boo
     Of several processes (`syre.distributed`) the first writes; if they fail, the one that was the first to.
     """
     first = group.runs[0]
+    device = own_device(first)
     flush_denormals(first.config["compute"]["threads"])
     if distributed.world() > 1 and (reason := keeps_to_one_process(group)):
         raise ConfigError(f"torchrun trains one run over its processes; {reason}: run it without torchrun")
     with ExitStack() as stack:
         try:
-            device = stack.enter_context(distributed.join(device_of(first.config["compute"]["device"])))
+            device = stack.enter_context(distributed.join(device))
         except ValueError as unfit:
             raise ConfigError(str(unfit)) from None
-        saved, log, error = group_file(folder, group.id, ".pt"), _Log(), None
-        take = partial(stack.enter_context, hold(saved.with_suffix(".lock")))
+        saved, error = group_file(folder, group.id, ".pt"), None
+        log, take = _Log(saved=saved, device=device), partial(stack.enter_context, hold(saved.with_suffix(".lock")))
         live = live if len(group.runs) == 1 and distributed.rank() == 0 else None
         try:
-            ending = _train(group, saved, log, take, data_root=data_root, device=device, live=live, alone=alone,
-                            stop=stop)  # fmt: skip
+            ending = _train(group, log, take, data_root=data_root, live=live, alone=alone, stop=_together(stop))
             if ending is not Ending.done or not log.ours:
                 return ending
         except Exception as caught:
@@ -253,46 +374,108 @@ def give_up(group: Group, folder: Path, reason: Exception) -> None:
     _write(group, folder, [], 0.0, torch.device("cpu"), reason)
 
 
-def _train(group: Group, saved: Path, log: _Log, take: Callable[[], bool], *, data_root: str | None,
-           device: torch.device, live: Mirror | None, alone: bool,
-           stop: Callable[[int, int], bool] | None) -> Ending:  # fmt: skip
-    """Fill the log, and keep it and all else that the rest depends on in the file `saved` at each checkpoint.
+def _train(group: Group, log: _Log, take: Callable[[], bool], *, data_root: str | None, live: Mirror | None,
+           alone: bool, stop: Callable[[int, int], bool] | None) -> Ending:  # fmt: skip
+    """Fill the log, and keep it and all else that the rest depends on at each checkpoint.
 
     `take` takes the group for this process, if no other one has it.
     """
-    first, leads, folder = group.runs[0], distributed.rank() == 0, saved.parents[1]
-    begin, total = _loop(group, data_root, device, _together(stop))
+    first, leads, folder = group.runs[0], distributed.rank() == 0, log.saved.parents[1]
+    begin, total = _loop(group, data_root, log.device, stop)
     log.ours = distributed.first_says(leads and take())
     if not log.ours:
         return Ending.held
     if distributed.first_says(all(finished(folder, run.id) for run in group.runs)):
         log.ours = False  # it was another's, which has ended it
         return Ending.done
-    if leads and not saved.exists():
-        _save(saved, {"rows": [], "seconds": 0.0, "state": None})  # a place that cannot be written shows now
-    distributed.barrier()
-    kept = torch.load(saved, weights_only=True, map_location="cpu")
-    log.rows += map(tuple, kept["rows"])
-    log.started = time.perf_counter() - kept["seconds"]
-    if live:
-        live.begin(first.id, first.config)
-        live.log(first.id, log.rows)
-    with tqdm(total=total, unit="step", disable=None if alone and leads else True, leave=False) as bar:
-        events = begin(kept["state"])
-        event = None
+    while True:
+        state = _state(log)
+        if live:
+            live.begin(first.id, first.config)
+            live.log(first.id, log.rows)
+        try:
+            return _follow(first.id, begin(state), total, log, live, quiet=not (alone and leads))
+        except StateError as error:  # it can be read, but another version of the code has written it
+            if leads:
+                set_aside(log.saved, error, OVER)
+            traceback.clear_frames(error.__traceback__)  # for what is made anew to have its room
+        distributed.barrier()
+        del begin
+        begin, _ = _loop(group, data_root, log.device, stop)
+
+
+def _follow(run_id: str, events: Iterator[Record | Snapshot], total: int, log: _Log, live: Mirror | None, *,
+            quiet: bool) -> Ending:  # fmt: skip
+    """Train to the end, or to where it stops: records go to the log, and of a lone run live; snapshots are kept."""
+    leads, event = distributed.rank() == 0, None
+    with tqdm(total=total, unit="step", disable=True if quiet else None, leave=False) as bar:
         for event in events:
             bar.update(event.step - bar.n)
             if leads and total:
                 with suppress(OSError):  # on a full disk the training goes on, until it has to keep something
-                    saved.with_suffix(STEP).write_text(f"{event.step} {total} {log.seconds:.0f}")
+                    log.saved.with_suffix(STEP).write_text(f"{event.step} {total} {log.seconds:.0f}")
             if isinstance(event, Record):
                 new = [(event.step, event.split, name, v.tolist()) for name, v in event.values.items()]
                 log.rows += new
                 if live:
-                    live.log(first.id, new)
+                    live.log(run_id, new)
             elif leads:
-                _save(saved, {"rows": log.rows, "seconds": log.seconds, "state": event.state})
+                _save(log, event.state)
     return Ending.stopped if isinstance(event, Snapshot) else Ending.done
+
+
+# ---- checkpoints -----------------------------------------------------------------------------------------------------
+
+OVER = "its runs start over"  # what follows from one that is damaged
+
+
+def _save(log: _Log, state: dict[str, Any] | None) -> None:
+    """Keep all that the rest of a group depends on; state None is its start."""
+    buffer = io.BytesIO()
+    own = {"group": log.saved.stem, "device": log.device.type}
+    torch.save({**own, "rows": log.rows, "seconds": log.seconds, "state": state}, buffer)
+    results.write_files({log.saved: buffer.getvalue()})
+
+
+def _state(log: _Log) -> dict[str, Any] | None:
+    """The state to go on from, whatever device it was made on, and the log as it was then.
+
+    None, the start, where there is none yet, or none that can be read.
+    """
+    if distributed.rank() == 0:
+        try:
+            made = _read(log.saved).get("device", log.device.type)
+            if made != log.device.type:
+                print(f"{log.saved} was made on {made}, and goes on on {log.device.type}: from here on noise, if there "
+                      "is any, is that of another stream", file=sys.stderr)  # fmt: skip
+        except (FileNotFoundError, StateError) as error:
+            if isinstance(error, StateError):
+                set_aside(log.saved, error, OVER)
+            log.rows, log.started = [], time.perf_counter()
+            _save(log, None)  # a place that cannot be written shows now
+    distributed.barrier()
+    kept = _read(log.saved)
+    log.rows, log.started = [tuple(row) for row in kept["rows"]], time.perf_counter() - kept["seconds"]
+    return cast(dict[str, Any] | None, kept["state"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A checkpoint. Raises: StateError for a file that is none."""
+    try:
+        content = io.BytesIO(path.read_bytes())  # here, for torch raises OSError for a truncated file too
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise results.ResultsError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        kept = torch.load(content, weights_only=True, map_location="cpu")
+        rows, seconds, state = (kept[key] for key in ("rows", "seconds", "state"))
+        whole = isinstance(rows, list) and isinstance(seconds, float) and isinstance(state, dict | None)
+        if not whole or kept.get("group", path.stem) != path.stem:
+            raise TypeError("not a checkpoint of this group")
+    except Exception as error:  # of pickle, of zip or of torch
+        raise StateError(f"{type(error).__name__}: {error}") from error
+    return kept
 
 
 def _together(stop: Callable[[int, int], bool] | None) -> Callable[[int, int], bool] | None:
@@ -312,19 +495,11 @@ def _loop(
     """
     first = group.runs[0]
     if measures(first):
+        _share_settings(group)
         return lambda _: _measure(group.runs), 0
     if interacts(first):
-        compute = first.config["compute"]
-        if compute["precision"] == "bf16" or compute["compile"]:
-            raise ConfigError(
-                f"compute.precision=bf16 and compute.compile=true are not for {type(first.task).__name__}"
-            )
-        replica, _ = build(first, data_root, device)
-        try:
-            first.task.accept(replica, first.train)
-        except ValueError as unfit:
-            raise ConfigError(str(unfit)) from None
-        make = partial(first.data.load, root=data_root, seed=first.seed)
+        _share_settings(group)
+        replica, make = _actor(first, data_root, device), partial(load, first, data_root)
         start = partial(first.task.interact, replica, make, first.train, seed=first.seed, stop=stop)
         return lambda state: start(resume=state), first.train.steps
     team, batches = assemble(group, data_root, device)
@@ -334,15 +509,10 @@ def _loop(
 
 def _measure(runs: Sequence[Run]) -> Iterator[Record | Snapshot]:
     """The one record of runs that measure without training."""
-    found = [run.task.measure(run.seed) for run in runs]
+    with _unfit():
+        found = [run.task.measure(run.seed) for run in runs]
     values = {name: torch.tensor([row[name] for row in found], dtype=torch.float64) for name in found[0]}
     yield Record(step=0, split="test", values=values)
-
-
-def _save(path: Path, content: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    results.write_files({path: buffer.getvalue()})
 
 
 def _write(group: Group, folder: Path, rows: list[Row], seconds: float, device: torch.device,
@@ -363,7 +533,7 @@ def _write(group: Group, folder: Path, rows: list[Row], seconds: float, device: 
         lines += [f"{step},{split},{metric},{values[k]:.9g}" for step, split, metric, values in rows]
         place = folder / "runs" / run.id
         if finished(folder, run.id):  # in a group of another sweep: the first one stays
-            statuses[-1] = json.loads((place / "run.json").read_text())["status"]
+            statuses[-1] = results.read_facts(place)["status"]
             continue
         run_json = {"id": run.id, "experiment": run.config["experiment"], "scale": run.config["scale"],
                     "status": statuses[-1], **facts}  # fmt: skip

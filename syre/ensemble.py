@@ -22,6 +22,7 @@ from syre.checks import check
 from syre.models.noise import Noisy
 from syre.optim import BatchedOptimizer
 from syre.regularizers import Handle, Renews
+from syre.seeding import go_on
 
 Loss = Callable[..., Tensor]  # (output [..., batch, ...], *batch) -> [...]: the mean over the batch, per replica
 
@@ -176,7 +177,7 @@ class Single:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.replica.noise.set_state(state["noise"])
+        go_on(self.replica.noise, state["noise"])
 
 
 class Ensemble:
@@ -283,7 +284,7 @@ class Ensemble:
         self.flat.copy_(state["flat"])
         self.optimizer.load_state_dict(state["optimizer"])
         for replica, noise in zip(self.replicas, state["noise"], strict=True):
-            replica.noise.set_state(noise)
+            go_on(replica.noise, noise)
 
 
 def keep_freed_memory() -> None:

@@ -260,6 +260,8 @@ class Dropout:
         at_least("regularizer.weight_decay", self.weight_decay)
 
     def prepare(self, model: nn.Module, seed: int) -> None:
+        pair = getattr(model, "gives", "") == "two networks"
+        check(not pair, "regularizer=dropout is not for a pair of networks, each of which sees its half of a batch")
         places = [module for module in model.modules() if isinstance(module, DropoutModule)]
         check(bool(places), f"regularizer=dropout needs a model with dropout layers, {type(model).__name__} has none")
         for module in places:

@@ -17,3 +17,15 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
 def generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator for one purpose of one run; the stream of another kind of device is another stream."""
     return torch.Generator(device).manual_seed(derive_seed(seed, *purpose))
+
+
+def go_on(stream: torch.Generator, state: torch.Tensor) -> None:
+    """Bring a generator to a state from `get_state()`; one of another kind of device has no place in this stream.
+
+    From there the generator goes on with a stream of its own, which that state alone decides. (Noise is drawn where it
+    is used: a vision transformer on a GPU would wait a second a step for a CPU to draw its dropout.)
+    """
+    if state.shape == stream.get_state().shape:
+        stream.set_state(state)
+    else:
+        stream.manual_seed(derive_seed(0, "another device", state.numpy().tobytes().hex()))

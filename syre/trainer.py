@@ -8,6 +8,7 @@ yields, on a CPU, bit for bit the records that the undisturbed run would have.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import cos, pi
 from typing import Any
@@ -68,6 +69,14 @@ class Training:
         at_least("train.checkpoints", self.checkpoints)
         at_least("train.accumulate", self.accumulate, 1)
 
+    def batch(self, samples: int) -> int:
+        """Samples of a step, with so many in the training set."""
+        return self.batch_size if 0 < self.batch_size < samples else samples
+
+    def part(self, samples: int) -> int:
+        """Samples of a forward pass in training: of one process, and of one part of its batch."""
+        return self.batch(samples) // distributed.world() // self.accumulate
+
     def total_steps(self, steps_per_epoch: int, stages: int = 1) -> int:
         return self.steps or self.epochs * steps_per_epoch * stages
 
@@ -98,6 +107,21 @@ class Snapshot:
     step: int
     total: int
     state: dict[str, Any]
+
+
+class StateError(ValueError):
+    """A state to go on from that is none of this run's."""
+
+
+@contextmanager
+def resuming() -> Iterator[None]:
+    """Whatever goes wrong with a state to go on from is a StateError; what was to go on has to be made anew."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise StateError(f"{type(error).__name__}: {error}") from error
 
 
 def milestones(count: int, total: int) -> set[int]:
@@ -167,9 +191,10 @@ def _train(learner: Learner, task: Task, batches: Batches, settings: Training, *
         batches.stage = 0
         yield Record(step=0, split="test", values=evaluate(final=False))
     else:
-        step, summed, since = resume["step"], resume["summed"].to(batches.device), resume["since"]
-        batches.stage = resume["stage"]
-        learner.load_state_dict(resume["learner"])
+        with resuming():
+            step, summed, since = resume["step"], resume["summed"].to(batches.device), resume["since"]
+            batches.stage = resume["stage"]
+            learner.load_state_dict(resume["learner"])
     while step < total:
         if (stage := step * batches.stages // total) != batches.stage:
             batches.stage = stage

@@ -39,6 +39,11 @@ class Dataset:
         return 1 if self.permutations is None else len(self.permutations)
 
     @property
+    def views(self) -> int:
+        """Views of each image in a batch of training."""
+        return 1 if self.augmentation is None else self.augmentation.views
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input."""
         return tuple(self.train_inputs.shape[1:])

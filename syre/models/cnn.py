@@ -28,6 +28,8 @@ class ConvBlock(nn.Module):
 class ContinualCNNModule(nn.Module):
     """Convolutional blocks, a hidden layer `h = dropout(relu(W x + b))` and a linear output; torch's initialisation."""
 
+    gives = "logits"
+
     def __init__(
         self, input_shape: tuple[int, ...], channels: list[int], kernel: int, padding: int, hidden: int, outputs: int
     ) -> None:

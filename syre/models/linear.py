@@ -17,6 +17,7 @@ class DiagonalLinearModule(nn.Module):
     that fan-in and rows mean what they always mean.
     """
 
+    gives = "a linear form"
     leading_dims = True
 
     def __init__(self, size: int, depth: int) -> None:

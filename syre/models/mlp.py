@@ -21,6 +21,7 @@ class MLPModule(nn.Module):
     Initialised as torch initialises `nn.Linear`.
     """
 
+    gives = "logits"
     leading_dims = True  # the forward pass is written for any number of leading dimensions (see syre.ensemble)
     identical = 0  # neurons of the last hidden layer that started as copies of its first one, which counts
 

@@ -19,6 +19,7 @@ class PairModule(nn.Module):
     regularizer draws for a parameter of B (anchor, D, frozen entries) is what it draws for that of A.
     """
 
+    gives = "two networks"
     leading_dims = True
 
     def __init__(self, nets: list[MLPModule], *, shared: bool) -> None:

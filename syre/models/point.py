@@ -14,6 +14,7 @@ class PointModule(nn.Module):
     Initialised `w_i ~ N(0, scale^2 / N)`. Dropout acts on the entries of w.
     """
 
+    gives = "a point"
     leading_dims = True
 
     def __init__(self, size: int, scale: float) -> None:

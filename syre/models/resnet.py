@@ -33,9 +33,12 @@ class ResNetModule(nn.Module):
             stride 1 without pooling, which leaves a 32 x 32 image its size.
     """
 
+    gives = "logits"
+
     def __init__(self, channels: int, outputs: int, width: int, stem: str) -> None:
         super().__init__()
         large = stem == "imagenet"
+        self.stride = 32 if large else 8  # pixels of an image, in each direction, to one of the last stage
         self.conv1 = nn.Conv2d(channels, width, 7 if large else 3, 2 if large else 1, 3 if large else 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if large else nn.Identity()

@@ -16,6 +16,8 @@ class SimCLRModule(nn.Module):
         hidden, out: the head is Linear(8 * width, hidden), ReLU, Linear(hidden, out).
     """
 
+    gives = "projections"
+
     def __init__(self, backbone: ResNetModule, hidden: int, out: int) -> None:
         super().__init__()
         self.backbone = backbone

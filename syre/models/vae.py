@@ -34,6 +34,7 @@ class BetaVAEModule(nn.Module):
     Of the two only the encoder decays, and so only it has anchors.
     """
 
+    gives = "an autoencoder"
     leading_dims = True
     decayed = ("encoder",)
 

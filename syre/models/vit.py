@@ -22,6 +22,8 @@ class ViTModule(nn.Module):
     parameters have torchvision's names.
     """
 
+    gives = "logits"
+
     def __init__(self, vit: "VisionTransformer", rate: float) -> None:
         super().__init__()
         self.vit, self.heads = vit, vit.heads

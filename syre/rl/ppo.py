@@ -15,7 +15,7 @@ from syre.ensemble import Replica
 from syre.rl.agent import Agent
 from syre.rl.slippery_ant import Slippery
 from syre.seeding import derive_seed
-from syre.trainer import Record, Snapshot, Training, milestones
+from syre.trainer import Record, Snapshot, Training, milestones, resuming
 
 WINDOW = 1000  # last observations on which the features are measured
 ACTIVE = 0.01  # a unit that is positive on no more of them is dead
@@ -65,12 +65,16 @@ class PPO:
         one_of("task.collector", self.collector, ("solo", "stock"))
         check(self.collector == "stock" or self.environments == 1, "task.environments > 1 needs task.collector=stock")
 
-    def accept(self, replica: Replica, settings: Training) -> None:
+    def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
         """Raise ValueError for what this loop does not do, rather than leave it undone."""
-        policy = cast(ActorCriticPolicy, replica.model)
+        check(isinstance(data, Slippery), "task=ppo needs an environment: data=slippery_ant")
+        check(isinstance(model, ActorCriticPolicy), f"task=ppo needs model=ppo, got {type(model).__name__}")
+        policy = cast(ActorCriticPolicy, model)
         check(self.collector == "stock" or not policy.use_sde, "model.gsde=true needs task.collector=stock")
         check(policy.device.type == "cpu", "PPO runs on the CPU: compute.device=cpu")
         check(settings.steps > 0, "PPO takes train.steps, steps of the environment, with train.epochs=0")
+        check(self.rollout * self.environments > 1, "task.rollout must be > 1 for advantages to be normalised")
+        check(settings.batch_size != 1, "PPO takes batches of more than 1: train.batch_size > 1, or 0, a whole rollout")
         for name, only in (("schedule", "constant"), ("warmup", 0), ("accumulate", 1)):
             given = getattr(settings, name)
             check(given == only, f"PPO has train.{name}={only} only, got {given}")
@@ -93,8 +97,9 @@ class PPO:
         evaluations, checkpoints = milestones(settings.evaluations, total), milestones(settings.checkpoints + 1, total)
         updates: list[dict[str, Tensor]] = []  # since the last record
         if resume is not None:
-            agent.load_state_dict(resume["agent"])
-            updates = resume["updates"]
+            with resuming():
+                agent.load_state_dict(resume["agent"])
+                updates = resume["updates"]
         while (before := agent.num_timesteps) < total:
             agent.collect()
             step = agent.num_timesteps

@@ -1,8 +1,8 @@
 """Tasks: which loss is minimised and what is measured. A task is a frozen dataclass, the leaf of a config."""
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from syre.batches import Batches
 from syre.ensemble import Learner
@@ -15,9 +15,16 @@ from syre.tasks.neurons import NeuronSymmetry
 from syre.tasks.regression import Regression, Ridge
 from syre.tasks.vae import VariationalAutoencoder
 
+if TYPE_CHECKING:
+    from syre.trainer import Training
+
 
 class Task(Protocol):
     """What the trainer asks of a task. A loss is written for any number of leading axes, so it serves R replicas."""
+
+    def accept(self, model: nn.Module, data: Any, settings: "Training") -> None:
+        """Raise ValueError, one line, for a model, data or settings of training that it cannot train (see `needs`)."""
+        ...
 
     def loss(self, output: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """The loss of each replica, mean over its batch: [..., batch, ...] -> [...]."""

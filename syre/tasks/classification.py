@@ -1,6 +1,7 @@
 """Classification: cross-entropy, accuracy, and the rank of what the network represents."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,10 @@ from syre import metrics
 from syre.batches import Batches
 from syre.checks import check
 from syre.ensemble import Learner
+from syre.tasks import needs
+
+if TYPE_CHECKING:
+    from syre.trainer import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +26,7 @@ class Classification:
     units that are 0 on every sample. At the end also `eigenvalue/<i>`, the i-th largest, for each i of `spectrum`.
     """
 
+    name: ClassVar[str] = "classification"
     thresholds: list[float] = field(default_factory=lambda: [1e-2, 1e-3, 1e-4])
     spectrum: list[int] = field(default_factory=list)
 
@@ -30,6 +36,11 @@ class Classification:
             f"task.thresholds must be fractions in (0, 1), got {list(self.thresholds)}",
         )
         check(all(i >= 1 for i in self.spectrum), f"task.spectrum must list integers >= 1, got {list(self.spectrum)}")
+
+    def accept(self, model: nn.Module, data: Any, settings: "Training") -> None:
+        needs.classes(self.name, data)
+        needs.model(self.name, model, "logits")
+        needs.batch(model, data, settings)
 
     def loss(self, output: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         return cross_entropy(output, targets)

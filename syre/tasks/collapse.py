@@ -1,6 +1,7 @@
 """Section 4 and appendix C: training from a start at which neurons are identical."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -8,10 +9,13 @@ from torch.func import functional_call, grad, jacrev, vmap
 
 from syre import metrics
 from syre.batches import Batches
-from syre.checks import positive
+from syre.checks import check, positive
 from syre.ensemble import Learner
 from syre.tasks.classification import Classification
 from syre.tasks.neurons import hidden_units
+
+if TYPE_CHECKING:
+    from syre.trainer import Training
 
 TWO_LAYERS = 4  # parameters: two weights, two biases
 
@@ -25,6 +29,13 @@ class CollapsedStart(Classification):
     equal (the fixed points of their permutations, `P v = 0`) and near 1 once they have nothing in common. NaN where no
     two started equal. `duplicated`: neurons, of all, that have another within 1 % of their length.
     """
+
+    name: ClassVar[str] = "collapsed_start"
+
+    def accept(self, model: nn.Module, data: Any, settings: "Training") -> None:
+        super().accept(model, data, settings)
+        fits = hasattr(model, "identical")
+        check(fits, f"task={self.name} needs model=collapsed_mlp or model=mlp, got {type(model).__name__}")
 
     def evaluate(self, learner: Learner, batches: Batches, *, final: bool) -> dict[str, Tensor]:
         values = super().evaluate(learner, batches, final=final)
@@ -58,6 +69,7 @@ class TangentKernel(CollapsedStart):
     classes: at most `(n - k + 1)(m + c) + c - 1`. ReLU takes off one more per neuron, whose scale it may share out.
     """
 
+    name: ClassVar[str] = "tangent_kernel"
     images: int = 200
 
     def __post_init__(self) -> None:

@@ -1,15 +1,20 @@
 """Linear mode connectivity: the test loss along the straight line between two trained networks."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from syre import metrics
 from syre.batches import Batches
 from syre.checks import check
 from syre.ensemble import Learner
+from syre.tasks import needs
 from syre.tasks.classification import cross_entropy
+
+if TYPE_CHECKING:
+    from syre.trainer import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +34,18 @@ class ModeConnectivity:
     barrier at the middle. The larger definition is that of Entezari et al. 2021 (arXiv 2110.06296).
     """
 
+    name: ClassVar[str] = "mode_connectivity"
     points: int = 25
 
     def __post_init__(self) -> None:
         check(self.points >= 3 and self.points % 2 == 1, f"task.points must be odd and >= 3, got {self.points}")
+
+    def accept(self, model: nn.Module, data: Any, settings: "Training") -> None:
+        needs.classes(self.name, data)
+        needs.model(self.name, model, "two networks")
+        part = settings.part(len(data.train_inputs))
+        check(part % 2 == 0, f"train.batch_size must be even for a pair of networks, in each of train.accumulate parts "
+              f"and processes, got {part} samples")  # fmt: skip
 
     def loss(self, output: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """The sum of the two networks' mean cross-entropies, each over its half of the batch."""

@@ -1,6 +1,7 @@
 """Contrastive learning: NT-Xent, how much of its dimensions the projections use, and what linear probes read off."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,10 @@ from syre import distributed, metrics
 from syre.batches import Batches
 from syre.checks import at_least, check, positive
 from syre.ensemble import Learner
+from syre.tasks import needs
+
+if TYPE_CHECKING:
+    from syre.trainer import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,7 @@ class Contrastive:
         probe_decay: of the probes' weights.
     """
 
+    name: ClassVar[str] = "contrastive"
     temperature: float = 0.5
     thresholds: list[float] = field(default_factory=lambda: [10.0**-k for k in range(1, 7)])
     threshold: float = 1e-4
@@ -49,6 +55,11 @@ class Contrastive:
             check(fractions, f"task.{name} must be in (0, 1), got {getattr(self, name)}")
         check(all(i >= 1 for i in self.spectrum), f"task.spectrum must list integers >= 1, got {list(self.spectrum)}")
         at_least("task.probe_decay", self.probe_decay)
+
+    def accept(self, model: nn.Module, data: Any, settings: "Training") -> None:
+        needs.classes(self.name, data, views=2)  # for the probes
+        needs.model(self.name, model, "projections", "logits")
+        needs.batch(model, data, settings)
 
     def loss(self, output: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """Over the views of all processes that train the run."""

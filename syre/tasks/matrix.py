@@ -1,14 +1,19 @@
 """Section 6.2: a benchmark of symmetry removal in which every symmetry is known."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from syre.batches import Batches
 from syre.checks import check, one_of
 from syre.ensemble import Learner
 from syre.metrics import degree_of_symmetry
+from syre.tasks import needs
+
+if TYPE_CHECKING:
+    from syre.trainer import Training
 
 
 def factorisation(w: Tensor, a: Tensor) -> Tensor:
@@ -48,6 +53,7 @@ class MatrixObjective:
     threshold c, in [0, N]; `rank`, N minus the degree at the first threshold.
     """
 
+    name: ClassVar[str] = "matrix"
     objective: str = "factorisation"
     thresholds: list[float] = field(default_factory=lambda: [0.05])
 
@@ -57,6 +63,13 @@ class MatrixObjective:
             bool(self.thresholds) and min(self.thresholds) > 0,
             f"task.thresholds must be numbers > 0, got {list(self.thresholds)}",
         )
+
+    def accept(self, model: nn.Module, data: Any, settings: "Training") -> None:
+        needs.data_set(self.name, data)
+        count, *shape = data.train_inputs.shape
+        one = count == 1 and len(shape) == 2 and shape[0] == shape[1]
+        check(one, f"task={self.name} needs one square matrix, as data=random_matrix is")
+        needs.model(self.name, model, "a point")
 
     def loss(self, output: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         return OBJECTIVES[self.objective](output.squeeze(-2), inputs.squeeze(-3))

@@ -1,10 +1,10 @@
 """Regression: half the squared error, the neurons that are alive, and the closed form that ridge regression has."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from syre.batches import Batches
 from syre.checks import at_least, check
@@ -15,6 +15,10 @@ from syre.metrics.spectra import count_where
 from syre.models.linear import DiagonalLinear
 from syre.regularizers import FrozenHandle
 from syre.seeding import derive_seed
+from syre.tasks import needs
+
+if TYPE_CHECKING:
+    from syre.trainer import Training
 
 
 def half_squared_error(output: Tensor, targets: Tensor) -> Tensor:
@@ -34,6 +38,7 @@ class Regression:
     `rank/<c>` for each threshold, and `free`, the number of neurons without such an entry (d without W-fix).
     """
 
+    name: ClassVar[str] = "regression"
     thresholds: list[float] = field(default_factory=lambda: [1e-3, 1e-2, 1e-4, 1e-6])
 
     def __post_init__(self) -> None:
@@ -41,6 +46,12 @@ class Regression:
             bool(self.thresholds) and min(self.thresholds) > 0,
             f"task.thresholds must be numbers > 0, got {list(self.thresholds)}",
         )
+
+    def accept(self, model: nn.Module, data: Any, settings: "Training") -> None:
+        needs.data_set(self.name, data)
+        vectors = data.train_inputs.dim() == 2 and data.train_targets.is_floating_point()
+        check(vectors, f"task={self.name} needs vectors with a real target each, as data=linear_regression has them")
+        needs.model(self.name, model, "a linear form")
 
     def loss(self, output: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         return half_squared_error(output, targets)

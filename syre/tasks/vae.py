@@ -1,15 +1,20 @@
 """Variational autoencoders: the beta-ELBO, and how many latent dimensions are in use."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from syre import metrics
 from syre.batches import Batches
 from syre.checks import at_least, check, positive
 from syre.ensemble import Learner
 from syre.seeding import generator
+from syre.tasks import needs
+
+if TYPE_CHECKING:
+    from syre.trainer import Training
 
 ACTIVE = 0.01  # variance of the mean above which a latent unit is active (Burda et al.)
 
@@ -35,6 +40,7 @@ class VariationalAutoencoder:
       `originals`, `original/<k>/<i>`.
     """
 
+    name: ClassVar[str] = "variational_autoencoder"
     beta: float = 1.0
     thresholds: list[float] = field(default_factory=lambda: [1e-6, 1e-5, 1e-4, 1e-3, 1e-2])
     threshold: float = 3e-5
@@ -49,6 +55,12 @@ class VariationalAutoencoder:
             positive("task.thresholds", threshold)
         at_least("task.components", self.components)
         check(all(k >= 0 for k in self.images), f"task.images must list integers >= 0, got {list(self.images)}")
+
+    def accept(self, model: nn.Module, data: Any, settings: "Training") -> None:
+        needs.data_set(self.name, data)
+        needs.model(self.name, model, "an autoencoder")
+        last, there = max(self.images, default=0), len(data.test_inputs)
+        check(last < there, f"task.images must list test images, of which there are {there}, from 0, got {last}")
 
     def loss(self, output: tuple[Tensor, Tensor, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
         reconstruction, mean, log_variance = output

@@ -42,8 +42,9 @@ class _Strength:
     draws: int = 1000
 
     def __post_init__(self) -> None:
-        for name in ("inputs", "neurons", "outputs", "gamma", "sigma", "draws"):
+        for name in ("inputs", "outputs", "gamma", "sigma", "draws"):
             positive(f"task.{name}", getattr(self, name))
+        at_least("task.neurons", self.neurons, 2)  # two of which are swapped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +151,6 @@ class Theorem4(_Strength):
         one_of("task.kind", self.kind, ("flips", "swaps"))
         fraction("task.delta", self.delta)
         positive("task.delta", self.delta)
-        at_least("task.neurons", self.neurons, 2)
 
     def measure(self, seed: int) -> dict[str, float]:
         block = self.inputs + self.outputs

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from syre.checks import at_least, positive
+from syre.checks import at_least, check, positive
 from syre.core import attach_anchors
 from syre.theory.propositions import Flat, copies_normals
 from syre.theory.symmetry import (
@@ -106,6 +106,8 @@ class Escape:
         normals, phi = copies_normals(net, 2), self.saddle(seed, net)
         curvature = hessian(anchored(net.loss, self.gamma, 0.0), phi)
         curvatures, directions = torch.linalg.eigh(normals.mT @ curvature @ normals)
+        saddle = curvatures[0].item() < 0
+        check(saddle, f"task.gamma={self.gamma} leaves no saddle to escape from at seed {seed}: lower it")
         rate, n = log1p(-self.lr * curvatures[0].item()), normals @ directions[:, 0]
         theta_0 = self.sigma * gaussian(seed, "theta_0", net.dims)
         limit = int(self.patience / rate)

@@ -14,6 +14,15 @@ ANT = ("model=ppo", "data=slippery_ant", "task=ppo", "train.epochs=0", "train.st
 FIGURE = ("-m", "experiment=fig5", "scale=smoke")
 
 
+MISFITS = (  # a model, a task and data that do not fit one another; tests/experiments/test_fit.py tries all of them
+    (["model=point"], ["task=classification needs a model that gives logits", "mlp", "PointModule gives a point"]),
+    (["model=mlp", "task=variational_autoencoder"], ["needs a model that gives an autoencoder (model=beta_vae)"]),
+    (["model=diagonal_linear", "task=regression"], ["task=regression needs vectors", "data=linear_regression"]),
+    (["data=rgb_digits", "data.samples=100000"], ["data.samples must be at most 1442", "100000"]),
+    (["model=vit", "model.patch=3"], ["model.patch must divide the image size 8, got 3"]),
+)
+
+
 @pytest.fixture
 def refused(tmp_path, command):
     """Run; check that it is refused in one line that has all the given words, and that nothing is written."""
@@ -79,7 +88,22 @@ def refused(tmp_path, command):
         ([*FIGURE, "scale=huge"], ["scale", "huge", "smoke, cpu, paper"]),
         (["wandb.mode=on"], ["wandb.mode", "disabled, offline, online"]),
         (["compute.precision=fp8"], ["compute.precision", "fp32, bf16"]),
-        (["compute.device=tpu"], ["compute.device", "cuda", "tpu"]),
+        *(([*words, f"compute.device={name}"], ["compute.device must be auto, cpu or cuda[:index]", name])
+          for name in ("tpu", "meta", "mps", "cpu:0", "cuda:x", "''") for words in ([], FIGURE)),
+        (["task=cost", "task.device=meta"], ["task.device must be auto, cpu or cuda[:index]", "meta"]),
+        (["compute.threads=1000000"], ["compute.threads must be in 0, ..., ", "1000000"]),
+        ([*FIGURE, "compute.threads=1000000"], ["compute.threads must be in 0, ..., ", "1000000"]),
+        (["group=abc"], ["group must be 12 hex digits", "run/groups", "'abc'"]),
+        (["group=../../x"], ["group must be 12 hex digits", "'../../x'"]),
+        (["group=''"], ["group must be 12 hex digits", "''"]),
+        (["group=0123456789abc"], ["group must be 12 hex digits"]),
+        (["group=0123456789AB"], ["group must be 12 hex digits"]),
+        (["group=a23456789abc"], ["no group a23456789abc", "run/groups/a23456789abc.json"]),
+        *(([*sweep, *words], says) for sweep in ([], ["-m", "seed=0,1"], ["-m", "seed=0,1", "replicas=1"])
+          for words, says in MISFITS),
+        ([*FIGURE, "runs=[{}, {data: rgb_digits, data.augment: simclr}]"], ["task=classification takes 1 view", "2"]),
+        (["-m", "batched=[task.spectrum]", "replicas=2", "task.spectrum=[1],[2]"], ["share their task", "batched="]),
+        (["-m", "batched=[seed]", "replicas=2", "seed=0,1", "train.accumulate=2"], ["replicas=1"]),
         ([*FIGURE, "regularizer=l2_init"], ["no runs", "regularizer"]),  # no block of the figure has it
         (["regularizer=syre,vanilla"], ["regularizer", "--multirun"]),  # a sweep without -m
     ],

@@ -2,15 +2,20 @@
 
 import gc
 import json
+import signal
 import weakref
 from concurrent.futures import BrokenExecutor
 
 import pandas as pd
 import pytest
 import torch
+from hydra.errors import HydraException
+from joblib import Parallel, delayed
+from omegaconf.errors import OmegaConfBaseException
 
 from experiments import run, training
 from experiments.config import ConfigError
+from experiments.results import ResultsError
 from syre.data import DataError
 
 SMALL = ("model.hidden=[8]", "train.epochs=2", "train.evaluations=4")
@@ -104,17 +109,60 @@ def test_a_model_that_is_too_large_does_not_stop_the_sweep(tmp_path, command, re
     assert dict(zip(table["model.hidden"], table["status"], strict=True)) == {"[8]": "done", f"[{10**12}]": "failed"}
 
 
-def test_a_process_that_the_system_kills_is_one_line(tmp_path, command, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_process_that_is_killed_is_one_line_that_says_by_what(tmp_path, command, monkeypatch, number):
+    with pytest.raises(BrokenExecutor) as found:
+        Parallel(n_jobs=2)(delayed(signal.raise_signal)(number) for _ in range(2))
+
     class Killed:
         def launch(self, *_, **__):
-            raise BrokenExecutor("a worker process managed by the executor was unexpectedly terminated")
+            raise found.value
 
     sweep = run.sweep
     monkeypatch.setattr(run, "sweep", lambda *arguments: sweep(*arguments[:-1], Killed()))
     outcome = command(*SWEEP, *places(tmp_path))
-    assert outcome.code == 1
-    assert outcome.err.startswith("error: a process was killed, most likely for want of memory")
-    assert outcome.err.count("\n") == 1
+    memory = ", most likely for want of memory: lower hydra.launcher.n_jobs or train.batch_size"
+    assert (outcome.code, outcome.err) == (
+        1, f"error: a process ended by {number.name}{memory if number is signal.SIGKILL else ''}; the same command "
+        "goes on with what is missing\n")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("... {EXIT(3)}", "a process ended by exit code 3"),
+        ("... {SIGBUS(-7), SIGKILL(-9), SIGKILL(-9)}", "a process ended by SIGBUS and SIGKILL"),
+        ("A result has failed to\nun-serialize.", "A result has failed to un-serialize."),
+    ],
+)
+def test_a_process_that_ends_otherwise_is_not_said_to_want_memory(text, what):
+    assert run._why_killed(text) == f"{what}; the same command goes on with what is missing"
+
+
+def raised(error, cause):
+    try:
+        raise error from cause
+    except type(error) as found:
+        return found
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "line"),
+    [
+        (RuntimeError("no room"), OSError("no room"), "RuntimeError: no room"),
+        (RuntimeError("no room: 3 left"), OSError("3 left"), "RuntimeError: no room: 3 left"),
+        (RuntimeError("no room"), OSError("no room: 3 left"), "RuntimeError: no room: 3 left"),
+        (HydraException("in 'x'"), OmegaConfBaseException("in\n'x'"), "in 'x'"),
+        (HydraException("in 'x'"), OmegaConfBaseException("bad key"), "in 'x'; bad key"),  # what Hydra leaves out
+        (RuntimeError("one"), ValueError("another"), "RuntimeError: one; another"),
+        (ConfigError("a batch of 3"), ValueError("three"), "a batch of 3"),  # ours says all that there is to say
+        (ResultsError("cannot write x: full"), OSError(28, "full", "x"), "cannot write x: full"),
+        (ConfigError("alone"), None, "alone"),
+    ],
+    ids=str,
+)
+def test_an_error_and_its_cause_do_not_repeat_each_other(error, cause, line):
+    assert run._line(raised(error, cause)) == line
 
 
 # ---- settings and data that fail one group only ----------------------------------------------------------------------

@@ -273,7 +273,7 @@ def test_where_there_are_no_gpus_or_they_are_hidden_auto_is_the_cpu(given, no_gp
     assert training.device_of("auto") == torch.device("cpu")
 
 
-@pytest.mark.parametrize("group_id", ["12e456789012", "012345678901", "1_000_000_00", "abcdef012345"])
+@pytest.mark.parametrize("group_id", ["12e456789012", "012345678901", "123456789012", "abcdef012345"])
 def test_a_group_whose_id_looks_like_a_number_is_found_by_it(tmp_path, command, monkeypatch, group_id):
     """12e456789012 is infinity to YAML, and a leading 0 would be lost: one group in a few hundred has such an id."""
     monkeypatch.setattr("experiments.sweep.Group.id", property(lambda group: group_id))

@@ -279,11 +279,12 @@ def test_bad_settings_are_named(settings, line):
 
 
 def test_what_the_loop_does_not_do_is_refused():
+    env = ant().load()
     with pytest.raises(ValueError, match=r"model.gsde=true needs task.collector=stock"):
-        SMALL.accept(replica(gsde=True), SETTINGS)
-    STOCK.accept(replica(gsde=True), SETTINGS)  # control
+        SMALL.accept(replica(gsde=True).model, env, SETTINGS)
+    STOCK.accept(replica(gsde=True).model, env, SETTINGS)  # control
     with pytest.raises(ValueError, match=r"PPO has train.schedule=constant only, got cosine"):
-        SMALL.accept(replica(), Training(steps=1, schedule="cosine"))
+        SMALL.accept(replica().model, env, Training(steps=1, schedule="cosine"))
     with pytest.raises(ValueError, match=r"PPO takes train.steps, .* with train.epochs=0"):
-        SMALL.accept(replica(), Training(epochs=1))
-    SMALL.accept(replica(), SETTINGS)  # control
+        SMALL.accept(replica().model, env, Training(epochs=1))
+    SMALL.accept(replica().model, env, SETTINGS)  # control

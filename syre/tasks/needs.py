@@ -1,0 +1,60 @@
+"""What a task needs of a model and of its data: asked before anything is trained, and said in one line.
+
+Each raises ValueError where that is not given; `task` is the name by which the task is chosen.
+"""
+
+from math import ceil, prod
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from syre.checks import check
+from syre.data import Dataset
+from syre.models.resnet import ResNetModule
+
+if TYPE_CHECKING:
+    from syre.trainer import Training
+
+# What a module says in `gives` (see `syre.models`), and the models that give it.
+MODELS = {
+    "logits": ("collapsed_mlp", "continual_cnn", "mlp", "resnet18", "vit"),
+    "projections": ("simclr",),
+    "two networks": ("pair",),
+    "an autoencoder": ("beta_vae",),
+    "a linear form": ("diagonal_linear",),
+    "a point": ("point",),
+}
+
+
+def model(task: str, module: nn.Module, *kinds: str) -> None:
+    """A model that gives one of these."""
+    given = getattr(module, "gives", "nothing of that kind")
+    allowed = ", ".join(name for kind in kinds for name in MODELS[kind])
+    check(given in kinds, f"task={task} needs a model that gives {' or '.join(kinds)} (model={allowed}), "
+          f"{type(module).__name__} gives {given}")  # fmt: skip
+
+
+def data_set(task: str, data: Any) -> None:
+    """A data set."""
+    check(
+        isinstance(data, Dataset), f"task={task} needs a data set; an environment (data=slippery_ant) is for task=ppo"
+    )
+
+
+def classes(task: str, data: Any, views: int = 1) -> None:
+    """A data set whose samples have classes, and so many views of each in a batch."""
+    data_set(task, data)
+    check(not data.train_targets.is_floating_point(), f"task={task} needs data with classes, which "
+          "data=linear_regression and data=random_matrix do not have")  # fmt: skip
+    check(data.views == views, f"task={task} takes {views} view{'s' * (views > 1)} of each image, the data gives "
+          f"{data.views}: data.augment=simclr gives two, all else gives one")  # fmt: skip
+
+
+def batch(module: nn.Module, data: Dataset, settings: "Training") -> None:
+    """More than one number for each BatchNorm to take its mean of in training."""
+    images = settings.batch(len(data.train_inputs)) // settings.accumulate * data.views
+    for part in module.modules():
+        if isinstance(part, ResNetModule):
+            pixels = prod(ceil(size / part.stride) for size in data.input_shape[1:])
+            check(images * pixels > 1, "BatchNorm takes no mean of a single number: raise train.batch_size, or lower "
+                  "train.accumulate, to 2 images in each part of a batch")  # fmt: skip
