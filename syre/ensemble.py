@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from syre import distributed
 from syre.checks import check
+from syre.models.layers import takes_channels_last
 from syre.models.noise import Noisy
 from syre.optim import BatchedOptimizer
 from syre.regularizers import Handle, Renews
@@ -98,7 +99,10 @@ class Single:
         self.replica, self.replicas = replica, [replica]
         self.model, self.optimizer = replica.model, replica.optimizer
         self._parallel = distributed.parallel(self.model)
-        self._call: Callable[..., Any] = torch.compile(self._parallel) if compiled else self._parallel
+        self._call: Callable[..., Any] = self._parallel
+        if compiled:  # inductor would lay any convolution out as channels-last
+            options: dict[str, Any] | None = None if takes_channels_last(self.model) else {"layout_optimization": False}
+            self._call = torch.compile(self._parallel, options=options)
         self._untried = compiled  # whether compilation may still fail
         self._autocast, self._accumulate = autocast, accumulate
         self._noisy = [module for module in self.model.modules() if isinstance(module, Noisy) and module.wanted()]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from syre.data import Dataset
 from syre.ensemble import CACHE_BYTES, MOST_REPLICAS, Ensemble, Replica, Single, learner, replicas_per_process
-from syre.models import MLP, Noisy, Pair
+from syre.models import MLP, Noisy, Pair, ResNet18
 from syre.optim import SGD, SMALL, Adam
 from syre.regularizers import (
     Dropout,
@@ -277,7 +277,7 @@ def test_autocast_trains_in_bf16_and_evaluates_in_the_precision_of_the_weights()
 def test_a_failed_compilation_is_told_once_and_training_goes_on(monkeypatch):
     plain = one_step(gaussian())
 
-    def compiler(model):
+    def compiler(model, options):
         def broken(*args):
             raise RuntimeError("no compiler here\nand more lines")
 
@@ -290,6 +290,16 @@ def test_a_failed_compilation_is_told_once_and_training_goes_on(monkeypatch):
 
 
 def test_an_error_of_the_model_itself_is_no_failed_compilation(monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda model: model)
+    monkeypatch.setattr(torch, "compile", lambda model, options: model)
     with pytest.warns(UserWarning, match="torch.compile failed"), pytest.raises(RuntimeError, match="shapes"):
         one_step(replace(gaussian(), train_inputs=torch.zeros(12, INPUTS + 1, dtype=torch.float64)), compiled=True)
+
+
+@pytest.mark.parametrize(("width", "options"), [(16, None), (4, {"layout_optimization": False})])
+def test_inductor_leaves_the_memory_of_narrow_strided_convolutions_as_it_is(width, options, monkeypatch):
+    """It would make them channels-last, where the gradient of their weights writes past its workspace on a CPU."""
+    seen = []
+    monkeypatch.setattr(torch, "compile", lambda module, options: seen.append(options) or module)
+    model = ResNet18(width=width).build((3, 8, 8), 2)
+    Single(Replica(model=model, optimizer=SGD(lr=0.1).build(model, 0.0), noise=torch.Generator()), compiled=True)
+    assert seen == [options]

@@ -6,18 +6,25 @@ from torch import Tensor, nn
 NARROWEST = 16  # input channels: the block of oneDNN's kernels on AVX-512; 8 on AVX2
 
 
-def channels_last(module: nn.Module) -> nn.Module:
-    """The module, with its weights in channels-last memory: twice as fast on a CPU, and what tensor cores want.
+def takes_channels_last(module: nn.Module) -> bool:
+    """Whether a module can be trained in channels-last memory: not with a narrow strided 1 x 1 convolution.
 
-    It stays as it is if it has a strided 1 x 1 convolution of fewer than `NARROWEST` input channels: the gradient of
-    its weights, taken by oneDNN in channels-last memory on a CPU, writes past the end of its workspace
-    (uxlfoundation/oneDNN issue 6035; seen with AVX2 at 2 to 7 channels: wrong gradients, or a crash).
+    With fewer than `NARROWEST` input channels the gradient of its weights, taken by oneDNN on a CPU, writes past the
+    end of its workspace (uxlfoundation/oneDNN issue 6035; seen with AVX2 at 2 to 7 channels: wrong gradients, or a
+    crash).
     """
-    narrow = any(
+    return not any(
         isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and max(m.stride) > 1 and m.in_channels < NARROWEST
         for m in module.modules()
     )
-    return module if narrow else module.to(memory_format=torch.channels_last)
+
+
+def channels_last(module: nn.Module) -> nn.Module:
+    """The module, with its weights in channels-last memory: twice as fast on a CPU, and what tensor cores want.
+
+    One that does not take it stays as it is.
+    """
+    return module.to(memory_format=torch.channels_last) if takes_channels_last(module) else module
 
 
 class Activation(nn.Module):
