@@ -164,6 +164,7 @@ def ranks(tmp_path_factory) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("control")])
 def test_two_ranks_take_the_steps_of_one_process(ranks, name):
     one = trained(CASES[name])

@@ -104,6 +104,7 @@ def test_importing_the_library_loads_torch_and_nothing_heavier():
     assert loaded("import syre", heavy) == ["torch"]  # torch itself is the control
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_found_without_torch(tmp_path):
     words = ["model.hidden=[4]", "train.epochs=1", f"outputs={tmp_path / 'outputs'}"]
     (tmp_path / "without").mkdir()

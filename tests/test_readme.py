@@ -28,6 +28,7 @@ def blocks(language: str) -> list[str]:
     return [text for name, text in BLOCKS if name == language]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "says"), list(enumerate(["syre.attach", "gymnasium.make"])))
 def test_its_scripts_run(place: int, says: str) -> None:
     script = blocks("python")[place]
@@ -36,6 +37,7 @@ def test_its_scripts_run(place: int, says: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_syre_in_the_script_does_something() -> None:
     """The control: without weight decay the same script stops, so its `attach` is not a no-op."""
     script, _ = blocks("python")
@@ -175,6 +177,7 @@ def test_make_smoke_trains_what_the_commands_of_its_table_train() -> None:
     assert set(re.findall(r"experiments\.run -m experiment=(\w+) scale=smoke ", lines)) <= set(smoke.split())
 
 
+@pytest.mark.slow
 def test_its_table_is_that_of_the_committed_results() -> None:
     figures = [pages.summary(pages.judge(name, ROOT / "results")) for name in pages.available(ROOT / "results")]
     assert figures

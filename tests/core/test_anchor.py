@@ -232,6 +232,7 @@ print(checksum(draw_anchors(model, sigma=1.0, seed=0)), checksum(draw_scales(mod
 """
 
 
+@pytest.mark.slow
 def test_anchors_are_equal_in_a_process_with_another_hash_seed_and_cpu_capability():
     env = {**os.environ, "PYTHONHASHSEED": "7", "ATEN_CPU_CAPABILITY": "default"}
     there = subprocess.run([sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True, check=True)

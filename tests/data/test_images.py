@@ -100,6 +100,7 @@ def test_each_config_spells_out_every_field_with_its_default(path):
     assert dict(config) == dataclasses.asdict(kind())
 
 
+@pytest.mark.slow
 def test_importing_the_data_sets_imports_neither_torchvision_nor_sklearn():
     code = "import sys, syre.data; sys.exit(bool({'torchvision', 'sklearn'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -212,6 +212,7 @@ def test_a_misspelt_key_from_a_shell(tmp_path, shell):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_file_system_that_takes_no_more_from_a_shell(tmp_path, shell):
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))  # noqa: E731  # bytes per file
     done = shell(*SMALL, preexec_fn=limit)

@@ -168,6 +168,7 @@ def random_data(rng):
     return table(*rows)
 
 
+@pytest.mark.slow
 def test_no_data_reproduce_a_claim_and_its_swap():
     rng, outcomes = np.random.default_rng(2), {}
     decay = DECAY | {"regularizer.sigma": 1}

@@ -41,7 +41,7 @@ def test_there_are_experiments_and_leaves():
     assert len(LEAVES) > 15
 
 
-@pytest.mark.parametrize("scale", Scale)
+@pytest.mark.parametrize("scale", [pytest.param(s, marks=[pytest.mark.slow] * (s != Scale.cpu)) for s in Scale])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_and_expands_at_every_scale(composed, experiment, scale):
     overrides = (f"experiment={experiment}", f"scale={scale}")

@@ -67,6 +67,7 @@ CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllo
 WORDS = ["out of memory with train.batch_size=64", "train.accumulate", "lower train.batch_size", "allocate"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [CUDA, CPU], ids=["cuda", "cpu"])
 def test_a_run_out_of_memory_is_a_row_that_says_what_to_lower_and_the_sweep_goes_on(
     tmp_path, command, monkeypatch, error
@@ -86,6 +87,7 @@ def test_a_run_out_of_memory_is_a_row_that_says_what_to_lower_and_the_sweep_goes
     assert dict(zip(table["seed"], table["status"], strict=True)) == {0: "done", 1: "failed", 2: "done"}
 
 
+@pytest.mark.slow
 def test_control_another_error_is_not_taken_for_it(tmp_path, command, monkeypatch):
     plant(monkeypatch, RuntimeError("planted"))
     outcome = command(*SWEEP, *places(tmp_path))

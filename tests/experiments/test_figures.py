@@ -14,8 +14,12 @@ RESULTS = ROOT / "results"
 FIGURES = pages.available(RESULTS)
 DRAWN = {name for name in FIGURES if pages.sources(pages.module_of(name), name) != (name,)}  # from runs of others
 
-
 TRAINING = {"fig6b"}  # claims are committed before results: these train for days, and have none yet
+
+
+@cache
+def judged(name: str) -> pages.Report:
+    return pages.judge(name, RESULTS)
 
 
 def test_every_experiment_with_a_configuration_has_committed_results() -> None:
@@ -23,27 +27,22 @@ def test_every_experiment_with_a_configuration_has_committed_results() -> None:
     assert TRAINING.isdisjoint(FIGURES)  # control: the list is of those that train
 
 
-@cache
-def judge(name: str) -> pages.Report:
-    return pages.judge(name, RESULTS)
-
-
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_reproduced_claim_survives_swapped_labels(name: str) -> None:
-    judged = judge(name)
-    reproduced = [verdict.claim for verdict in judged.verdicts if verdict.verdict == REPRODUCED]
+    verdicts, results = judged(name).verdicts, judged(name).results
+    reproduced = [verdict.claim for verdict in verdicts if verdict.verdict == REPRODUCED]
     assert reproduced, "a figure that reproduces nothing would make this test idle"
-    assert not [c.id for c in reproduced if evaluate(swapped(c), judged.results).verdict == REPRODUCED]
+    assert not [c.id for c in reproduced if evaluate(swapped(c), results).verdict == REPRODUCED]
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_claims_have_names_of_their_own_and_notes_are_written(name: str) -> None:
-    judged = judge(name)
-    ids = [verdict.claim.id for verdict in judged.verdicts]
+    ids = [verdict.claim.id for verdict in judged(name).verdicts]
     assert len(set(ids)) == len(ids)
-    assert len(judged.module.NOTES) > 200
+    assert len(judged(name).module.NOTES) > 200
 
 
+@pytest.mark.slow
 def test_redrawing_committed_results_changes_nothing(tmp_path: Path) -> None:
     shutil.copytree(RESULTS, tmp_path / "results", ignore=shutil.ignore_patterns(report.MEMORY))
     assert report.main(["--results", str(tmp_path / "results")]) == 0

@@ -36,6 +36,7 @@ def statuses(folder):
 # ---- one run -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_configuration_metrics_and_facts_and_is_not_trained_twice(tmp_path, command, environment):
     words = [*SMALL, *places(tmp_path)]
     done = subprocess.run([sys.executable, "-m", "experiments.run", *words], cwd=tmp_path, env=environment,
@@ -125,6 +126,7 @@ FIGURE = ("-m", "experiment=fig4", "scale=smoke", "train.steps=40", "data.size=1
           "regularizer=vanilla,w_fix")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_figure_trained_twice_gives_the_same_tables_byte_for_byte(tmp_path, command):
     folders = []
     for name, words in (("a", ()), ("b", ("wandb.project=another",)), ("control", ("recipe=2",))):
@@ -179,6 +181,7 @@ def test_a_name_of_ones_own_is_that_of_its_folder_and_of_no_file(tmp_path, comma
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 def test_a_figure_with_a_setting_that_some_of_its_runs_have_is_drawn_beside_its_outputs(tmp_path, command):
     words = (*FIGURE[:-1], "regularizer=vanilla,weight_decay,syre,w_fix,dropout", "regularizer.weight_decay=1")
     outcome = command(*words, "regularizer.sigma=0.03", *places(tmp_path))
@@ -203,6 +206,7 @@ def mirrored(tmp_path, monkeypatch):
     return lambda: sorted(path.name.split("-", 3)[3] for path in tmp_path.glob("outputs/*/wandb/offline-run-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [(), ("-m", "seed=0,1", "replicas=1"), ("-m", "seed=0,1", "batched=[seed]")], ids=str)
 def test_runs_are_mirrored_by_default_and_without_an_account(tmp_path, command, mirrored, words):
     outcome = command(*words, *SMALL, *places(tmp_path))
@@ -217,6 +221,7 @@ def test_runs_are_mirrored_by_default_and_without_an_account(tmp_path, command, 
     assert not (tmp_path / "none/outputs/run/wandb").exists()
 
 
+@pytest.mark.slow
 def test_where_wandb_is_not_reached_training_goes_on_and_the_runs_are_kept_for_later(tmp_path, command, mirrored):
     words = ("-m", "seed=0,1", "replicas=1", *SMALL)
     outcome = command(*words, *places(tmp_path), "wandb.mode=online")
@@ -290,6 +295,7 @@ def test_a_group_that_has_ended_leaves_no_progress_behind(tmp_path, command):
     assert list((tmp_path / "run/groups").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_versions_of_the_physics_are_kept_with_a_run_that_acts(tmp_path, environment):
     words = ["model=ppo", "data=slippery_ant", "task=ppo", "train.epochs=0", "train.steps=64", "task.rollout=64",
              "model.hidden=[8]", "compute.device=cpu", f"outputs={tmp_path}"]  # fmt: skip

@@ -251,6 +251,7 @@ def test_a_run_is_mirrored_with_every_record_its_whole_configuration_and_its_fac
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_the_same_command_mirrors_nothing_twice_but_a_run_that_was_trained_again(folder):
     write_run(folder, "aa01")
     write_run(folder, "aa02", rows=ROWS[:1], status="failed")
@@ -272,6 +273,7 @@ def test_the_same_command_mirrors_nothing_twice_but_a_run_that_was_trained_again
     assert summary(offline(folder, "aa02"))["status"] == "done"
 
 
+@pytest.mark.slow
 def test_a_sweep_of_the_command_line_is_mirrored_whichever_way_it_is_packed(tmp_path, command):
     words = ("-m", "model.hidden=[8]", "train.epochs=1", "train.evaluations=2", "batched=[seed]", "wandb.mode=offline")
     places = f"outputs={tmp_path / 'outputs'}", f"results={tmp_path / 'results'}"
@@ -293,6 +295,7 @@ def test_a_sweep_of_the_command_line_is_mirrored_whichever_way_it_is_packed(tmp_
         assert config == yaml.safe_load((place / "config.yaml").read_text())
 
 
+@pytest.mark.slow
 def test_tables_and_pictures_are_an_artifact_that_is_complete_and_logged_again_only_when_it_changed(folder, tmp_path):
     files = [tmp_path / "results/fig4" / name for name in ("figure.png", "runs.csv")]
     files[0].parent.mkdir(parents=True)
@@ -327,6 +330,7 @@ def test_tables_and_pictures_are_an_artifact_that_is_complete_and_logged_again_o
 # ---- a run while it trains -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_that_is_resumed_continues_its_curve_with_every_record_once(folder, server, capfd):
     rows = [
         (step, split, "loss", step + (split == "test") / 2) for step in range(0, 50, 10) for split in ("train", "test")
@@ -369,6 +373,7 @@ def test_what_wandb_has_of_a_resumed_run_is_not_sent_again_and_each_step_is_sent
     assert sent == [(11, {"a": 11}), (20, {"a": 20, "b": 20}), (30, {"a": 30})]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("live", [True, False])
 def test_under_a_sweep_agent_the_run_is_the_agents_under_our_name_and_other_runs_are_their_own(
     folder, server, tmp_path, monkeypatch, live
@@ -499,6 +504,7 @@ def test_without_wandb_there_is_one_line_and_torch_is_not_needed(folder, tmp_pat
     assert (tmp_path / "seen").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["no key", "no network", "a key that is refused", "the network goes"])
 def test_what_cannot_be_online_is_kept_offline_and_said_once(folder, server, capfd, monkeypatch, trouble):
     if trouble == "no key":  # and nobody is asked for one
@@ -556,6 +562,7 @@ def test_a_run_that_cannot_be_read_holds_up_no_other_and_is_tried_again_in_the_e
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_a_run_for_which_the_disk_has_no_room_is_not_taken_for_mirrored(folder, capfd):
     write_run(folder, "aa01")
     write_run(folder, "aa02", rows=[(step, "test", "loss", 0.5) for step in range(1000)])
@@ -617,6 +624,7 @@ def test_there_is_no_mirror_if_none_is_wanted_and_a_line_if_it_cannot_be_started
 # ---- a sweep of W&B --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_sweep_of_wandb_is_one_of_our_runs_whose_metric_the_sweep_sees(tmp_path, command, server, monkeypatch):
     config = yaml.safe_load((ROOT / "scripts/wandb_sweep.yaml").read_text())
     assert _validate_config_and_fill_distribution(config) == config

@@ -71,6 +71,7 @@ for width in (*range(1, 10), 12, 15, 16, 20):
 """
 
 
+@pytest.mark.slow
 def test_gradients_of_networks_of_any_width_are_those_of_float64():
     """In a process of its own: what a kernel writes past its memory may crash it."""
     done = subprocess.run([sys.executable, "-c", NARROW], capture_output=True, text=True)

@@ -199,6 +199,7 @@ def test_the_update_is_that_of_stable_baselines3(monkeypatch):
     assert moved > 1e-3  # control: the update did something
 
 
+@pytest.mark.slow
 def test_syre_decays_towards_its_anchors_and_not_to_zero():
     """With no advantage, no value error and no entropy the gradient is 0, and Adam follows the decay alone."""
     for regularizer, centre in ((Syre(weight_decay=0.1, sigma=1.0), True), (WeightDecay(weight_decay=0.1), False)):
@@ -230,6 +231,7 @@ def test_records_hold_return_rank_and_all_else_that_is_asked():
     assert [event.step for event in found if isinstance(event, Snapshot)] == [512]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "backend", "options"),
     [

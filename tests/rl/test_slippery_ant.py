@@ -216,6 +216,7 @@ print("\\n" + json.dumps(play(env, 400, rng)))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_saved_life_goes_on_bit_for_bit_in_another_process(backend, tmp_path):
     env, rng = SlipperyAnt(backend=backend, change_every=300).load(seed=1), np.random.default_rng(0)

@@ -16,6 +16,7 @@ def bench(*words: str) -> list[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_quick_prints_every_row():
     lines = [line for name in ("step", "memory", "ensemble") for line in bench("--quick", "--only", name)]
     assert lines[0].startswith("torch ")

@@ -79,6 +79,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return numbers(experiment)
 
 
+@pytest.mark.slow
 def test_slices_end_at_a_checkpoint_and_go_on_to_the_same_numbers(tmp_path: Path, whole: dict[str, bytes]) -> None:
     experiment, slices = some(tmp_path), 0
     while experiment.missing():
@@ -89,6 +90,7 @@ def test_slices_end_at_a_checkpoint_and_go_on_to_the_same_numbers(tmp_path: Path
     assert not list(tmp_path.rglob("*.pt"))
 
 
+@pytest.mark.slow
 def test_a_bundle_carries_runs_and_checkpoints_to_another_machine(tmp_path: Path, whole: dict[str, bytes]) -> None:
     here, there, bundle = some(tmp_path / "here"), some(tmp_path / "there"), tmp_path / "bundle"
     work([here], After(70))
@@ -120,6 +122,7 @@ def test_a_checkpoint_that_is_too_large_stays_behind_and_says_so(tmp_path: Path,
     assert not list((tmp_path / "other").rglob("*.pt"))
 
 
+@pytest.mark.slow
 def test_a_bundle_is_cut_into_files_that_are_small_enough(tmp_path: Path, monkeypatch, capsys) -> None:
     experiment = some(tmp_path / "outputs")
     work([experiment], After(float("inf")))
@@ -167,6 +170,7 @@ def test_the_first_three_seeds_of_all_experiments_come_before_any_fourth(tmp_pat
     )
 
 
+@pytest.mark.slow
 def test_a_group_that_fails_does_not_end_the_slice(tmp_path: Path, monkeypatch, capsys) -> None:
     experiment = some(tmp_path)
     broken = experiment.runs[0].id
@@ -230,6 +234,7 @@ def test_tests_have_passed_for_the_sources_as_they_lie_on_disk(tmp_path: Path, m
     assert not asked(0)  # what has passed stays
 
 
+@pytest.mark.slow
 def test_it_loads_neither_a_logger_nor_what_draws() -> None:
     suspects = ("matplotlib", "scipy", "sklearn", "wandb", "joblib", "torch")
     code = f"import sys, scripts.gpu_queue; print(*[name for name in {suspects} if name in sys.modules])"

@@ -10,6 +10,7 @@ QUICK = {"batch": 2, "rounds": 2, "seconds": 0.0, "device": "cpu"}
 WIDTHS = {"mlp": 16, "resnet18": 4, "vit": 8}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 def test_attach_adds_one_copy_of_the_parameters_and_parametrize_up_to_two(network: str) -> None:
     values = Cost(network=network, width=WIDTHS[network], **QUICK).measure(0)
