@@ -50,7 +50,7 @@ find .venv/ -mindepth 1 -maxdepth 1 ! -name "${mark##*/}" -exec rm -rf {} +
 
 writable "${UV_CACHE_DIR:-${XDG_CACHE_HOME:-${HOME:-/}/.cache}/uv}" || export UV_NO_CACHE=1 PIP_NO_CACHE_DIR=1
 echo "building .venv with Python $version from requirements.lock"
-install "$base" -m venv .venv
+install "$base" -m venv "$(readlink -f .venv)"  # which takes no link
 awk '/^uv==/ {on = 1} on {print} on && !/\\$/ {exit}' requirements.lock >.venv/uv.lock
 install .venv/bin/python -m pip install --disable-pip-version-check --require-hashes -r .venv/uv.lock
 install .venv/bin/uv pip install --python .venv/bin/python --require-hashes -r requirements.lock

@@ -19,7 +19,9 @@ echo "${0##*/} $*" >>"$CALLS"
 case "${0##*/} $1 $2" in
   *" -c import sys"*) echo "${VERSION:-3.11} ${BASE:-$0}" ;;
   *" -c import ensurepip, venv") exit "${WITHOUT_VENV:-0}" ;;
-  *" -m venv") mkdir -p "$3/bin"; touch "$3/pyvenv.cfg"; for name in python uv; do cp "$0" "$3/bin/$name"; done ;;
+  *" -m venv")
+    [[ ! -L $3 ]] || exit 1
+    mkdir -p "$3/bin"; touch "$3/pyvenv.cfg"; cp "$0" "$3/bin/python"; cp "$0" "$3/bin/uv" ;;
   *" -m pip") [[ -z $OFFLINE ]] || { echo retrying; echo "no route to host"; echo; exit 1; } ;;
   uv*) [[ -z $KILLED || "$*" != *" -e ." ]] || kill -9 $PPID ;;
 esac
@@ -32,7 +34,7 @@ class Checkout:
     def __init__(self, root: Path) -> None:
         self.root, self.calls, self.python = root / "checkout", root / "calls", root / "python3.11"
         (self.root / "scripts").mkdir(parents=True)
-        for name in ("Makefile", "pyproject.toml", "scripts/env.sh"):
+        for name in (".gitignore", "Makefile", "pyproject.toml", "scripts/env.sh"):
             shutil.copy(ROOT / name, self.root / name)
         (self.root / "requirements.lock").write_text("a==1\nuv==0.1 \\\n    --hash=sha256:0\nz==1\n")
         self.python.write_text(STAND_IN)
@@ -74,7 +76,7 @@ def test_it_is_built_once_by_the_uv_of_the_lock(checkout):
     checkout.make("-B")
     steps = [line.replace(str(checkout.python), "") for line in checkout.calls.read_text().splitlines()]
     assert steps[-4:] == [
-        "python3.11 -m venv .venv",
+        f"python3.11 -m venv {checkout.root}/.venv",
         "python -m pip install --disable-pip-version-check --require-hashes -r .venv/uv.lock",
         "uv pip install --python .venv/bin/python --require-hashes -r requirements.lock",
         "uv pip install --python .venv/bin/python --no-deps -e .",
@@ -121,7 +123,7 @@ def test_the_python_of_the_environment_itself_may_build_it_again(checkout):
     os.utime(checkout.root / "requirements.lock")
     own = checkout.root / ".venv/bin/python"
     assert checkout.make(f"PYTHON={own}", "-B", BASE=str(checkout.python)).returncode == 0
-    assert "\npython3.11 -m venv .venv\n" in checkout.calls.read_text()
+    assert f"\npython3.11 -m venv {checkout.root}/.venv\n" in checkout.calls.read_text()
 
 
 # ---- what is interrupted, or has no network --------------------------------------------------------------------------
@@ -145,7 +147,9 @@ def test_without_a_network_it_says_so_in_one_line_and_is_not_complete(checkout):
 
 @pytest.mark.slow
 def test_a_true_python_and_a_true_pip_without_a_network(checkout, tmp_path):
-    """With no home to write to, too."""
+    """And with no home to write to, and .venv a link."""
+    (tmp_path / "scratch").mkdir()
+    (checkout.root / ".venv").symlink_to(tmp_path / "scratch")
     python = f"PYTHON={sys.executable}"
     offline = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0", "HOME": str(tmp_path / "none/home")}
     checkout.refuses(python, says="(is there a network?)", **offline)
@@ -205,6 +209,16 @@ def test_a_file_or_a_link_to_nowhere_is_one_line(checkout, tmp_path):
     (checkout.root / ".venv").unlink()
     (checkout.root / ".venv").symlink_to(tmp_path / "not/mounted")
     checkout.refuses(says=f".venv points to {tmp_path}/not/mounted, which cannot be made")
+
+
+def test_a_link_is_nothing_that_git_sees(checkout, tmp_path):
+    (checkout.root / ".venv").symlink_to(tmp_path)
+    subprocess.run(["git", "init", "-q"], cwd=checkout.root, check=True)
+    listed = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=checkout.root, capture_output=True, text=True, check=True
+    )
+    assert "Makefile" in listed.stdout
+    assert ".venv" not in listed.stdout
 
 
 def test_clean_removes_a_link_and_not_what_it_points_to(checkout, tmp_path):
