@@ -35,8 +35,8 @@ from syre.trainer import Record, Snapshot, StateError, flush_denormals, has_bf16
 
 Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml: ten times faster
 
-# Threads that a run may have on any machine: one made with as many on a larger machine can be repeated, number for
-# number, on a small one. More than that, and than the CPUs there are, would only wait for one another.
+# Threads that a run may have on a machine of fewer CPUs too, for a run of a larger one to be repeated there number for
+# number. It is asked where the run trains: it may have been composed elsewhere, on the login node of a cluster say.
 THREADS = 64
 
 # ---- from a configuration to something that trains -------------------------------------------------------------------
@@ -46,14 +46,17 @@ def own_device(run: Run) -> torch.device:
     """The device on which a run trains on this machine.
 
     Raises:
-        ConfigError: a device, or more threads, than it has.
+        ConfigError: no such device here, or one that the run cannot use; too many threads.
     """
     threads, most = run.config["compute"]["threads"], max(os.cpu_count() or 1, THREADS)
     if threads > most:
         raise ConfigError(f"compute.threads must be in 0, ..., {most} on this machine, got {threads}")
     if measures(run) and hasattr(run.task, "device"):
         device_of(run.task.device, "task.device")
-    return device_of(run.config["compute"]["device"])
+    device = device_of(run.config["compute"]["device"])
+    if interacts(run) and device.type != "cpu":
+        raise ConfigError(f"task={run.config['task']['name']} runs on the CPU: set compute.device=cpu")
+    return device
 
 
 def device_of(name: str, setting: str = "compute.device") -> torch.device:
@@ -171,8 +174,11 @@ def _share_settings(group: Group) -> None:
         return
     first = group.runs[0]
     compute = first.config["compute"]
-    shared = ("compute",) if measures(first) else ("task", "train", "compute")
-    for part in shared:
+    if len({run.config["task"]["_target_"] for run in group.runs}) > 1:
+        raise ConfigError("runs that train as one have one task: `task` cannot be in batched=[...]")
+    if measures(first):
+        return
+    for part in ("task", "train", "compute"):
         if any(run.config[part] != first.config[part] for run in group.runs):
             raise ConfigError(f"runs that train as one share their {part}: nothing of it can be in batched=[...]")
     if interacts(first):

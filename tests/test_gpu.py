@@ -1,10 +1,11 @@
 """What holds on a CPU, on a GPU; `scripts/gpu_queue.py` begins with these tests. Without CUDA they are skipped."""
 
+import io
 from dataclasses import replace
 
 import pytest
 import torch
-from replicas import DEEP, INPUTS, TASK, WIDE, Run, build, gaussian
+from replicas import DEEP, INPUTS, TASK, WIDE, Run, assemble, build, gaussian
 from torch import nn
 
 import syre
@@ -97,6 +98,29 @@ def test_attach_takes_the_steps_of_decay_towards_the_anchor(kind: type[torch.opt
         plain.step()
     for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, **DOUBLE)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("first", ["cpu", "cuda"])
+def test_a_run_goes_on_on_the_other_device_from_where_it_was(first: str, size: int) -> None:
+    data, runs = gaussian(), [Run(regularizer=Dropout(rate=0.3), optim=Adam(lr=0.01), seed=k) for k in range(size)]
+    make = {"cpu": lambda: assemble(runs, data, SETTINGS), "cuda": lambda: on_gpu(runs, data)}
+    team, batches = make[first]()
+    state = next(event.state for event in train(team, TASK, batches, SETTINGS) if isinstance(event, Snapshot))
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    kept = weights(team, 0)
+    buffer.seek(0)
+    team, batches = make["cuda" if first == "cpu" else "cpu"]()
+    team.load_state_dict(torch.load(buffer, map_location="cpu", weights_only=True)["learner"])
+    for name, weight in weights(team, 0).items():
+        torch.testing.assert_close(weight, kept[name], rtol=0, atol=0)
+    buffer.seek(0)
+    resumed = list(
+        train(team, TASK, batches, SETTINGS, resume=torch.load(buffer, map_location="cpu", weights_only=True))
+    )
+    assert isinstance(resumed[-1], Record)
+    assert resumed[-1].values["loss"].isfinite().all()
 
 
 def test_anchors_are_those_of_a_cpu() -> None:
