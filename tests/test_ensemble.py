@@ -63,7 +63,9 @@ def unlike(optim) -> list[Run]:
     ]
 
 
-@pytest.mark.parametrize("model", [DEEP, WIDE], ids=["small", "large"])
+@pytest.mark.parametrize(
+    "model", [pytest.param(DEEP, id="small"), pytest.param(WIDE, id="large", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(("variety", "settings"), [(alike, PLAIN), (unlike, CLIPPED)], ids=["plain", "clipped"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_replica_is_the_run_trained_alone(name, variety, settings, model):

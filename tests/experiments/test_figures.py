@@ -12,6 +12,8 @@ from experiments.claims import REPRODUCED, evaluate, swapped
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
 FIGURES = pages.available(RESULTS)
+# One process has both tests of a figure, and judges it once.
+GROUPED = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in FIGURES]
 DRAWN = {name for name in FIGURES if pages.sources(pages.module_of(name), name) != (name,)}  # from runs of others
 
 TRAINING = {"fig6b"}  # claims are committed before results: these train for days, and have none yet
@@ -27,7 +29,7 @@ def test_every_experiment_with_a_configuration_has_committed_results() -> None:
     assert TRAINING.isdisjoint(FIGURES)  # control: the list is of those that train
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", GROUPED)
 def test_no_reproduced_claim_survives_swapped_labels(name: str) -> None:
     verdicts, results = judged(name).verdicts, judged(name).results
     reproduced = [verdict.claim for verdict in verdicts if verdict.verdict == REPRODUCED]
@@ -35,7 +37,7 @@ def test_no_reproduced_claim_survives_swapped_labels(name: str) -> None:
     assert not [c.id for c in reproduced if evaluate(swapped(c), results).verdict == REPRODUCED]
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", GROUPED)
 def test_claims_have_names_of_their_own_and_notes_are_written(name: str) -> None:
     ids = [verdict.claim.id for verdict in judged(name).verdicts]
     assert len(set(ids)) == len(ids)

@@ -100,6 +100,9 @@ def test_the_command_shows_every_experiment_and_refuses_one_that_is_not_there(tm
     shown = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in shown] == ["scale", "fig4", "fig5"]
     assert shown[1].split()[1:6] == ["420", "0", "0", "0", "420"]
+    given = ("regularizer.sigma=0.03", "seed=0,1")  # of those that have a sigma, as the sweep takes it
+    assert main(["fig4", "--scale", "smoke", "--set", *given]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[1] == "172"
     assert main(["fig99"]) == 2
     assert capsys.readouterr().err.startswith("error: no experiment fig99; there are ant, fig1, ")
     assert main(["fig4", "--set", "optim.lrr=1"]) == 2
