@@ -124,7 +124,9 @@ class Single:
         self.optimizer.zero_grad(set_to_none=True)
         whole = [tensor[0] for tensor in batch]
         parts = self._parts(whole) if self._accumulate > 1 else [whole]
-        losses = [self._backward(loss_fn, part, part is parts[-1]) for part in parts]
+        losses = []
+        for part in parts:  # in a comprehension an error's traceback would keep the model alive
+            losses.append(self._backward(loss_fn, part, part is parts[-1]))
         if clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), clip)
         for group, lr in zip(self.optimizer.param_groups, self._lrs, strict=True):
