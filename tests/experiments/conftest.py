@@ -39,9 +39,17 @@ class Outcome:
 
 
 @pytest.fixture
-def command(capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Outcome]]:
-    """`python -m experiments.run <words>`, in this process: much faster than a process each."""
+def trains_here() -> Iterator[None]:
+    """For what trains in this process, which sets threads and denormal numbers for good."""
     threads = torch.get_num_threads()
+    yield
+    torch.set_flush_denormal(False)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, trains_here: None) -> Callable[..., Outcome]:
+    """`python -m experiments.run <words>`, in this process: much faster than a process each."""
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
 
     def call(*words: object) -> Outcome:
@@ -55,9 +63,7 @@ def command(capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> It
             code = stop.code
         return Outcome(code=code, **capfd.readouterr()._asdict())
 
-    yield call
-    torch.set_flush_denormal(False)
-    torch.set_num_threads(threads)
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,8 @@ from tests.experiments.conftest import CONFIGS
 from tests.experiments.test_report import MODULE, state, write_results
 from tests.experiments.test_results import write_run
 
+pytestmark = pytest.mark.usefixtures("trains_here")
+
 NOT_TEXT = b"\xff\xfe\x00PK\x03\x04"
 SMALL = ("model.hidden=[4]", "train.epochs=1", "train.evaluations=1")
 

@@ -15,6 +15,8 @@ from syre.regularizers import REGULARIZERS
 from syre.tasks import needs
 from tests.experiments.conftest import CONFIGS
 
+pytestmark = pytest.mark.usefixtures("trains_here")
+
 MODELS = {
     "beta_vae": {"hidden": 8, "latent": 4},
     "collapsed_mlp": {"hidden": [8]},
