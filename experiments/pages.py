@@ -72,7 +72,9 @@ def _complete(results: Results, folder: Path) -> Iterator[None]:
         if "." not in column or column in results.runs:
             raise
         tables = ", ".join(str(folder / name / "runs.csv") for name in results.experiment.split(" + "))
-        raise ResultsError(f"no column {column} in {tables}; mend it, or delete it and collect it again") from error
+        raise ResultsError(
+            f"no column {column} in {tables}; mend it, or delete it and run its sweep, which collects it"
+        ) from error
 
 
 def pictures(report: Report, folder: Path) -> dict[Path, bytes]:

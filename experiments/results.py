@@ -250,8 +250,8 @@ def _table(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
         return _cells(path, TABLES[path.name])
     except (OSError, ValueError) as error:
-        what, name = " ".join(str(error).split()), path.parent.name
-        raise ResultsError(f"{path}: {what}; mend it, or delete it, and `make {name}` collects it again") from None
+        what = " ".join(str(error).split())
+        raise ResultsError(f"{path}: {what}; mend it, or delete it and run its sweep, which collects it") from None
 
 
 def read_facts(directory: Path, *keys: str) -> dict[str, Any]:

@@ -61,16 +61,16 @@ def sweep(config: DictConfig, arguments: Sequence[str], compose: Callable[[list[
     runs = expand(config, lambda members: compose([*plain, *members]), fixed=keys, axes=axes)
     folder = Path(config.outputs) / config.experiment
     missing = [run for run in runs if not finished(folder, run.id)]
-    groups = _plan(config, runs, missing, folder, elsewhere=getattr(launcher, "elsewhere", False))
-    what = f"{len({run.id for group in groups for run in group.runs})} to train in {len(groups)} groups"
-    print(f"{config.experiment}: {len(runs)} runs at scale {config.scale}, {what}", flush=True)
-
     custom = not FREE.issuperset(map(_root, keys))
     place = folder / f"results-{'custom' if custom else config.scale}"
     if not custom and config.scale != "smoke":
         place = Path(config.results)
-    for table in results.TABLES if groups else ():  # one that is damaged is found before the hours of training
+    for table in results.TABLES if missing else ():  # one that is damaged is found before the hours of training
         results.read_table(place / config.experiment / table)
+
+    groups = _plan(config, runs, missing, folder, elsewhere=getattr(launcher, "elsewhere", False))
+    what = f"{len({run.id for group in groups for run in group.runs})} to train in {len(groups)} groups"
+    print(f"{config.experiment}: {len(runs)} runs at scale {config.scale}, {what}", flush=True)
     failed: list[Exception] = []
     with _mirror(config) as mirror:
         if mirror:

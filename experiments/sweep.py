@@ -263,7 +263,7 @@ def set_aside(file: Path, error: Exception, then: str) -> None:
         file.rename(aside)
     except OSError as failure:
         raise ResultsError(f"cannot rename {file}: {failure.strerror or failure}") from failure
-    reason = " ".join(str(error).split())[:200]
+    reason = " ".join(str(error).split()).split(". ")[0].rstrip(": ")[:200]  # torch goes on with advice
     print(f"{file} is damaged ({reason}): it is now {aside.name}, and {then}", file=sys.stderr)
 
 

@@ -118,6 +118,13 @@ def test_control_a_good_setting_runs(tmp_path, command):
     assert len(list((tmp_path / "outputs/run/runs").iterdir())) == 1
 
 
+def test_what_a_run_finds_out_as_it_begins_is_one_line_and_leaves_no_file(tmp_path, command):
+    outcome = command("task=escape", "task.gamma=1", f"outputs={tmp_path / 'outputs'}")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome.err
+    assert outcome.err.startswith("error: task.gamma=1.0 leaves no saddle to escape from")
+    assert contents(tmp_path) == {}
+
+
 # ---- data ----------------------------------------------------------------------------------------------------------
 
 
