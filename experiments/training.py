@@ -357,8 +357,8 @@ def train_group(group: Group, folder: Path, *, data_root: str | None, alone: boo
                     saved.with_suffix(STEP).unlink(missing_ok=True)
                 if live:
                     live.end(first.id, statuses[0])
-            elif mine and isinstance(error, ConfigError) and log.ours and not log.rows:
-                saved.unlink(missing_ok=True)  # of a run that found out as it began that it cannot be
+            elif mine and log.ours and measures(first):
+                saved.unlink(missing_ok=True)  # there is nothing in it to go on from
         if error:
             raise error
     return Ending.done
