@@ -29,6 +29,7 @@ within() {  # SECONDS CONDITION...: wait for it
   local end=$((SECONDS + $1))
   until "${@:2}" >/dev/null 2>&1; do ((SECONDS < end)) || return 1; sleep 0.1; done
 }
+short() { ((${#1} + ${#node} <= 84)); }  # FOLDER: its sockets' paths are no longer than a socket's path can be
 have_slurm() { type -P munged munge slurmctld slurmd sbatch srun scancel squeue sinfo >/dev/null; }
 munge_works() { timeout 5 munge --no-input --socket="$dir/munge.socket"; }
 node_idle() { [[ $(timeout 5 sinfo -h -o %T) == idle ]]; }
@@ -186,8 +187,11 @@ fi
 marker=.slurm_local child='' cpus=${CPUS:-$(nproc)} node=$(uname -n)
 node=${node%%.*}  # as SLURM itself calls the host
 [[ $cpus =~ ^[1-9][0-9]{0,4}$ ]] || usage_error "CPUS must be a number from 1 to 99999, not '$cpus'"
-if [[ $1 == run ]]; then dir=$(mktemp -du "${TMPDIR:-/tmp}/slurm.XXXXXX"); else dir=$2; fi
-dir=$(realpath -m -- "$dir")
+dir=$(realpath -m -- "${2-}")
+if [[ $1 == run ]]; then
+  dir=$(mktemp -du "$(realpath -m -- "${TMPDIR:-/tmp}")/slurm.XXXXXX")
+  short "$dir" || dir=$(mktemp -du /tmp/slurm.XXXXXX)
+fi
 if [[ $1 == stop ]]; then
   [[ -e $dir/$marker ]] || usage_error "$dir is not a folder made by this script"
   [[ $EUID == 0 ]] || skip "needs root"
@@ -195,7 +199,7 @@ if [[ $1 == stop ]]; then
   exit 0
 fi
 [[ $dir =~ ^[A-Za-z0-9/._+-]+$ ]] || usage_error "slurm.conf cannot take a folder of this name: $dir"
-((${#dir} + ${#node} <= 84)) || usage_error "the path is too long for sockets in it: $dir"
+short "$dir" || usage_error "the path is too long for sockets in it: $dir"
 [[ $EUID == 0 ]] || skip "needs root"
 [[ -r /proc/self/environ ]] || skip "needs /proc"
 have_slurm || skip "SLURM is not installed here: \`scripts/slurm_local.sh install\` does it, or \`make test SLURM=1\`"

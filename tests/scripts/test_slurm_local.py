@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -109,10 +110,17 @@ def test_nothing_is_installed_that_was_not_asked_for(tmp_path, machine):
 
 @pytest.mark.slurm
 @pytest.mark.xdist_group("slurm")
-def test_its_status_is_that_of_the_command_and_nothing_is_left(tmp_path):
-    command = "sinfo --noheader --format=%T; srun hostname >/dev/null; exit 3"
-    done = call("run", "bash", "-c", command, env={**os.environ, "TMPDIR": str(tmp_path)})
-    if done.returncode == 77:
-        pytest.skip(done.stderr.strip().splitlines()[-1])
-    assert (done.returncode, done.stdout) == (3, "idle\n")
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("name", ["short", "long" * 20])  # too long for the sockets of SLURM
+def test_its_status_is_that_of_the_command_and_nothing_is_left(name):
+    command = "sinfo --noheader --format=%T; srun hostname >/dev/null; dirname $SLURM_CONF; exit 3"
+    with tempfile.TemporaryDirectory(dir="/tmp") as parent:  # tmp_path's own is long
+        folder = Path(parent, name)
+        folder.mkdir()
+        done = call("run", "bash", "-c", command, env={**os.environ, "TMPDIR": str(folder)})
+        if done.returncode == 77:
+            pytest.skip(done.stderr.strip().splitlines()[-1])
+        assert (done.returncode, done.stdout.splitlines()[:1]) == (3, ["idle"]), done.stderr
+        used = Path(done.stdout.splitlines()[1])
+        assert used.parent == (folder if name == "short" else Path("/tmp"))
+        assert not used.exists()
+        assert list(folder.iterdir()) == []
