@@ -18,8 +18,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import experiments
-from experiments.summaries import Summary, overview, summary_table, terminal_table
+import experiments.analysis
+import experiments.figures
+from experiments.analysis.summaries import Summary, overview, summary_table, terminal_table
 
 MEMORY = ".drawn.json"
 FILES = ("figure.pdf", "figure.png", "report.md")
@@ -33,7 +34,8 @@ class Memory:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        modules = [path for place in experiments.__path__ for path in sorted(Path(place).glob("*.py"))]
+        rooms = [*experiments.analysis.__path__, *experiments.figures.__path__]
+        modules = [Path(__file__), *(path for room in rooms for path in sorted(Path(room).glob("*.py")))]
         self.code = _digest(modules, *map(version, ("matplotlib", "numpy", "pandas", "scipy")))
         self.trained = sorted(path.parent.name for path in folder.glob("*/runs.csv"))
         try:
@@ -94,8 +96,8 @@ def renew(memory: Memory, asked: Sequence[str]) -> list[str]:
 
     Raises: `ResultsError` when there is no such figure, or no results for it; then nothing has been written.
     """
-    from experiments import pages
-    from experiments.results import ResultsError, write_files
+    from experiments.analysis import pages
+    from experiments.analysis.results import ResultsError, write_files
 
     folder, readme = memory.folder, memory.folder.parent / "README.md"
     there = pages.available(folder)
@@ -121,7 +123,7 @@ def renew(memory: Memory, asked: Sequence[str]) -> list[str]:
 
 def _make(name: str, folder: Path, draw: bool) -> tuple[Summary, dict[Path, bytes]]:
     """The summary of a figure, and its files if they are to be drawn."""
-    from experiments import pages
+    from experiments.analysis import pages
 
     report = pages.judge(name, folder)
     return pages.summary(report), pages.pictures(report, folder) if draw else {}
@@ -145,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     memory = Memory(options.results)
     names = known(memory, options.figures)
     if names is None:
-        from experiments.results import ResultsError
+        from experiments.analysis.results import ResultsError
 
         try:
             names = renew(memory, options.figures)

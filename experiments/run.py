@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,14 +31,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from experiments import results
-from experiments.cards import spread
-from experiments.config import ConfigError, Killed, OutOfMemory, Run, identity
-from experiments.locks import hold, holder
-from experiments.preemption import Stop
+from experiments.analysis import results
+from experiments.engine.cards import spread
+from experiments.engine.config import ConfigError, Killed, OutOfMemory, Run, identity
+from experiments.engine.locks import hold, holder
+from experiments.engine.preemption import Stop
+from experiments.engine.sweep import Ending, Group, as_axis, expand, finished, group_file, load_group, plan, split
+from experiments.engine.tracking import Mirror
 from experiments.status import CONFIGS, bar
-from experiments.sweep import Ending, Group, as_axis, expand, finished, group_file, load_group, plan, split
-from experiments.tracking import Mirror
 
 # torch, and syre with it, is imported where something is to be trained: what is finished costs no second of it.
 
@@ -107,7 +106,7 @@ def _plan(
         return []
     for run in missing:
         run.check()
-    from experiments.training import fitting, group_size, load, own_device
+    from experiments.engine.training import fitting, group_size, load, own_device
 
     for run in () if elsewhere else _one_of_each(missing, "compute", "task"):  # another machine has other devices
         own_device(run)
@@ -162,7 +161,7 @@ def _why_killed(text: str) -> str:
 def _give_up(group: Group, folder: Path, reason: Exception) -> None:
     """A job that ended without a word, its machine lost say, leaves rows that say so."""
     if not all((folder / "runs" / run.id / "done").exists() for run in group.runs):
-        from experiments.training import give_up
+        from experiments.engine.training import give_up
 
         give_up(group, folder, reason)
 
@@ -176,8 +175,8 @@ def _mirror(config: DictConfig) -> AbstractContextManager[Mirror | None]:
 
 
 def _is_figure(name: str) -> bool:
-    """Whether there is a module experiments/<name>.py that draws; `run`, the experiment without a name, is none."""
-    return find_spec(f"experiments.{name}") is not None and hasattr(import_module(f"experiments.{name}"), "draw")
+    """Whether there is a module experiments/figures/<name>.py, which draws."""
+    return find_spec(f"experiments.figures.{name}") is not None
 
 
 def _judge(name: str, place: Path, custom: bool) -> int:
@@ -240,7 +239,7 @@ def _train_packed(config: DictConfig, folder: Path) -> str:
 
 def _train(group: Group, folder: Path, config: DictConfig, *, alone: bool = False, live: Mirror | None = None) -> str:
     """Train a group here; on a signal that asks to stop, leave with a checkpoint."""
-    from experiments.training import keeps_to_one_process, train_group
+    from experiments.engine.training import keeps_to_one_process, train_group
 
     processes = HydraConfig.get().launcher.get("processes", 1)
     if processes > 1 and _world() == 1 and not keeps_to_one_process(group):
@@ -343,7 +342,7 @@ def _may_be_new(experiment: str) -> bool:
     """Whether this is a name that is not taken, and not like that of a figure: `fig99` is a mistake."""
     if not re.fullmatch(r"(?!(fig|table)\d)[a-zA-Z][\w-]*", experiment, re.ASCII):
         return False
-    return not (CONFIGS / f"experiment/{experiment}.yaml").exists() and find_spec(f"experiments.{experiment}") is None
+    return not (CONFIGS / f"experiment/{experiment}.yaml").exists() and not _is_figure(experiment)
 
 
 def cli() -> None:

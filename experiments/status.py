@@ -27,17 +27,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
-from experiments import results
-from experiments.config import ConfigError, Run, Scale
-from experiments.locks import holder
-from experiments.sweep import STEP, Group, expand, group_file, kind, load_group, split
+from experiments.analysis import results
+from experiments.engine.config import ConfigError, Run, Scale
+from experiments.engine.locks import holder
+from experiments.engine.sweep import STEP, Group, expand, group_file, kind, load_group, split
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 COMPOSED = CONFIGS.parent / "outputs/.composed"
 SOURCES = [
     *sorted(CONFIGS.rglob("*.yaml")),
-    Path(__file__).with_name("config.py"),
-    Path(__file__).with_name("sweep.py"),
+    Path(__file__).with_name("engine") / "config.py",
+    Path(__file__).with_name("engine") / "sweep.py",
 ]
 
 

@@ -33,9 +33,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import syre
-from experiments.config import Run
-from experiments.sweep import Group, expand, pack
-from experiments.training import assemble, build, group_size
+from experiments.engine.config import Run
+from experiments.engine.sweep import Group, expand, pack
+from experiments.engine.training import assemble, build, group_size
 from scripts import bench_images, bench_rl
 from scripts.bench_images import resnet18
 from syre.batches import Batches

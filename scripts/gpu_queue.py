@@ -46,12 +46,12 @@ import torch
 from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
-from experiments import results
-from experiments.config import OutOfMemory, Run
-from experiments.provenance import provenance
+from experiments.analysis import results
+from experiments.engine.config import OutOfMemory, Run
+from experiments.engine.provenance import provenance
+from experiments.engine.sweep import Ending, Group, finished, kind, load_group, pack, plan
+from experiments.engine.training import assemble, group_size, measures, train_group
 from experiments.status import load as compose_runs
-from experiments.sweep import Ending, Group, finished, kind, load_group, pack, plan
-from experiments.training import assemble, group_size, measures, train_group
 from syre.data import DataError
 from syre.precision import full_float32
 

@@ -1,4 +1,4 @@
-"""Imports point one way: core <- regularizers, ensemble <- trainer, tasks <- experiments; figures need no torch."""
+"""Imports point one way: core <- regularizers, ensemble <- trainer, tasks <- engine <- doors; analysis <- figures."""
 
 import ast
 import os
@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from experiments.pages import FIGURE
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (  # of syre, lowest first: a file imports from its own layer and from those before it
@@ -22,7 +20,12 @@ LAYERS = (  # of syre, lowest first: a file imports from its own layer and from 
 )
 NO_APPLICATION = ("hydra", "omegaconf", "wandb", "pandas", "matplotlib", "experiments")
 NO_TRAINING = ("torch", "syre", "hydra", "omegaconf", "wandb")
-TABLES = ("results", "stats", "claims", "plotting", "pages", "summaries", "report")
+ROOMS = {  # of experiments: what a file there may import of experiments; the doors may import all
+    "experiments.analysis": ("experiments.analysis",),
+    "experiments.figures": ("experiments.analysis", "experiments.figures"),
+    "experiments.engine": ("experiments.engine", "experiments.analysis.results"),
+}
+DOORS = ("experiments.run", "experiments.report", "experiments.status")
 
 
 def within(name: str, packages: tuple[str, ...]) -> bool:
@@ -59,8 +62,15 @@ def modules(folder: str) -> dict[str, Path]:
     return {".".join(parts).removesuffix(".__init__"): path for path, parts in files.items()}
 
 
-LIBRARY = modules("syre")
-FIGURES = {n: p for n, p in modules("experiments").items() if FIGURE.fullmatch(n.removeprefix("experiments."))}
+def room_violations(names: set[str], module: str) -> set[str]:
+    room = next(room for room in ROOMS if within(module, (room,)))
+    ours = {n for n in names if within(n, ("experiments",)) and not within(n, ROOMS[room]) and n not in ROOMS}
+    return ours | {n for n in names if room != "experiments.engine" and within(n, NO_TRAINING)}
+
+
+LIBRARY, APPLICATION = modules("syre"), modules("experiments")
+BLOCKS = "experiments.engine.hydra_plugins.blocks"  # calls the door that Hydra has opened
+NO_TORCH = [name for name in APPLICATION if within(name, ("experiments.analysis", "experiments.figures"))]
 
 
 @pytest.mark.parametrize("module", [name for name in LIBRARY if within(name, ("syre.core",))])
@@ -79,12 +89,13 @@ def test_every_file_of_the_library_has_a_layer():
     assert {name for name in LIBRARY if not any(within(name, packages) for packages in LAYERS)} == {"syre"}
 
 
-@pytest.mark.parametrize("module", [*(f"experiments.{name}" for name in TABLES), *FIGURES])
-def test_tables_and_figures_import_nothing_that_trains(module):
-    names = imports(modules("experiments")[module], module)
-    allowed = (*(f"experiments.{name}" for name in TABLES), *FIGURES)
-    assert {n for n in names if within(n, NO_TRAINING)} == set()
-    assert {n for n in names if n.startswith("experiments.") and not within(n, allowed)} == set()
+@pytest.mark.parametrize("module", [name for name in APPLICATION if within(name, tuple(ROOMS)) and name != BLOCKS])
+def test_a_room_imports_only_from_those_below_it(module):
+    assert room_violations(imports(APPLICATION[module], module), module) == set()
+
+
+def test_every_file_of_the_application_is_in_a_room_or_a_door():
+    assert {name for name in APPLICATION if not within(name, tuple(ROOMS))} == {"experiments", *DOORS}
 
 
 def loaded(statement: str, suspects: tuple[str, ...]) -> list[str]:
@@ -95,8 +106,7 @@ def loaded(statement: str, suspects: tuple[str, ...]) -> list[str]:
 
 
 def test_redrawing_loads_nothing_that_trains_not_even_at_second_hand():
-    wanted = ", ".join([*(f"experiments.{name}" for name in TABLES), *FIGURES])
-    assert loaded(f"import {wanted}", NO_TRAINING) == []
+    assert loaded(f"import {', '.join([*NO_TORCH, 'experiments.report'])}", NO_TRAINING) == []
 
 
 def test_importing_the_library_loads_torch_and_nothing_heavier():
@@ -138,3 +148,22 @@ def test_control_planted_violations_are_found(tmp_path):
     package = tmp_path / "__init__.py"
     package.write_text("from . import attach\nfrom .. import trainer\n")
     assert imports(package, "syre.core") == {"syre.core.attach", "syre.trainer"}
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "wrong"),
+    [
+        ("experiments.analysis.stats", "from experiments.figures import fig4", "experiments.figures.fig4"),
+        ("experiments.analysis.stats", "import torch", "torch"),
+        ("experiments.figures.fig4", "from experiments.engine.config import Run", "experiments.engine.config.Run"),
+        ("experiments.figures.fig4", "from syre import attach", "syre.attach"),
+        ("experiments.engine.locks", "from experiments import report", "experiments.report"),
+        ("experiments.engine.locks", "from experiments.analysis import plotting", "experiments.analysis.plotting"),
+    ],
+)
+def test_control_a_planted_violation_in_each_room_is_found(tmp_path, module, line, wrong):
+    file = tmp_path / "planted.py"
+    file.write_text(APPLICATION[module].read_text())
+    assert room_violations(imports(file, module), module) == set()
+    file.write_text(f"{file.read_text()}\ndef late():\n    {line}\n")
+    assert room_violations(imports(file, module), module) == {wrong}

@@ -16,9 +16,9 @@ from pretend_device import CUDA, DeviceMismatch, PretendDevice
 from torch import Tensor, nn
 from torch.func import vmap
 
-from experiments.config import Run, identity
-from experiments.sweep import Group
-from experiments.training import assemble
+from experiments.engine.config import Run, identity
+from experiments.engine.sweep import Group
+from experiments.engine.training import assemble
 from syre.batches import Batches
 from syre.ensemble import Ensemble, Learner, Single
 from syre.seeding import generator

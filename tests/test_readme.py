@@ -13,10 +13,10 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from experiments import pages
-from experiments.config import Run, identity
+from experiments.analysis import pages
+from experiments.analysis.summaries import summary_table
+from experiments.engine.config import Run, identity
 from experiments.status import load
-from experiments.summaries import summary_table
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -60,13 +60,13 @@ RUN = (
 LEFT_OUT = {  # and why
     r"make (check|test|test SLURM=1)": "they call these tests",
     r"make (ablation|ant|fig\d+b?|sigma_map|table\d|theory)": "`make smoke`, a part of `make test`, trains them all",
-    r"make plots": "tests/experiments/test_figures.py redraws them all",
+    r"make plots": "tests/experiments/figures/test_figures.py redraws them all",
     r"make data DATA=mnist": "the network; tests/data fetches from a server of its own",
     r"make gpu .*": "a GPU; tests/scripts/test_gpu_queue.py does without",
-    r"(make|\.venv/bin/python) .*(LAUNCHER|hydra/launcher)=slurm.*": "a cluster; see tests/experiments/test_slurm.py",
+    r"(make|\.venv/bin/python) .*(LAUNCHER|hydra/launcher)=slurm.*": "a cluster; see test_slurm.py",
     r"CPUS=4 scripts/slurm_local\.sh run make fig4 .*": "a SLURM; below, where there is one",
     r"scripts/slurm_local\.sh install": "it installs packages; tests/scripts/test_slurm_local.py has stand-ins",
-    r"\.venv/bin/torchrun .*": "four GPUs and CIFAR-10; tests/experiments/test_torchrun.py has neither",
+    r"\.venv/bin/torchrun .*": "four GPUs and CIFAR-10; tests/experiments/engine/test_torchrun.py has neither",
     r"(\.venv/bin/)?wandb (sync|login|sweep).*": "an account",
 }
 

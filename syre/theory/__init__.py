@@ -14,8 +14,8 @@
 | Eq. (13): ridge regression, displaced                      | `Equation13`                   | training.py     |
 | section 4: the escape from a symmetric saddle              | `Escape`                       | training.py     |
 
-The claims made of them are in `experiments/theory.py`, the sizes in `configs/experiment/theory.yaml`; source of all:
-arXiv 2408.15495v3, its formulas as `symmetry.py` writes them.
+The claims made of them are in `experiments/figures/theory.py`, the sizes in `configs/experiment/theory.yaml`; source of
+all: arXiv 2408.15495v3, its formulas as `symmetry.py` writes them.
 """
 
 from syre.theory.groups import Theorem5

@@ -9,13 +9,15 @@ import pytest
 import torch
 import yaml
 
-import experiments
-from experiments import report, results, status, training
-from experiments.config import ConfigError, Run, identity
-from experiments.sweep import Ending, Group, group_file, load_group, plan
+import experiments.figures
+from experiments import report, status
+from experiments.analysis import results
+from experiments.engine import training
+from experiments.engine.config import ConfigError, Run, identity
+from experiments.engine.sweep import Ending, Group, group_file, load_group, plan
+from tests.experiments.analysis.test_results import write_run
 from tests.experiments.conftest import CONFIGS
 from tests.experiments.test_report import MODULE, state, write_results
-from tests.experiments.test_results import write_run
 
 pytestmark = pytest.mark.usefixtures("trains_here")
 
@@ -80,8 +82,8 @@ def tables(tmp_path, monkeypatch):
     """The folder of the figure `fig0`, with tables."""
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules/fig0.py").write_text(MODULE)
-    monkeypatch.setattr(experiments, "__path__", [*experiments.__path__, str(tmp_path / "modules")])
-    monkeypatch.delitem(sys.modules, "experiments.fig0", raising=False)
+    monkeypatch.setattr(experiments.figures, "__path__", [*experiments.figures.__path__, str(tmp_path / "modules")])
+    monkeypatch.delitem(sys.modules, "experiments.figures.fig0", raising=False)
     write_results(tmp_path / "results/fig0")
     return tmp_path / "results/fig0"
 

@@ -7,12 +7,13 @@ import textwrap
 
 import pytest
 
-import experiments
-from experiments import pages, report
+import experiments.figures
+from experiments import report
+from experiments.analysis import pages
 
 MODULE = """
-from experiments.claims import Equivalence, Monotone, Superiority
-from experiments.plotting import arms, legend, line_with_band, panels
+from experiments.analysis.claims import Equivalence, Monotone, Superiority
+from experiments.analysis.plotting import arms, legend, line_with_band, panels
 
 TITLE = "a synthetic figure"
 NOTES = '''
@@ -70,8 +71,8 @@ def results(tmp_path, monkeypatch):
         (tmp_path / "modules").mkdir(exist_ok=True)
         (tmp_path / "modules" / f"{name}.py").write_text(MODULE)
         write_results(tmp_path / "results" / name)
-        monkeypatch.delitem(sys.modules, f"experiments.{name}", raising=False)
-    monkeypatch.setattr(experiments, "__path__", [*experiments.__path__, str(tmp_path / "modules")])
+        monkeypatch.delitem(sys.modules, f"experiments.figures.{name}", raising=False)
+    monkeypatch.setattr(experiments.figures, "__path__", [*experiments.figures.__path__, str(tmp_path / "modules")])
     return tmp_path / "results"
 
 
@@ -164,7 +165,7 @@ def test_only_what_has_changed_is_judged_and_drawn(results, monkeypatch):
     ("name", "line"),
     [
         ("synth3", "error: no results for synth3 in {}/synth3: `make synth3` trains and collects them\n"),
-        ("fig99", "error: no figure 'fig99': there is no experiments/fig99.py\n"),
+        ("fig99", "error: no figure 'fig99': there is no experiments/figures/fig99.py\n"),
     ],
 )
 def test_a_figure_that_is_not_there_is_one_line_and_exit_2_and_nothing_is_written(results, capsys, name, line):
@@ -188,8 +189,8 @@ def test_an_empty_results_folder_is_one_line(tmp_path, capsys):
 
 def test_drawing_needs_no_torch(results):
     code = f"""
-        import sys, experiments
-        experiments.__path__.append({str(results.parent / "modules")!r})
+        import sys, experiments.figures
+        experiments.figures.__path__.append({str(results.parent / "modules")!r})
         for name in ("torch", "syre", "hydra", "wandb"):
             sys.modules[name] = None  # importing it raises
         from experiments.report import main

@@ -11,8 +11,10 @@ import pytest
 import torch
 import yaml
 
-from experiments import results, run, training
-from experiments.config import run_id
+from experiments import run
+from experiments.analysis import results
+from experiments.engine import training
+from experiments.engine.config import run_id
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("model.hidden=[8]", "train.epochs=1", "train.evaluations=2")
@@ -281,7 +283,7 @@ def test_where_there_are_no_gpus_or_they_are_hidden_auto_is_the_cpu(given, no_gp
 @pytest.mark.parametrize("group_id", ["12e456789012", "012345678901", "123456789012", "abcdef012345"])
 def test_a_group_whose_id_looks_like_a_number_is_found_by_it(tmp_path, command, monkeypatch, group_id):
     """12e456789012 is infinity to YAML, and a leading 0 would be lost: one group in a few hundred has such an id."""
-    monkeypatch.setattr("experiments.sweep.Group.id", property(lambda group: group_id))
+    monkeypatch.setattr("experiments.engine.sweep.Group.id", property(lambda group: group_id))
     done = command("-m", "train.epochs=1", "model.hidden=[4]", "seed=0,1", "batched=[seed]", f"outputs={tmp_path}")
     assert done.code == 0, done.err
     assert [path.stem for path in tmp_path.glob("run/groups/*.json")] == [group_id]

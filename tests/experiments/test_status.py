@@ -6,18 +6,18 @@ import types
 import pytest
 from hydra import compose, initialize_config_dir
 
-from experiments.config import Run
-from experiments.locks import hold
-from experiments.results import collect
+from experiments.analysis.results import collect
+from experiments.engine.config import Run
+from experiments.engine.locks import hold
+from experiments.engine.sweep import Group, group_file
 from experiments.status import SOURCES, load, look, main, progress
-from experiments.sweep import Group, group_file
 from tests.experiments.conftest import CONFIGS
 
 
 @pytest.fixture
 def runs(composed):
     """Four runs: two kinds, of two seeds."""
-    from experiments.config import identity
+    from experiments.engine.config import identity
 
     return [Run(config=identity(composed(f"optim={optim}", f"seed={seed}"))) for optim in ("sgd", "adam")
             for seed in (0, 1)]  # fmt: skip

@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 import torch
 
-from experiments import results
-from experiments.sweep import finished
+from experiments.analysis import results
+from experiments.engine.sweep import finished
 from scripts import gpu_queue
 from scripts.gpu_queue import (
     BUNDLE,

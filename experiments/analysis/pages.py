@@ -1,0 +1,194 @@
+"""The pages of the report: from the tables to verdicts and a picture of each figure; see report.py. No torch.
+
+Each module `experiments/figures/<name>.py` is a figure. It says what is claimed and how it is drawn; it trains nothing:
+
+    TITLE: str                                  one line
+    CLAIMS: tuple[Claim, ...]                   see claims.py
+    NOTES: str                                  markdown: deviations from the paper, and what is unknown
+    def draw(results: Results) -> Figure        see plotting.py
+    EXPERIMENT: str | tuple[str, ...]           only if it draws the runs of another figure, or of several
+"""
+
+import importlib
+import pkgutil
+import re
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+import experiments.figures
+from experiments.analysis import plotting
+from experiments.analysis.claims import Equivalence, Verdict, evaluate
+from experiments.analysis.results import Results, ResultsError, combine, load
+from experiments.analysis.summaries import Summary, table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """One figure: its module, its results, and the verdict on each of its claims."""
+
+    name: str
+    module: ModuleType
+    results: Results
+    verdicts: tuple[Verdict, ...]
+
+
+def module_of(name: str) -> ModuleType:
+    """The module of a figure. Raises: `ResultsError` when there is none."""
+    try:
+        return importlib.import_module(f"experiments.figures.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"experiments.figures.{name}":
+            raise
+        raise ResultsError(f"no figure {name!r}: there is no experiments/figures/{name}.py") from error
+
+
+def judge(name: str, folder: Path) -> Report:
+    """Evaluate the claims of the figure `name` on its tables in `folder`.
+
+    Raises: `ResultsError` when there is no such figure, or no results for it.
+    """
+    module = module_of(name)
+    results = combine([load(folder, source) for source in sources(module, name)])
+    with _complete(results, folder):
+        verdicts = tuple(evaluate(claim, results) for claim in module.CLAIMS)
+    return Report(name=name, module=module, results=results, verdicts=verdicts)
+
+
+@contextmanager
+def _complete(results: Results, folder: Path) -> Iterator[None]:
+    """A setting that the tables have no column of is theirs to be mended; any other KeyError is ours."""
+    try:
+        yield
+    except KeyError as error:
+        column = str(error.args[0]) if error.args else ""
+        if "." not in column or column in results.runs:
+            raise
+        tables = ", ".join(str(folder / name / "runs.csv") for name in results.experiment.split(" + "))
+        raise ResultsError(
+            f"no column {column} in {tables}; mend it, or delete it and run its sweep, which collects it"
+        ) from error
+
+
+def pictures(report: Report, folder: Path) -> dict[Path, bytes]:
+    """The files of a figure in folder/<name>: its picture, twice, and report.md."""
+    plotting.style()
+    with _complete(report.results, folder):
+        figure = report.module.draw(report.results)
+    drawn = plotting.files(figure, folder / report.name)
+    return drawn | {folder / report.name / "report.md": to_markdown(report).encode()}
+
+
+def summary(report: Report) -> Summary:
+    """What REPORT.md, the README and the terminal say of a figure: words and numbers only."""
+    results, own = report.results, report.results.experiment == report.name
+    minutes = max(1, results.runs["seconds"].sum() / 60)
+    return {
+        "name": report.name,
+        "title": report.module.TITLE,
+        "scale": results.scale,
+        "seeds": int(results.runs["seed"].nunique()),
+        "cost": f"{minutes:.0f} core-minutes" if own else f"the runs of {results.experiment}",
+        "runs": _summary(results),
+        "verdicts": [
+            {"id": v.claim.id, "text": v.claim.text, "source": v.claim.source, "verdict": v.verdict,
+             "effect": effect(v), "n": int(v.n), "paper": v.claim.paper}
+            for v in report.verdicts
+        ],
+    }  # fmt: skip
+
+
+def names() -> list[str]:
+    """The figures: what is in the folder."""
+    return [module.name for module in pkgutil.iter_modules(experiments.figures.__path__)]
+
+
+def available(folder: Path) -> list[str]:
+    """Names of the figures with results in `folder`, in reading order (fig2 before fig10)."""
+    trained = {path.parent.name for path in Path(folder).glob("*/runs.csv")}
+    drawn = {name for experiment in trained for name, sources in drawn_from(experiment).items() if sources <= trained}
+    return sorted(
+        trained | drawn, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    )
+
+
+def drawn_from(experiment: str) -> dict[str, set[str]]:
+    """The other figures that are drawn from the runs of this one, with all that each is drawn from."""
+    found = {name: set(sources(module_of(name), name)) for name in names()}
+    return {name: others for name, others in found.items() if experiment in others - {name}}
+
+
+def sources(module: ModuleType, name: str) -> tuple[str, ...]:
+    """The experiments whose runs a figure draws."""
+    source = getattr(module, "EXPERIMENT", name)
+    return source if isinstance(source, tuple) else (source,)
+
+
+def to_markdown(report: Report) -> str:
+    """The text of report.md."""
+    return "\n".join(
+        [
+            f"# {report.name}: {report.module.TITLE}",
+            "",
+            "![the figure](figure.png)",
+            "",
+            _summary(report.results),
+            "",
+            *table(
+                ["claim", "verdict", "effect [interval]", "seeds", "paper"],
+                [
+                    [f"**{v.claim.id}** {v.claim.text} ({v.claim.source})", v.verdict, effect(v), v.n, v.claim.paper]
+                    for v in report.verdicts
+                ],
+            ),
+            "",
+            "Positive effects speak for the claim. Intervals over seeds: 95 %, for equivalences (≈) 90 % against the "
+            "margin; for trends the effect is Kendall's tau.",
+            "",
+            "## Deviations and unknowns",
+            "",
+            textwrap.dedent(report.module.NOTES).strip(),
+            "",
+            "## Provenance",
+            "",
+            *_provenance(report.results),
+            "",
+        ]
+    )
+
+
+def effect(verdict: Verdict) -> str:
+    """`+0.31 [+0.2, +0.42]`, with the margin of an equivalence; a dash without data."""
+    if np.isnan(verdict.effect):
+        return "–"
+    text = f"{verdict.effect:+.3g}"
+    if not np.isnan(verdict.low):
+        text += f" [{verdict.low:+.3g}, {verdict.high:+.3g}]"
+    return text + (f" ≈ 0 ± {verdict.claim.margin:g}" if isinstance(verdict.claim, Equivalence) else "")
+
+
+def _summary(results: Results) -> str:
+    runs = results.runs
+    status = runs["status"].value_counts()
+    trouble = ", ".join(f"{status.get(name, 0)} {word}" for name, word in (("failed", "failed"), ("nan", "went NaN")))
+    seconds = f"{runs['seconds'].sum():.0f} s of training"
+    return f"Scale `{results.scale}`: {len(runs)} runs over {runs['seed'].nunique()} seeds, {trouble}; {seconds}."
+
+
+def _provenance(results: Results) -> list[str]:
+    runs = results.runs
+    versions = [column for column in runs if column.startswith("versions.")]
+    facts = {
+        "git": [
+            f"{str(sha)[:12]}{' (dirty)' if dirty else ''}" for sha, dirty in zip(runs.git_sha, runs.dirty, strict=True)
+        ],
+        "device": list(runs["device"]),
+        "threads": [f"{threads:g}" for threads in runs["threads"]],
+        **{column.removeprefix("versions."): list(runs[column]) for column in versions},
+    }
+    return [f"- {name}: {', '.join(sorted(set(map(str, values))))}" for name, values in facts.items()]

@@ -1,0 +1,39 @@
+"""Hydra's door to the sweep: a Sweeper that launches one job per group of runs. Hydra finds it by its place."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+@dataclass
+class Settings:
+    _target_: str = "hydra_plugins.blocks.Blocks"
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="blocks", node=Settings, provider="syre")
+
+
+class Blocks(Sweeper):
+    """Expands `runs:` of the experiment, skips what is finished, launches the rest, collects the tables."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config = config
+        self.hydra_context = hydra_context
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from experiments.run import sweep
+
+        loader = self.hydra_context.config_loader
+
+        def compose(overrides: list[str]) -> DictConfig:
+            return loader.load_sweep_config(self.config, overrides)
+
+        return sweep(self.config, arguments, compose, self.launcher)

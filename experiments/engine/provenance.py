@@ -1,0 +1,37 @@
+"""Where a run's numbers come from: code, versions, machine."""
+
+import platform
+import subprocess
+import sys
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+PHYSICS = ("gymnasium", "mujoco", "pybullet", "stable_baselines3")  # where a run has them, they decide its numbers
+CODE = ("syre", "experiments", "configs", "requirements.lock", "pyproject.toml")
+
+
+@lru_cache(maxsize=1)
+def _git() -> tuple[str, bool]:
+    """The commit of this checkout, and whether code or configuration differ from it; ("unknown", True) outside git."""
+    root = Path(__file__).parents[2]
+    ask = lambda *words: subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout  # noqa: E731
+    try:
+        return ask("rev-parse", "HEAD").strip(), bool(ask("status", "--porcelain", "--", *CODE))
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown", True
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """The columns of `results.PROVENANCE`, but for the seconds."""
+    sha, dirty = _git()
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
+    versions |= {name.replace("_", "-"): version(name) for name in PHYSICS if name in sys.modules}
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {
+        "git_sha": sha, "dirty": dirty, "device": name, "threads": torch.get_num_threads(), "versions": versions,
+    }  # fmt: skip

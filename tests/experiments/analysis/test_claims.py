@@ -1,0 +1,212 @@
+"""A verdict follows the data: it is right on clear data, silent on scarce data, and never survives swapped labels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.analysis.claims import (
+    INCONCLUSIVE,
+    NOT_REPRODUCED,
+    NOT_TESTED,
+    REPRODUCED,
+    Equivalence,
+    Monotone,
+    Superiority,
+    evaluate,
+    swapped,
+)
+from experiments.analysis.results import Results, ResultsError
+
+SYRE, DECAY = {"regularizer.name": "syre"}, {"regularizer.name": "weight_decay"}
+SAYS = {"id": "C1", "text": "syre is better", "source": "6.2"}
+BETTER = Superiority(**SAYS, metric="accuracy", treatment=SYRE | {"regularizer.sigma": 0.1}, control=DECAY, margin=0.1)
+SAME = Equivalence(**SAYS, metric="accuracy", treatment=SYRE | {"regularizer.sigma": 0.1}, control=DECAY, margin=0.5)
+RISES = Monotone(**SAYS, metric="accuracy", treatment=SYRE, over="regularizer.sigma")
+
+
+def table(*rows):
+    """Results of runs (name, sigma, seed, accuracy); None as the accuracy is a NaN run."""
+    runs = pd.DataFrame(
+        {
+            "id": [f"{k:012x}" for k in range(len(rows))],
+            "status": ["done" if row[3] is not None else "nan" for row in rows],
+            "regularizer.name": [row[0] for row in rows],
+            "regularizer.sigma": [row[1] for row in rows],
+            "seed": [row[2] for row in rows],
+            "seconds": np.arange(len(rows)),
+        }
+    )
+    metrics = runs[["id"]].assign(step=10, split="test", metric="accuracy", value=[row[3] for row in rows])
+    return Results(experiment="fig0", scale="cpu", runs=runs, metrics=metrics.astype({"value": float}))
+
+
+def two_arms(syre, decay):
+    rows = [("syre", 0.1, seed, value) for seed, value in enumerate(syre)]
+    return table(*rows, *[("weight_decay", np.nan, seed, value) for seed, value in enumerate(decay)])
+
+
+def trend(matrix, sigmas=(0.01, 0.1, 1.0)):
+    return table(
+        *[("syre", s, seed, value) for seed, row in enumerate(matrix) for s, value in zip(sigmas, row, strict=True)]
+    )
+
+
+def test_a_clear_gain_is_reproduced_a_clear_loss_is_not_and_noise_is_inconclusive():
+    verdict = evaluate(BETTER, two_arms([0.9, 0.91, 0.92], [0.5, 0.5, 0.5]))
+    assert verdict.verdict == REPRODUCED
+    assert 0.1 < verdict.low < verdict.effect < verdict.high
+    assert (verdict.effect, verdict.n) == (pytest.approx(0.41), 3)
+    assert evaluate(BETTER, two_arms([0.5, 0.5, 0.5], [0.9, 0.91, 0.92])).verdict == NOT_REPRODUCED
+    assert evaluate(BETTER, two_arms([0.9, 0.1, 0.5], [0.5, 0.5, 0.1])).verdict == INCONCLUSIVE
+    assert evaluate(BETTER, two_arms([0.5] * 3, [0.5] * 3)).verdict == NOT_REPRODUCED  # no difference is no gain
+
+
+def test_a_gain_smaller_than_the_margin_is_not_reproduced():
+    data = two_arms([0.55, 0.551, 0.552], [0.5, 0.5, 0.5])
+    assert evaluate(BETTER, data).verdict == NOT_REPRODUCED
+    assert evaluate(replace(BETTER, margin=0.01), data).verdict == REPRODUCED  # control
+
+
+def test_where_lower_is_better_the_gain_is_control_minus_treatment():
+    data = two_arms([0.1, 0.11, 0.12], [0.5, 0.5, 0.5])
+    assert evaluate(replace(BETTER, better="lower"), data).verdict == REPRODUCED
+    assert evaluate(BETTER, data).verdict == NOT_REPRODUCED
+
+
+def test_seeds_are_paired_so_that_what_they_share_cancels():
+    shared = np.array([0.0, 100.0, -50.0, 30.0])
+    data = two_arms(shared + 0.5 + np.array([0, 0.01, 0, 0.01]), shared)
+    assert evaluate(BETTER, data).verdict == REPRODUCED
+    rng = np.random.default_rng(0)
+    assert evaluate(BETTER, two_arms(rng.permutation(shared) + 0.5, shared)).verdict == INCONCLUSIVE  # control
+
+
+def test_equivalence_needs_its_whole_interval_inside_the_margin():
+    assert evaluate(SAME, two_arms([0.5, 0.6, 0.5], [0.5, 0.5, 0.6])).verdict == REPRODUCED
+    assert evaluate(SAME, two_arms([5.5, 5.6, 5.5], [0.5, 0.5, 0.6])).verdict == NOT_REPRODUCED
+    assert evaluate(SAME, two_arms([0.0, 2.0, 0.0], [0.5, 0.5, 0.6])).verdict == INCONCLUSIVE  # noise is no evidence
+
+
+def test_a_trend_must_hold_within_each_seed():
+    up = np.add.outer([0, 50, -50], [1.0, 2.0, 3.0])
+    assert evaluate(RISES, trend(up)).verdict == REPRODUCED
+    assert evaluate(RISES, trend(up[:, ::-1])).verdict == NOT_REPRODUCED
+    assert evaluate(replace(RISES, direction="decreasing"), trend(up[:, ::-1])).verdict == REPRODUCED
+    assert evaluate(RISES, trend(up * 0)).verdict == NOT_REPRODUCED
+    assert evaluate(RISES, trend(up[:, :2], (0.1, 1.0))).verdict == NOT_TESTED  # two levels are no trend
+
+
+def test_too_few_seeds_or_missing_rows_are_not_tested():
+    verdict = evaluate(BETTER, two_arms([0.9, 0.91], [0.5, 0.5]))
+    assert (verdict.verdict, verdict.n) == (NOT_TESTED, 2)
+    assert evaluate(BETTER, two_arms([0.9, 0.91, 0.92], [])).verdict == NOT_TESTED
+    assert evaluate(RISES, two_arms([], [0.5, 0.5, 0.5])).verdict == NOT_TESTED
+    unpaired = table(
+        *[("syre", 0.1, s, 0.9) for s in (0, 1, 2)], *[("weight_decay", np.nan, s, 0.1) for s in (7, 8, 9)]
+    )
+    assert evaluate(BETTER, unpaired).verdict == NOT_TESTED
+
+
+def test_a_claim_that_only_a_larger_scale_can_decide_stays_open_and_shows_its_numbers():
+    results = two_arms([0.9, 0.91, 0.92], [0.5, 0.5, 0.5])
+    late = evaluate(replace(BETTER, scale="paper"), results)
+    assert (late.verdict, late.n) == (NOT_TESTED, 3)
+    assert late.effect == pytest.approx(0.41)
+    for large in (replace(BETTER, scale="cpu"), BETTER):  # control
+        assert evaluate(large, results).verdict == REPRODUCED
+    assert evaluate(replace(BETTER, scale="paper"), replace(results, scale="paper")).verdict == REPRODUCED
+
+
+@pytest.mark.parametrize(("syre", "decay"), [([0.9, None, 0.9, 0.9], [0.5] * 4), ([0.9] * 4, [0.5, 0.5, 0.5, None])])
+def test_a_run_that_went_nan_makes_a_claim_inconclusive(syre, decay):
+    verdict = evaluate(BETTER, two_arms(syre, decay))
+    assert (verdict.verdict, verdict.n) == (INCONCLUSIVE, 3)
+    assert verdict.effect == pytest.approx(0.4)
+
+
+def test_a_failure_may_count_as_the_worst_value():
+    data = two_arms([0.9, 0.9, 0.9, 0.9], [0.5, 0.5, 0.5, None])
+    assert evaluate(replace(BETTER, worst=0.0), data).verdict == REPRODUCED
+    assert evaluate(replace(BETTER, worst=0.0), two_arms([0.9, None, None, None], [0.5] * 4)).verdict != REPRODUCED
+    assert evaluate(RISES, trend([[None, 2, 3]] * 3)).verdict == INCONCLUSIVE
+    assert evaluate(replace(RISES, worst=0.0), trend([[None, 2, 3]] * 3)).verdict == REPRODUCED
+
+
+def test_an_open_level_is_tuned_on_the_other_seeds():
+    rng = np.random.default_rng(1)
+    noise = [("syre", s, seed, 0.5 + 0.1 * rng.normal()) for seed in range(8) for s in (0.01, 0.1, 0.3, 1.0, 3.0)]
+    decay = [("weight_decay", np.nan, seed, 0.5) for seed in range(8)]
+    tuned = replace(BETTER, treatment=SYRE, tune="regularizer.sigma", margin=0.0)
+    assert evaluate(tuned, table(*noise, *decay)).verdict != REPRODUCED
+    best = Superiority(**SAYS, samples=lambda r: r.final("accuracy").groupby("seed")["accuracy"].max() - 0.5)
+    assert evaluate(best, table(*noise, *decay)).verdict == REPRODUCED  # control: the best sigma of each seed "wins"
+    better = [(name, s, seed, value + (s == 0.3)) for name, s, seed, value in noise]
+    assert evaluate(tuned, table(*better, *decay)).verdict == REPRODUCED
+
+
+def test_an_arm_that_leaves_a_setting_open_is_refused_by_name():
+    data = trend([[1, 2, 3]] * 3)
+    with pytest.raises(ResultsError, match=r"claim C1: an arm leaves regularizer\.sigma open"):
+        evaluate(replace(BETTER, treatment=SYRE, control=SYRE), data)
+
+
+def random_data(rng):
+    """A seed count, level differences and noise of any size, now and then a NaN run, ties, or constants."""
+    seeds, scale, noise = rng.integers(3, 8), 10 ** rng.uniform(-2, 1), 10 ** rng.uniform(-3, 1)
+    values = scale * rng.normal(size=5) + noise * rng.normal(size=(seeds, 5))
+    values = values.round(rng.integers(0, 4))
+    values = np.sort(values, axis=1) if rng.random() < 0.3 else values
+    rows = [
+        (*arm, seed, None if rng.random() < 0.01 else value)
+        for seed, row in enumerate(values)
+        for arm, value in zip(
+            [*(("syre", s) for s in (0.01, 0.1, 1.0)), *(("weight_decay", x) for x in (1, 2))], row, strict=True
+        )
+    ]
+    return table(*rows)
+
+
+@pytest.mark.slow
+def test_no_data_reproduce_a_claim_and_its_swap():
+    rng, outcomes = np.random.default_rng(2), {}
+    decay = DECAY | {"regularizer.sigma": 1}
+    claims = {
+        "higher": replace(BETTER, control=decay),
+        "lower": replace(BETTER, control=decay, better="lower", margin=0.0),
+        "worst": replace(BETTER, control=decay, worst=-5.0),
+        "tuned": replace(BETTER, treatment=SYRE, control=DECAY, tune="regularizer.sigma"),
+        "same": replace(SAME, control=decay),
+        "rises": RISES,
+        "falls": replace(RISES, direction="decreasing", margin=0.0),
+        "composite": Superiority(**SAYS, samples=lambda r: r.final("accuracy").groupby("seed")["accuracy"].mean()),
+        "slope": Monotone(**SAYS, samples=lambda r: r.final("accuracy").groupby("seed")["accuracy"].sum(), margin=0.1),
+    }
+    for _ in range(40):
+        data = random_data(rng)
+        for name, claim in claims.items():
+            pair = evaluate(claim, data).verdict, evaluate(swapped(claim), data).verdict
+            assert pair != (REPRODUCED, REPRODUCED), name
+            outcomes.setdefault(name, set()).add(pair)
+    for name, pairs in outcomes.items():  # control: each claim, and each swap, is reproduced on some data
+        assert {(REPRODUCED, NOT_REPRODUCED), (NOT_REPRODUCED, REPRODUCED)} <= pairs, name
+
+
+def test_swapping_twice_gives_the_claim_back():
+    assert swapped(swapped(BETTER)) == BETTER != swapped(BETTER)
+    assert swapped(swapped(SAME)) == SAME != swapped(SAME)
+    assert swapped(swapped(RISES)) == RISES != swapped(RISES)
+
+
+def test_a_claim_that_cannot_be_tested_is_refused_when_it_is_written():
+    with pytest.raises(ValueError, match="margin must be >= 0"):
+        replace(BETTER, margin=-0.1)  # a swapped claim could be reproduced too
+    with pytest.raises(ValueError, match="must state its margin"):
+        Equivalence(**SAYS, metric="accuracy", treatment=SYRE, control=DECAY)
+    with pytest.raises(ValueError, match="needs a treatment and a control"):
+        Superiority(**SAYS, metric="accuracy", treatment=SYRE)
+    with pytest.raises(ValueError, match="either a metric with its arms, or samples"):
+        Superiority(**SAYS)
+    with pytest.raises(ValueError, match="worst must be finite"):
+        replace(BETTER, worst=float("inf"))

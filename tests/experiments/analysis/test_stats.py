@@ -1,0 +1,117 @@
+"""Intervals cover what they promise, and per-seed quantities are exact where the answer is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from experiments.analysis import stats
+
+
+def test_the_t_interval_is_that_of_scipy():
+    x = np.random.default_rng(0).normal(size=7)
+    interval = stats.t_interval(x, 0.9)
+    expected = scipy.stats.t.interval(0.9, 6, loc=x.mean(), scale=scipy.stats.sem(x))
+    assert interval[1:3] == pytest.approx(expected, rel=1e-12)
+    assert (interval.mean, interval.n) == (pytest.approx(x.mean()), 7)
+    assert np.isnan(stats.t_interval([1.0])[1:3]).all()
+
+
+def test_intervals_cover_the_mean_at_their_level():
+    rng = np.random.default_rng(1)
+    samples = rng.normal(3.0, 2.0, size=(2000, 5))
+    covered = [low <= 3 <= high for _, low, high, _ in map(stats.t_interval, samples)]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
+    too_small = [low <= 3 <= high for _, low, high, _ in (stats.t_interval(x, 0.8) for x in samples)]
+    assert np.mean(too_small) < 0.9  # control
+
+
+def test_the_bootstrap_depends_on_its_generator_alone_and_agrees_with_t_for_many_samples():
+    x = np.random.default_rng(2).normal(size=200)
+    a, b, c = (stats.bootstrap_interval(x, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    assert a == b != c
+    assert a[1:3] == pytest.approx(stats.t_interval(x)[1:3], abs=0.02)
+    median = stats.bootstrap_interval(x, np.random.default_rng(0), statistic=np.median)
+    assert median.low < np.median(x) == median.mean < median.high
+
+
+def test_differences_pair_seeds_not_positions():
+    treatment = pd.Series([10.0, 20, 30], index=[2, 1, 0])
+    control = pd.Series([1.0, 2, 3, 4], index=[0, 1, 2, 9])
+    assert stats.paired_differences(treatment, control).to_dict() == {0: 29, 1: 18, 2: 7}
+
+
+def test_equivalence_passes_inside_the_margin_and_fails_at_it():
+    x = [-0.1, 0.0, 0.1, 0.05, -0.05]
+    interval, inside = stats.tost(x, 0.2)
+    assert inside
+    assert not stats.tost(x, interval.high * 0.99)[1]
+    assert interval == stats.t_interval(x, 0.9)
+
+
+def test_tau_is_one_exactly_for_increasing_sequences_and_odd_under_reversal():
+    rng = np.random.default_rng(3)
+    x, y = rng.permutation(8), rng.normal(size=8)
+    assert stats.kendall(x, np.exp(x)) == 1
+    assert stats.kendall(x, -x) == -1
+    assert stats.kendall(x, y) == -stats.kendall(x, -y) == pytest.approx(scipy.stats.kendalltau(x, y).statistic)
+    assert stats.kendall([1, 2, 3], [0, 0, 0]) == 0
+    assert stats.kendall([1, 1, 2], [5, 9, 10]) == 1  # a pair at one x says nothing
+    assert np.isnan(stats.kendall([1, 2, 3], [0, np.nan, 1]))
+
+
+def test_slopes_and_trends_are_taken_seed_by_seed():
+    df = pd.DataFrame([{"seed": s, "x": x, "y": 10.0**s * x**2} for s in range(3) for x in (0.1, 1.0, 10.0)])
+    assert stats.loglog_slope(df, "x", "y").to_dict() == pytest.approx({0: 2, 1: 2, 2: 2})
+    assert stats.monotonicity(df, "x", "y").to_dict() == {0: 1, 1: 1, 2: 1}
+    df.loc[0, "y"] = 0.0
+    assert stats.loglog_slope(df, "x", "y").isna().to_dict() == {0: True, 1: False, 2: False}
+    df.loc[0, "x"] = 0.0
+    with pytest.raises(ValueError, match="x > 0"):
+        stats.loglog_slope(df, "x", "y")
+
+
+def levels(table):
+    """Rows (seed, level, score) of a matrix [seed, level]."""
+    return pd.DataFrame([{"seed": s, "a": a, "m": v} for s, row in enumerate(table) for a, v in enumerate(row)])
+
+
+def test_a_cross_fitted_level_is_chosen_without_the_seed_it_is_judged_on():
+    best = stats.cross_fitted_best(levels([[0, 1, 2], [9, 1, 2], [0, 1, 2]]), metric="m", over="a")
+    assert best["a"].tolist() == [0, 2, 0]  # the lucky 9 of seed 1 decides for seeds 0 and 2, not for its own
+    assert best["m"].tolist() == [0, 2, 0]
+    lowest = stats.cross_fitted_best(levels([[0, 1, 2]] * 3), metric="m", over="a", maximize=False)
+    assert lowest["a"].tolist() == [0, 0, 0]
+
+
+def test_cross_fitting_does_not_profit_from_noise_but_taking_the_maximum_does():
+    noise = np.random.default_rng(4).normal(size=(400, 10))
+    fair = stats.cross_fitted_best(levels(noise), metric="m", over="a")["m"].mean()
+    assert abs(fair) < 0.15
+    assert noise.max(axis=1).mean() > 1.4  # control: the best sigma of each seed
+
+
+def test_a_level_that_fails_on_another_seed_is_not_chosen():
+    best = stats.cross_fitted_best(levels([[5, 1], [np.nan, 1], [5, 1]]), metric="m", over="a")
+    assert best["a"].tolist() == [1, 0, 1]
+    assert np.isnan(best["m"][1])
+
+
+def test_nothing_on_the_front_is_dominated_and_everything_off_it_is():
+    p = np.random.default_rng(5).normal(size=(60, 2))
+    front = stats.pareto_front(p)
+    beaten = [(((p <= q).all(1)) & (p < q).any(1)).any() for q in p]
+    assert (front == ~np.array(beaten)).all()
+    assert 1 <= front.sum() < 60
+    assert (stats.pareto_front(-p, (True, True)) == front).all()
+    assert stats.pareto_front([[0, 0], [0, 0], [np.nan, -1]]).tolist() == [True, True, False]
+
+
+def test_the_hypervolume_is_the_dominated_area():
+    assert stats.hypervolume([[0, 1], [1, 0]], [2, 2]) == 3
+    assert stats.hypervolume([[0, 1], [1, 0], [1.5, 1.5], [3, 0]], [2, 2]) == 3  # dominated or beyond the corner
+    assert stats.hypervolume([[0, -1]], [2, -2], (False, True)) == 2
+    assert stats.hypervolume(np.empty((0, 2)), [1, 1]) == 0
+    p = np.random.default_rng(6).uniform(size=(20, 2))
+    draws = np.random.default_rng(7).uniform(size=(20000, 1, 2))
+    assert stats.hypervolume(p, [1, 1]) == pytest.approx((draws >= p).all(-1).any(-1).mean(), abs=0.015)

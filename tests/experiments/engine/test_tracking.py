@@ -1,0 +1,668 @@
+"""The mirror in W&B: what it contains, read back from W&B's own files or by a server in place of W&B's, and that
+nothing W&B does, or does not do, reaches the training."""
+
+import csv
+import gzip
+import json
+import math
+import os
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import zlib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from wandb import wandb_agent
+from wandb.apis.public.sweeps import _validate_config_and_fill_distribution
+from wandb.proto.wandb_internal_pb2 import Record
+
+from experiments.engine.tracking import Mirror, _is_whole, _Live
+
+ROOT = Path(__file__).parents[3]
+KEY = "0123456789abcdef" * 3
+ROWS = [(0, "test", "loss", 2.5), (0, "train", "loss", 2.25), (10, "test", "loss", math.nan),
+        (20, "test", "rank/0.01", 3.0), (20, "test", "loss", math.inf), (20, "train", "loss", 1e-9)]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def bare(tmp_path, monkeypatch):
+    """No account, no settings, no network."""
+    for name in [name for name in os.environ if name.startswith("WANDB") or name == "NETRC"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "outputs/fig4"
+
+
+def mirror(folder, mode="offline"):
+    return Mirror.start(mode=mode, project="p", folder=folder, experiment="fig4")
+
+
+def write_run(folder, run_id, rows=ROWS, status="done", **config):
+    """The directory of a finished run, as training leaves it."""
+    place = folder / "runs" / run_id
+    place.mkdir(parents=True, exist_ok=True)
+    config = {
+        "experiment": "fig4",
+        "seed": 0,
+        "model": {"_target_": "syre.models.MLP", "hidden": [8, 8]},
+        "task": None,
+    } | config
+    facts = {"id": run_id, "experiment": "fig4", "scale": "cpu", "status": status, "group": "g", "git_sha": "abc",
+             "dirty": False, "device": "cpu", "threads": 1, "versions": {"torch": "2"}, "seconds": 1.5}  # fmt: skip
+    (place / "config.yaml").write_text(yaml.safe_dump(config))
+    lines = [f"{step},{split},{metric},{value:.9g}" for step, split, metric, value in rows]
+    (place / "metrics.csv").write_text("\n".join(["step,split,metric,value", *lines]) + "\n")
+    (place / "run.json").write_text(json.dumps(facts))
+    (place / "done").touch()
+    return config, facts
+
+
+def by_step(rows):
+    steps = {}
+    for step, split, metric, value in rows:
+        steps.setdefault(step, {})[f"{split}/{metric}"] = value
+    return steps
+
+
+def live_rows(rows):
+    """Records as training sends them: one value for each of two replicas, of which the second is the run."""
+    return [(step, split, metric, [-1.0, value]) for step, split, metric, value in rows]
+
+
+def equal(a, b):
+    """NaN is NaN; JSON knows no difference between 3 and 3.0."""
+    return a.keys() == b.keys() and all(a[step] == pytest.approx(b[step], rel=1e-8, nan_ok=True) for step in a)
+
+
+def offline(folder, run_id):
+    """The only file of a run, its records in order."""
+    (file,) = (folder / "wandb").glob(f"offline-run-*-{run_id}/run-{run_id}.wandb")
+    return list(records(file.read_bytes()))
+
+
+def records(data):
+    """A .wandb file is a LevelDB log: parts of records, in blocks of 32 KiB."""
+    assert data[:7] == b":W&B" + struct.pack("<HB", 0xBEE1, 0)
+    at, whole = 7, b""
+    while at < len(data):
+        if (left := 32768 - at % 32768) < 7:
+            at += left
+            continue
+        crc, length, kind = struct.unpack_from("<IHB", data, at)
+        part = data[at + 7 : at + 7 + length]
+        assert crc == zlib.crc32(part, zlib.crc32(bytes([kind])))
+        at, whole = at + 7 + length, whole + part
+        if kind in (1, 4):  # alone, or the last of several
+            yield Record.FromString(whole)
+            whole = b""
+
+
+def history(found):
+    """step -> {key: value} of a file's records, without W&B's own keys."""
+    steps = {}
+    for record in found:
+        if record.WhichOneof("record_type") == "history":
+            items = {item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+            assert items["_step"] == record.history.step.num
+            steps[items["_step"]] = {key: value for key, value in items.items() if key[0] != "_"}
+    return steps
+
+
+def one(found, kind):
+    (record,) = (getattr(record, kind) for record in found if record.WhichOneof("record_type") == kind)
+    return record
+
+
+def settings(record):
+    return {item.key: json.loads(item.value_json) for item in record.update if item.key != "_wandb"}
+
+
+def summary(found):
+    return {key: value for record in found for key, value in settings(record.summary).items() if key}
+
+
+# ---- a server in place of W&B's --------------------------------------------------------------------------------------
+
+
+class Server(BaseHTTPRequestHandler):
+    """As much of the W&B server as a run needs: it keeps each run, and can tell what it has of one."""
+
+    protocol_version = "HTTP/1.1"
+    runs: dict  # of the class made by the fixture
+    refuse = False
+
+    def log_message(self, *_):
+        pass
+
+    def answer(self, content, code=200):
+        data = json.dumps(content).encode()
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_POST(self):
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        message = json.loads(gzip.decompress(data) if self.headers.get("Content-Encoding") == "gzip" else data)
+        if self.refuse:
+            self.answer({"errors": [{"message": "not your key"}]}, 401)
+        elif self.path.endswith("/graphql"):
+            ask = {"RunResumeStatus": self.known, "UpsertBucket": self.upsert}.get(message["operationName"])
+            self.answer(ask(message["variables"]) if ask else {"data": None, "errors": [{"message": "unknown"}]})
+        else:
+            self.stream(self.runs[self.path.split("/")[-2]], message)
+            self.answer({})
+
+    def known(self, about):
+        bucket = None
+        if run := self.runs.get(about["name"]):
+            bucket = {"id": "b", "name": about["name"], "displayName": about["name"], "summaryMetrics": "{}",
+                      "config": json.dumps({key: {"value": value} for key, value in run["config"].items()}),
+                      "wandbConfig": '{"t": 1}', "eventsTail": "[]", "tags": [], "logLineCount": 0,
+                      "eventsLineCount": 0, "historyLineCount": len(run["history"]),
+                      "historyTail": json.dumps([json.dumps(line) for line in run["history"][-1:]])}  # fmt: skip
+        return {"data": {"model": {"id": "m", "name": "p", "entity": {"id": "e", "name": "me"}, "bucket": bucket}}}
+
+    def upsert(self, about):
+        run = self.runs.setdefault(about["name"], {"history": [], "summary": {}, "config": {}, "exit": None})
+        run |= {key: about[key] for key in ("groupName", "jobType", "displayName", "sweep", "project") if about[key]}
+        run["config"] = {k: v["value"] for k, v in json.loads(about["config"] or "{}").items() if k != "_wandb"}
+        run["times"] = run.get("times", 0) + 1
+        project = {"id": "m", "name": about["project"], "entity": {"id": "e", "name": "me"}}
+        bucket = {"id": "b", "name": about["name"], "displayName": about["displayName"], "description": "",
+                  "config": "{}", "sweepName": about["sweep"], "project": project,
+                  "historyLineCount": len(run["history"])}  # fmt: skip
+        return {"data": {"upsertBucket": {"bucket": bucket, "inserted": True}}}
+
+    def stream(self, run, message):
+        for name, file in message.get("files", {}).items():
+            lines = [json.loads(line) for line in file["content"]]
+            if name == "wandb-history.jsonl":
+                run["history"][file["offset"] :] = lines
+            if name == "wandb-summary.json":
+                run["summary"] = lines[-1]
+        if message.get("complete"):
+            run["exit"] = message["exitcode"]
+
+
+@pytest.fixture
+def server(monkeypatch):
+    handler = type("Handler", (Server,), {"runs": {}})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{running.server_port}")
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        handler.stop = lambda: (running.shutdown(), running.server_close())
+        yield handler
+        running.shutdown()
+
+
+def uploaded(run):
+    """step -> {key: value} of a run that the server has; each step once, in order."""
+    steps = [line["_step"] for line in run["history"]]
+    assert steps == sorted(set(steps))
+    return {line["_step"]: {key: value for key, value in line.items() if key[0] != "_"} for line in run["history"]}
+
+
+# ---- what is mirrored ------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_mirrored_with_every_record_its_whole_configuration_and_its_facts(folder, capfd):
+    config, facts = write_run(folder, "aa01", long="x" * 70_000)  # over three blocks of the file
+    write_run(folder, "aa02", rows=[], status="failed")
+    with mirror(folder) as started:
+        started.watch(["aa01", "aa02"])
+    found = offline(folder, "aa01")
+    assert equal(history(found), by_step(ROWS))
+    assert not equal(history(found), by_step(ROWS[:-1]))
+    assert not equal(history(found), by_step([*ROWS[:-1], (20, "train", "loss", 2e-9)]))
+    run = one(found, "run")
+    assert (run.run_id, run.display_name, run.run_group, run.job_type, run.project) == (
+        "aa01",
+        "aa01",
+        "fig4",
+        "run",
+        "p",
+    )
+    kept = {key: facts[key] for key in ("id", "git_sha", "dirty", "device", "threads", "versions", "seconds")}
+    assert settings(run.config) == config | {"provenance": kept}
+    assert (summary(found)["status"], one(found, "exit").exit_code) == ("done", 0)
+    (file,) = folder.glob("wandb/offline-run-*-aa01/*.wandb")
+    assert [_is_whole(file, steps) for steps in (2, 3, 4)] == [False, True, False]
+    file.write_bytes(file.read_bytes()[:-20])
+    assert not _is_whole(file, 3)
+    failed = offline(folder, "aa02")
+    assert (history(failed), summary(failed)["status"], one(failed, "exit").exit_code) == ({}, "failed", 1)
+    assert {path.name for path in (folder / "wandb/mirrored").iterdir()} == {"aa01", "aa02"}
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_the_same_command_mirrors_nothing_twice_but_a_run_that_was_trained_again(folder):
+    write_run(folder, "aa01")
+    write_run(folder, "aa02", rows=ROWS[:1], status="failed")
+
+    def again():
+        with mirror(folder) as started:
+            started.watch(["aa01", "aa02"])
+        return {path.parent.name: path.stat().st_ino for path in folder.glob("wandb/offline-run-*/*.wandb")}
+
+    first = again()
+    assert (len(first), again()) == (2, first)
+    done = (folder / "runs/aa02/done").stat().st_mtime_ns
+    write_run(folder, "aa02")
+    os.utime(folder / "runs/aa02/done", ns=(done, done))  # training leaves it as it is
+    third = again()
+    assert len(third) == 2
+    assert len(first.items() & third.items()) == 1
+    assert equal(history(offline(folder, "aa02")), by_step(ROWS))
+    assert summary(offline(folder, "aa02"))["status"] == "done"
+
+
+@pytest.mark.slow
+def test_a_sweep_of_the_command_line_is_mirrored_whichever_way_it_is_packed(tmp_path, command):
+    words = ("-m", "model.hidden=[8]", "train.epochs=1", "train.evaluations=2", "batched=[seed]", "wandb.mode=offline")
+    places = f"outputs={tmp_path / 'outputs'}", f"results={tmp_path / 'results'}"
+    outcome = command(*words, "seed=0,1,2", "replicas=2", *places)  # two at once, and one alone
+    assert (outcome.code, outcome.err) == (0, "")
+    folder = tmp_path / "outputs/run"
+    runs = list((folder / "runs").iterdir())
+    assert len(runs) == 3
+    for place in runs:
+        with (place / "metrics.csv").open() as file:
+            rows = [
+                (int(step), split, metric, float(value)) for step, split, metric, value in list(csv.reader(file))[1:]
+            ]
+        found = offline(folder, place.name)
+        assert equal(history(found), by_step(rows))
+        assert {"test/loss", "test/accuracy", "test/rank", "train/loss"} <= {*history(found)[22]}
+        config = settings(one(found, "run").config)
+        assert config.pop("provenance")["seconds"] > 0
+        assert config == yaml.safe_load((place / "config.yaml").read_text())
+
+
+@pytest.mark.slow
+def test_tables_and_pictures_are_an_artifact_that_is_complete_and_logged_again_only_when_it_changed(folder, tmp_path):
+    files = [tmp_path / "results/fig4" / name for name in ("figure.png", "runs.csv")]
+    files[0].parent.mkdir(parents=True)
+    pixel = struct.pack(">2I5B", 1, 1, 8, 0, 0, 0, 0)
+    chunks = [(b"IHDR", pixel), (b"IDAT", zlib.compress(b"\0\0")), (b"IEND", b"")]
+    files[0].write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ))  # fmt: skip
+    files[1].write_text("id,status\naa01,done\n")
+    for _ in range(2):
+        with mirror(folder) as started:
+            started.artifact("fig4-cpu", "cpu", files)
+    assert len(list(folder.glob("wandb/artifacts/staging/*"))) == len(files)
+    found = offline(folder, "fig4-cpu-results")
+    run, artifact = one(found, "run"), one(found, "artifact")
+    assert (run.run_group, run.job_type, run.resume) == ("fig4", "results", True)
+    assert (artifact.name, artifact.type, artifact.finalize) == ("fig4-cpu", "results", True)
+    kept = {entry.path: Path(entry.local_path) for entry in artifact.manifest.contents}
+    assert {name: path.read_bytes() for name, path in kept.items()} == {path.name: path.read_bytes() for path in files}
+    assert all(path.is_relative_to(folder / "wandb") for path in kept.values())  # not in a cache that may be emptied
+    picture = next(path for record in found for path in (file.path for file in record.files.files))
+    (stored,) = folder.glob(f"wandb/offline-run-*/files/{picture}")
+    assert stored.read_bytes() == files[0].read_bytes()
+
+    files[1].write_text("id,status\naa01,nan\n")
+    with mirror(folder) as started:
+        started.artifact("fig4-cpu", "cpu", files)
+    changed = one(offline(folder, "fig4-cpu-results"), "artifact")
+    assert changed.digest != artifact.digest
+
+
+# ---- a run while it trains -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_run_that_is_resumed_continues_its_curve_with_every_record_once(folder, server, capfd):
+    rows = [
+        (step, split, "loss", step + (split == "test") / 2) for step in range(0, 50, 10) for split in ("train", "test")
+    ]
+    first = mirror(folder, "online")
+    first.begin("aa01", {"seed": 0})
+    for row in live_rows(rows[:5]):  # it is stopped in the middle of step 20
+        first.log("aa01", [row], replica=1)
+    first.close()
+    assert equal(uploaded(server.runs["aa01"]), by_step(rows[:4]))
+    assert (server.runs["aa01"]["exit"], "status" in server.runs["aa01"]["summary"]) == (1, False)
+
+    second = mirror(folder, "online")
+    second.begin("aa01", {"seed": 0})
+    second.log("aa01", live_rows(rows[:2]), replica=1)  # what the checkpoint has kept
+    for row in live_rows(rows[2:]):
+        second.log("aa01", [row], replica=1)
+    _, facts = write_run(folder, "aa01", rows=rows)
+    second.end("aa01", "done")
+    second.close()
+    run = server.runs["aa01"]
+    assert equal(uploaded(run), by_step(rows))
+    assert (run["exit"], run["summary"]["status"], run["groupName"], run["jobType"]) == (0, "done", "fig4", "run")
+    assert (run["config"]["seed"], run["config"]["provenance"]["git_sha"]) == (0, facts["git_sha"])
+
+    times = run["times"]
+    with mirror(folder, "online") as third:
+        third.watch(["aa01"])
+    assert server.runs["aa01"]["times"] == times
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_wandb_has_of_a_resumed_run_is_not_sent_again_and_each_step_is_sent_once():
+    sent = []
+    live = _Live(SimpleNamespace(starting_step=11, log=lambda values, step: sent.append((step, values))))
+    for step, key in ((0, "a"), (10, "a"), (10, "b"), (11, "a"), (20, "a"), (20, "b"), (30, "a")):
+        live.log(step, {key: step})
+    live.flush()
+    live.flush()
+    assert sent == [(11, {"a": 11}), (20, {"a": 20, "b": 20}), (30, {"a": 30})]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("live", [True, False])
+def test_under_a_sweep_agent_the_run_is_the_agents_under_our_name_and_other_runs_are_their_own(
+    folder, server, tmp_path, monkeypatch, live
+):
+    (tmp_path / "chosen.yaml").write_text("wandb_version: 1\nregularizer.sigma: {desc: null, value: 0.5}\n")
+    agent = {
+        "SWEEP_ID": "sweep1",
+        "RUN_ID": "agent1",
+        "SWEEP_PARAM_PATH": str(tmp_path / "chosen.yaml"),
+        "PROJECT": "theirs",
+    }
+    for name, value in agent.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    write_run(folder, "aa01")
+    others = {f"bb{k:02}": [(step, "test", "loss", k + step) for step in range(k)] for k in range(1, 12)}
+    for run_id, rows in others.items():
+        config, _ = write_run(folder, run_id, rows=rows, status="nan")
+    with mirror(folder, "online") as started:
+        if live:
+            started.begin("aa01", {"seed": 0})
+            started.log("aa01", live_rows(ROWS), replica=1)
+            started.end("aa01", "done")
+        else:  # it was trained before, and the agent's run still has to have its results
+            started.watch(["aa01"])
+        started.watch([*others, "cc01"])
+    run = server.runs.pop("agent1")
+    assert equal(uploaded(run), by_step(ROWS))
+    assert [run[key] for key in ("sweep", "displayName", "project")] == ["sweep1", "aa01", "theirs"]
+    assert (run["config"]["regularizer.sigma"], run["config"]["provenance"]["id"]) == (0.5, "aa01")
+    assert server.runs.keys() == others.keys()
+    for run_id, rows in others.items():
+        run = server.runs[run_id]
+        assert equal(uploaded(run), by_step(rows))
+        assert ("sweep" in run, run["project"], run["summary"]["status"], run["exit"]) == (False, "p", "nan", 0)
+        assert config.items() <= run["config"].items()
+    assert not list(folder.glob("wandb/offline-run-*"))
+
+
+# ---- nothing reaches the training ------------------------------------------------------------------------------------
+
+
+LITTLE = 15.0  # seconds, on a machine that does other things too; what is held up never ends
+
+
+def until(true, seconds=120.0):
+    """Whether something comes true in time."""
+    late = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > late:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def all_calls(started):
+    """Everything training may say, and more than a pipe holds; how long it takes to say it."""
+    began = time.monotonic()
+    started.watch(["aa01"])
+    started.begin("bb01", {"odd": object()})
+    for step in range(2000):
+        started.log("bb01", [(step, "test", f"metric{k}", [0.5]) for k in range(10)])
+    started.end("bb01", "done")
+    started.artifact("fig4-cpu", "cpu", [Path("nowhere.csv")])
+    return time.monotonic() - began
+
+
+def closing(started, patience):
+    began = time.monotonic()
+    started.close(patience)
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("trouble", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_mirror_that_stands_still_or_has_died_holds_up_nothing(folder, capfd, trouble):
+    write_run(folder, "aa01")
+    started = mirror(folder, "online")
+    started._process.send_signal(trouble)
+    assert all_calls(started) < LITTLE
+    assert closing(started, 1.0) < LITTLE
+    assert started._process.poll() == -signal.SIGKILL
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("W&B: 0 of 2 runs are mirrored (")
+    assert err.endswith("the same command mirrors the rest\n")
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """A function that puts a module in place of the real one, for other processes."""
+
+    def put(name, source):
+        (tmp_path / "fake").mkdir(exist_ok=True)
+        (tmp_path / f"fake/{name}.py").write_text(textwrap.dedent(source))
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "fake"), str(ROOT)]))
+
+    return put
+
+
+def test_a_wandb_that_never_returns_holds_up_nothing(folder, fake, capfd):
+    fake("wandb", """
+        import time
+        class Settings:
+            def __init__(self, **_): pass
+        def setup(_): pass
+        def init(**_): time.sleep(1000)
+    """)  # fmt: skip
+    write_run(folder, "aa01")
+    started = mirror(folder, "online")
+    assert all_calls(started) < LITTLE
+    assert closing(started, 1.0) < LITTLE
+    assert capfd.readouterr().err == (
+        "W&B: 0 of 2 runs are mirrored (there was no more time, 1 s); the same command mirrors the rest\n"
+    )
+
+
+def test_without_wandb_there_is_one_line_and_torch_is_not_needed(folder, tmp_path, fake, capfd):
+    fake("wandb", "raise ImportError('it is not installed')")
+    fake("torch", f"open({str(tmp_path / 'seen')!r}, 'w')")
+    write_run(folder, "aa01")
+    with mirror(folder, "online") as started:
+        started.watch(["aa01"])
+    assert capfd.readouterr().err == (
+        "W&B: 1 of 1 runs are not mirrored (ImportError: it is not installed); the same command mirrors them\n"
+    )
+    subprocess.run([sys.executable, "-c", "import experiments.engine.tracking"], check=True)
+    assert not (tmp_path / "seen").exists()
+    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+    assert (tmp_path / "seen").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trouble", ["no key", "no network", "a key that is refused", "the network goes"])
+def test_what_cannot_be_online_is_kept_offline_and_said_once(folder, server, capfd, monkeypatch, trouble):
+    if trouble == "no key":  # and nobody is asked for one
+        monkeypatch.delenv("WANDB_API_KEY")
+    if trouble == "no network":
+        monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+        monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
+    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "1")
+    server.refuse = trouble == "a key that is refused"
+    started = mirror(folder, "online")
+    started.begin("aa01", {"seed": 0})
+    started.log("aa01", live_rows(ROWS[:3]), replica=1)
+    if trouble == "the network goes":
+        assert until(lambda: "aa01" in server.runs)
+        server.stop()
+    started.log("aa01", live_rows(ROWS[3:]), replica=1)
+    for run_id in ("aa01", "aa02"):
+        write_run(folder, run_id)
+    started.end("aa01", "done")
+    started.watch(["aa02"])
+    assert closing(started, 30.0) < 15
+    assert started._process.poll() == 0
+    for run_id in ("aa01", "aa02"):
+        assert equal(history(offline(folder, run_id)), by_step(ROWS))
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("W&B: not online (")
+    assert err.endswith(f"runs are kept for: wandb sync {folder / 'wandb'}\n")
+    reason = {"no key": "No API key configured", "no network": "connection refused", "a key that is refused": "401"}
+    assert reason.get(trouble, "Timed out") in err
+
+
+def test_where_a_file_is_in_the_way_there_is_one_line(folder, capfd):
+    write_run(folder, "aa01")
+    (folder / "wandb").write_text("mine")
+    with mirror(folder) as started:
+        started.watch(["aa01"])
+    err = capfd.readouterr().err
+    assert err.startswith("W&B: 1 of 1 runs are not mirrored (")
+    assert err.count("\n") == 1
+    assert (folder / "wandb").read_text() == "mine"
+
+
+def test_a_run_that_cannot_be_read_holds_up_no_other_and_is_tried_again_in_the_end(folder, capfd):
+    write_run(folder, "aa01")
+    write_run(folder, "aa02")
+    records, started = folder / "runs/aa01/metrics.csv", mirror(folder)
+    whole = records.read_text()
+    records.write_text("step,split,metric,value\n0,test")
+    started.watch(["aa01", "aa02"])
+    assert until((folder / "wandb/mirrored/aa02").exists)
+    records.write_text(whole)
+    started.close()
+    assert equal(history(offline(folder, "aa01")), by_step(ROWS))
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_a_run_for_which_the_disk_has_no_room_is_not_taken_for_mirrored(folder, capfd):
+    write_run(folder, "aa01")
+    write_run(folder, "aa02", rows=[(step, "test", "loss", 0.5) for step in range(1000)])
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))  # of what the mirror may write into one file
+    try:
+        started = mirror(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    started.watch(["aa01", "aa02"])
+    started.close()
+    assert equal(history(offline(folder, "aa01")), by_step(ROWS))
+    assert [path.name for path in (folder / "wandb/mirrored").iterdir()] == ["aa01"]
+    assert len(list(folder.glob("wandb/offline-run-*"))) == 1
+    err = capfd.readouterr().err
+    assert err.startswith("W&B: 1 of 2 runs are not mirrored (OSError: what W&B has written")
+    assert err.count("\n") == 1
+    with mirror(folder) as started:
+        started.watch(["aa01", "aa02"])
+    assert len(history(offline(folder, "aa02"))) == 1000
+    assert not list(folder.glob("wandb/.partial/wandb/*"))
+
+
+def test_runs_are_mirrored_as_they_finish_whatever_signals_come_and_to_the_end_if_the_command_is_killed(folder):
+    write_run(folder, "aa01")
+    command = textwrap.dedent(f"""
+        import os, signal, time
+        from pathlib import Path
+        from experiments.engine.tracking import Mirror, _is_whole, _Live
+        folder = Path({str(folder)!r})
+        mirror = Mirror.start(mode="offline", project="p", folder=folder, experiment="fig4")
+        mirror.watch(["aa01", "aa02", "aa03"])
+        while not (folder / "wandb/mirrored/aa01").exists():
+            time.sleep(0.02)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+            os.kill(mirror._process.pid, number)
+        os.rename(folder / "runs/later", folder / "runs/aa02")
+        os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    write_run(folder, "later")
+    write_run(folder, "aa03")
+    (folder / "runs/aa03/done").unlink()  # it trains
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", command], env=environment).returncode == -signal.SIGKILL
+    assert until((folder / "wandb/mirrored/aa02").exists)
+    assert equal(history(offline(folder, "aa02")), by_step(ROWS))
+    assert len(list(folder.glob("wandb/offline-run-*"))) == 2
+
+
+def test_there_is_no_mirror_if_none_is_wanted_and_a_line_if_it_cannot_be_started(folder, capfd, monkeypatch):
+    assert mirror(folder, "disabled") is None
+    assert capfd.readouterr().err == ""
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert mirror(folder) is None
+    assert capfd.readouterr().err.startswith("W&B: nothing is mirrored, its process does not start (FileNotFoundError")
+    assert not folder.exists()
+
+
+# ---- a sweep of W&B --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_sweep_of_wandb_is_one_of_our_runs_whose_metric_the_sweep_sees(tmp_path, command, server, monkeypatch):
+    config = yaml.safe_load((ROOT / "scripts/wandb_sweep.yaml").read_text())
+    assert _validate_config_and_fill_distribution(config) == config
+    assert config.keys() <= {"project", "name", "method", "metric", "parameters", "run_cap", "program", "command"}
+    assert (config["method"], config["metric"]) == ("bayes", {"name": "test/loss", "goal": "minimize"})
+    for parameter in config["parameters"].values():
+        assert parameter["distribution"] == "log_uniform_values"
+        assert 0 < parameter["min"] < parameter["max"]
+    if sweeps := sys.modules.get("sweeps"):  # where wandb[sweeps] is installed
+        assert not sweeps.schema_violations_from_proposed_config(config)
+
+    started = {}
+    monkeypatch.setattr(wandb_agent, "AgentProcess", lambda **options: started.update(options) or Process())
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    for name, value in {"SWEEP_ID": "sweep1", "RUN_ID": "", "SWEEP_PARAM_PATH": ""}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)  # which the agent sets: to be as before in the end
+    agent = wandb_agent.Agent(None, None, sweep_id="sweep1")
+    agent._sweep_command = config["command"]
+    chosen = {name: {"value": parameter["min"]} for name, parameter in config["parameters"].items()}
+    agent._command_run({"type": "run", "run_id": "agent1", "program": config["program"], "args": chosen})
+    *program, module = started["command"][:4]
+    assert (program, module) == (["/usr/bin/env", "python", "-m"], "experiments.run")
+
+    for name, value in started["env"].items():
+        monkeypatch.setenv(name, value)
+    words = [*started["command"][4:], "train.epochs=1", "train.evaluations=2", "model.hidden=[8]"]
+    outcome = command(*words, f"outputs={tmp_path / 'outputs'}")
+    assert (outcome.code, outcome.err) == (0, "")
+    (place,) = (tmp_path / "outputs/run/runs").iterdir()
+    run = server.runs["agent1"]
+    assert (run["sweep"], run["displayName"], run["exit"]) == ("sweep1", place.name, 0)
+    assert config["metric"]["name"] in run["summary"]
+    assert [step for step, values in uploaded(run).items() if "test/loss" in values] == [0, 11, 22]
+    assert {name: run["config"][name] for name in chosen} == {name: item["value"] for name, item in chosen.items()}
+    assert run["config"]["regularizer"]["sigma"] == chosen["regularizer.sigma"]["value"]
+
+
+class Process:
+    """Of an agent: what it has started."""
+
+    last_sigterm_time = None
