@@ -73,8 +73,7 @@ def sweep(config: DictConfig, arguments: Sequence[str], compose: Callable[[list[
     failed: list[Exception] = []
     with _mirror(config) as mirror:
         if mirror:
-            live = {group.runs[0].id for group in groups if len(group.runs) == 1 and config.wandb.mode == "online"}
-            mirror.watch(run.id for run in runs if run.id not in live)
+            mirror.watch((run.id for run in runs), live=[group for group in groups if len(group.runs) == 1])
         if groups:
             spread(launcher, config)
             with bar(runs, groups, folder):
@@ -216,9 +215,9 @@ def main(config: DictConfig) -> str | None:
         if not before:
             run.check()
         with _mirror(config) if _rank() == 0 else nullcontext() as mirror:
-            if before and mirror:
-                mirror.watch([run.id])  # it may not have been mirrored then
-            if not before and _train(group, folder, config, alone=True, live=mirror) == Ending.held:
+            if mirror:  # also if it is finished: it may not have been mirrored then
+                mirror.watch([run.id], live=[] if before else [group])
+            if not before and _train(group, folder, config, alone=True) == Ending.held:
                 owner = holder(group_file(folder, group.id, ".lock"))
                 raise ConfigError(f"run {run.id} is in training already ({owner}): wait for it")
         if _rank() == 0:
@@ -231,13 +230,10 @@ def _train_packed(config: DictConfig, folder: Path) -> str:
     group = load_group(folder, config.group)
     if _all_finished(group, folder):  # by another sweep, meanwhile
         return Ending.done
-    if len(group.runs) > 1 or config.wandb.mode != "online" or _rank() > 0:
-        return _train(group, folder, config)
-    with _mirror(config) as mirror:
-        return _train(group, folder, config, live=mirror)
+    return _train(group, folder, config)
 
 
-def _train(group: Group, folder: Path, config: DictConfig, *, alone: bool = False, live: Mirror | None = None) -> str:
+def _train(group: Group, folder: Path, config: DictConfig, *, alone: bool = False) -> str:
     """Train a group here; on a signal that asks to stop, leave with a checkpoint."""
     from experiments.engine.training import keeps_to_one_process, train_group
 
@@ -245,7 +241,7 @@ def _train(group: Group, folder: Path, config: DictConfig, *, alone: bool = Fals
     if processes > 1 and _world() == 1 and not keeps_to_one_process(group):
         return _torchrun(group, folder, processes)
     with Stop() as stop:
-        ending = train_group(group, folder, data_root=config.data_root, alone=alone, live=live, stop=stop)
+        ending = train_group(group, folder, data_root=config.data_root, alone=alone, stop=stop)
     if ending is Ending.stopped:
         stop.leave()
     return ending

@@ -40,6 +40,7 @@ from experiments.engine.config import GROUPS, TYPED, ConfigError, Run, identity
 from experiments.engine.locks import holder
 
 Compose = Callable[[list[str]], DictConfig]  # Hydra overrides -> composed configuration
+LIVE = ".csv"  # beside the checkpoint of a lone run: its records so far, as in the metrics.csv of a finished one
 STEP = ".step"  # beside a group's checkpoint: the step it has come to, its steps in all and the seconds that it took
 SETTABLE = ("seed", *GROUPS, *TYPED)  # what may differ between the runs of one sweep
 

@@ -35,6 +35,8 @@ from typing import Any
 
 import yaml
 
+from experiments.engine.sweep import Group
+
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml: ten times faster
 
 Row = tuple[int, str, str, list[float]]  # step, split, metric, one value per replica
@@ -87,7 +89,7 @@ class Mirror:
                            "experiment": experiment})  # fmt: skip
         return mirror
 
-    def watch(self, run_ids: Iterable[str]) -> None:
+    def watch(self, run_ids: Iterable[str], live: Sequence[Group] = ()) -> None:
         """Mirror these runs, each as soon as its directory is finished."""
         ids = list(run_ids)
         self._runs.update(ids)

@@ -23,8 +23,7 @@ from experiments.analysis import results
 from experiments.engine.config import ConfigError, OutOfMemory, Run
 from experiments.engine.locks import hold
 from experiments.engine.provenance import provenance
-from experiments.engine.sweep import STEP, Ending, Group, finished, group_file, set_aside
-from experiments.engine.tracking import Mirror, Row
+from experiments.engine.sweep import LIVE, STEP, Ending, Group, finished, group_file, set_aside
 from syre import distributed
 from syre.batches import Batches
 from syre.data import DataError
@@ -32,6 +31,8 @@ from syre.ensemble import Learner, Replica, learner, replicas_per_process
 from syre.models import Noisy
 from syre.seeding import derive_seed, generator
 from syre.trainer import Record, Snapshot, StateError, flush_denormals, has_bf16, train
+
+Row = tuple[int, str, str, list[float]]  # step, split, metric, one value per replica
 
 Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml: ten times faster
 
@@ -314,13 +315,12 @@ def out_of_memory(error: Exception, group: Group) -> OutOfMemory | None:
     return OutOfMemory(f"{advice} lower train.batch_size ({text[:200]})")
 
 
-def train_group(group: Group, folder: Path, *, data_root: str | None, alone: bool, live: Mirror | None = None,
+def train_group(group: Group, folder: Path, *, data_root: str | None, alone: bool,
                 stop: Callable[[int, int], bool] | None = None) -> Ending:  # fmt: skip
     """Train a group from where its last checkpoint left it, and write its runs into `folder`.
 
     If `stop` (see `syre.trainer.train`) says so it ends before its time, with a checkpoint to go on from, and no run.
-    While it trains it is held against other processes (`locks.py`): one that comes second is told so. The records
-    of a lone run are also sent to `live`, as they come.
+    While it trains it is held against other processes (`locks.py`): one that comes second is told so.
 
     A group that fails is written too, as runs of status `failed`; then the error goes on. Where nothing can be written,
     on a full disk say, what is there stays as it is: the last checkpoint can be resumed once there is room. A run
@@ -340,9 +340,8 @@ def train_group(group: Group, folder: Path, *, data_root: str | None, alone: boo
             raise ConfigError(str(unfit)) from None
         saved, error = group_file(folder, group.id, ".pt"), None
         log, take = _Log(saved=saved, device=device), partial(stack.enter_context, hold(saved.with_suffix(".lock")))
-        live = live if len(group.runs) == 1 and distributed.rank() == 0 else None
         try:
-            ending = _train(group, log, take, data_root=data_root, live=live, alone=alone, stop=_together(stop))
+            ending = _train(group, log, take, data_root=data_root, alone=alone, stop=_together(stop))
             if ending is not Ending.done or not log.ours:
                 return ending
         except Exception as caught:
@@ -351,12 +350,11 @@ def train_group(group: Group, folder: Path, *, data_root: str | None, alone: boo
         with distributed.failure() if error else nullcontext(distributed.rank() == 0) as mine:
             lost = isinstance(error, results.ResultsError) or (alone and isinstance(error, ConfigError | DataError))
             if mine and not lost:
-                statuses = _write(group, folder, log.rows, log.seconds, device, error)
+                _write(group, folder, log.rows, log.seconds, device, error)
                 if log.ours:
                     saved.unlink(missing_ok=True)
-                    saved.with_suffix(STEP).unlink(missing_ok=True)
-                if live:
-                    live.end(first.id, statuses[0])
+                    for suffix in (STEP, LIVE):
+                        saved.with_suffix(suffix).unlink(missing_ok=True)
             elif mine and log.ours and measures(first):
                 saved.unlink(missing_ok=True)  # there is nothing in it to go on from
         if error:
@@ -382,13 +380,13 @@ def give_up(group: Group, folder: Path, reason: Exception) -> None:
     _write(group, folder, [], 0.0, torch.device("cpu"), reason)
 
 
-def _train(group: Group, log: _Log, take: Callable[[], bool], *, data_root: str | None, live: Mirror | None,
-           alone: bool, stop: Callable[[int, int], bool] | None) -> Ending:  # fmt: skip
+def _train(group: Group, log: _Log, take: Callable[[], bool], *, data_root: str | None, alone: bool,
+            stop: Callable[[int, int], bool] | None) -> Ending:  # fmt: skip
     """Fill the log, and keep it and all else that the rest depends on at each checkpoint.
 
     `take` takes the group for this process, if no other one has it.
     """
-    first, leads, folder = group.runs[0], distributed.rank() == 0, log.saved.parents[1]
+    leads, folder = distributed.rank() == 0, log.saved.parents[1]
     begin, total = _loop(group, data_root, log.device, stop)
     log.ours = distributed.first_says(leads and take())
     if not log.ours:
@@ -398,11 +396,11 @@ def _train(group: Group, log: _Log, take: Callable[[], bool], *, data_root: str 
         return Ending.done
     while True:
         state = _state(log)
-        if live:
-            live.begin(first.id, first.config)
-            live.log(first.id, log.rows)
+        publish = len(group.runs) == 1 and leads
+        if publish:
+            _publish(log, log.rows, anew=True)
         try:
-            return _follow(first.id, begin(state), total, log, live, quiet=not (alone and leads))
+            return _follow(begin(state), total, log, publish=publish, quiet=not (alone and leads))
         except StateError as error:  # it can be read, but another version of the code has written it
             if leads:
                 set_aside(log.saved, error, OVER)
@@ -412,9 +410,8 @@ def _train(group: Group, log: _Log, take: Callable[[], bool], *, data_root: str 
         begin, _ = _loop(group, data_root, log.device, stop)
 
 
-def _follow(run_id: str, events: Iterator[Record | Snapshot], total: int, log: _Log, live: Mirror | None, *,
-            quiet: bool) -> Ending:  # fmt: skip
-    """Train to the end, or to where it stops: records go to the log, and of a lone run live; snapshots are kept."""
+def _follow(events: Iterator[Record | Snapshot], total: int, log: _Log, *, publish: bool, quiet: bool) -> Ending:
+    """Train to the end, or to where it stops: records go to the log, and are published; snapshots are kept."""
     leads, event = distributed.rank() == 0, None
     with tqdm(total=total, unit="step", disable=True if quiet else None, leave=False) as bar:
         for event in events:
@@ -425,11 +422,23 @@ def _follow(run_id: str, events: Iterator[Record | Snapshot], total: int, log: _
             if isinstance(event, Record):
                 new = [(event.step, event.split, name, v.tolist()) for name, v in event.values.items()]
                 log.rows += new
-                if live:
-                    live.log(run_id, new)
+                if publish:
+                    _publish(log, new)
             elif leads:
                 _save(log, event.state)
     return Ending.stopped if isinstance(event, Snapshot) else Ending.done
+
+
+def _publish(log: _Log, rows: Sequence[Row], anew: bool = False) -> None:
+    """The records of a lone run as they come, in a file beside its checkpoint, for whoever wants to see it train."""
+    with suppress(OSError), log.saved.with_suffix(LIVE).open("w" if anew else "a") as file:
+        file.write("".join(["step,split,metric,value\n"] * anew + [_line(row, 0) for row in rows]))
+
+
+def _line(row: Row, replica: int) -> str:
+    """A record of one replica as a line of metrics.csv."""
+    step, split, metric, values = row
+    return f"{step},{split},{metric},{values[replica]:.9g}\n"
 
 
 # ---- checkpoints -----------------------------------------------------------------------------------------------------
@@ -537,8 +546,6 @@ def _write(group: Group, folder: Path, rows: list[Row], seconds: float, device: 
         judged = losses if ("test", "loss") in last else list(last.values())
         healthy = bool(judged) and all(map(math.isfinite, judged))
         statuses.append("failed" if error else "done" if healthy else "nan")
-        lines = ["step,split,metric,value"]
-        lines += [f"{step},{split},{metric},{values[k]:.9g}" for step, split, metric, values in rows]
         place = folder / "runs" / run.id
         if finished(folder, run.id):  # in a group of another sweep: the first one stays
             statuses[-1] = results.read_facts(place)["status"]
@@ -547,7 +554,7 @@ def _write(group: Group, folder: Path, rows: list[Row], seconds: float, device: 
                     "status": statuses[-1], **facts}  # fmt: skip
         results.write_files({
             place / "config.yaml": yaml.dump(run.config, sort_keys=False, Dumper=Dumper).encode(),
-            place / "metrics.csv": ("\n".join(lines) + "\n").encode(),
+            place / "metrics.csv": "".join(["step,split,metric,value\n", *(_line(row, k) for row in rows)]).encode(),
             place / "run.json": json.dumps(run_json, indent=1).encode(),
             place / "done": b"",
         })  # fmt: skip
