@@ -1,161 +1,36 @@
-"""From the tables to figures and verdicts: `python -m experiments.report [fig4 ...] [--results DIR]`; no torch.
+"""The command line of `make plots`: from the committed tables to figures and verdicts, without torch.
 
-It leaves results/<name>/{figure.pdf, figure.png, report.md} and results/REPORT.md, which depend on the tables only, and
-the README's table beside results/. What has not changed since it was last judged and drawn here, its tables, the code
-and the pictures, is left as it is: `results/.drawn.json`, which is not committed, remembers that.
+python -m experiments.report                every figure that has results
+python -m experiments.report fig4 fig5      some of them
 """
 
 import argparse
-import hashlib
-import json
-import multiprocessing
-import os
 import sys
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import experiments.analysis
-import experiments.figures
-from experiments.analysis.summaries import Summary, overview, summary_table, terminal_table
-
-MEMORY = ".drawn.json"
-FILES = ("figure.pdf", "figure.png", "report.md")
-TABLES = ("runs.csv", "metrics.csv")
-
-# pages, and pandas and matplotlib with it, is imported where something has changed: else all is said in half a second.
-
-
-class Memory:
-    """What was judged and drawn in a results folder: the summary of each figure, and digests of what it came from."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        rooms = [*experiments.analysis.__path__, *experiments.figures.__path__]
-        modules = [Path(__file__), *(path for room in rooms for path in sorted(Path(room).glob("*.py")))]
-        self.code = _digest(modules, *map(version, ("matplotlib", "numpy", "pandas", "scipy")))
-        self.trained = sorted(path.parent.name for path in folder.glob("*/runs.csv"))
-        try:
-            kept = json.loads((folder / MEMORY).read_text())
-            current = (kept["code"], kept["trained"]) == (self.code, self.trained)
-            self.figures: dict[str, dict[str, Any]] = kept["figures"] if current else {}
-        except (OSError, ValueError, KeyError, TypeError):
-            self.figures = {}
-
-    def content(self) -> bytes:
-        """The file."""
-        return json.dumps({"code": self.code, "trained": self.trained, "figures": self.figures}).encode()
-
-    def keep(self, name: str, sources: Sequence[str], summary: Summary, drawn: bool) -> None:
-        """Remember a figure as it is now; `drawn`: its pictures too."""
-        self.figures[name] = {"sources": list(sources), "tables": self._tables(sources), "summary": summary,
-                              "files": self._files(name) if drawn else ""}  # fmt: skip
-
-    def judged(self, name: str) -> bool:
-        """Whether the summary that is kept is that of the tables as they are."""
-        kept = self.figures.get(name)
-        return kept is not None and kept["tables"] == self._tables(kept["sources"])
-
-    def drawn(self, name: str) -> bool:
-        """Whether the pictures are those of the tables as they are."""
-        return self.judged(name) and self.figures[name]["files"] == self._files(name)
-
-    def drawn_from(self, experiment: str) -> list[str]:
-        """The other figures that are drawn from the runs of this one."""
-        return [name for name, kept in self.figures.items() if experiment in kept["sources"] and experiment != name]
-
-    def _tables(self, sources: Sequence[str]) -> str:
-        return _digest([self.folder / source / table for source in sources for table in TABLES])
-
-    def _files(self, name: str) -> str:
-        return _digest([self.folder / name / file for file in FILES])
-
-
-def _digest(paths: Sequence[Path], *words: str) -> str:
-    """blake2 of some files and words; a file that is not there counts as empty."""
-    found = hashlib.blake2b(repr(words).encode(), digest_size=16)
-    for path in paths:
-        content = path.read_bytes() if path.is_file() else b""
-        found.update(f"{path.name} {len(content)} ".encode() + content)
-    return found.hexdigest()
-
-
-def known(memory: Memory, asked: Sequence[str]) -> list[str] | None:
-    """The names of the figures asked for (none: all there are), if nothing has to be done for them."""
-    there = list(memory.figures)
-    names = list(dict.fromkeys(name for figure in asked for name in (figure, *memory.drawn_from(figure)))) or there
-    fresh = there and all(map(memory.judged, there)) and all(map(memory.drawn, names))
-    return names if fresh else None
-
-
-def renew(memory: Memory, asked: Sequence[str]) -> list[str]:
-    """Judge and draw what has changed, and bring the overviews up to date; the names of the figures asked for.
-
-    Raises: `ResultsError` when there is no such figure, or no results for it; then nothing has been written.
-    """
-    from experiments.analysis import pages
-    from experiments.analysis.results import ResultsError, write_files
-
-    folder, readme = memory.folder, memory.folder.parent / "README.md"
-    there = pages.available(folder)
-    wanted = [name for figure in asked for name in (figure, *sorted({*pages.drawn_from(figure)} & {*there}))]
-    names = list(dict.fromkeys(wanted)) or there
-    if not names:
-        raise ResultsError(f"no results in {folder}: `make fig4`, say, trains and collects some")
-    sources = {name: pages.sources(pages.module_of(name), name) for name in dict.fromkeys([*names, *there])}
-    stale = [name for name in sources if not (memory.drawn if name in names else memory.judged)(name)]
-    made = _in_parallel(_make, [(name, folder, name in names) for name in stale])
-    write_files({path: content for _, drawn in made for path, content in drawn.items()})
-    for name, (summary, drawn) in zip(stale, made, strict=True):
-        memory.keep(name, sources[name], summary, bool(drawn))
-    memory.figures = {name: memory.figures[name] for name in there}
-    everything = [kept["summary"] for kept in memory.figures.values()]
-    write_files({folder / "REPORT.md": overview(everything).encode(), folder / MEMORY: memory.content()})
-    before, mark, rest = (readme.read_text() if readme.is_file() else "").partition("<!-- figures -->\n")
-    _, end, after = rest.partition("<!-- /figures -->")
-    if end:  # it has a place for the table
-        write_files({readme: f"{before}{mark}{summary_table(everything)}\n{end}{after}".encode()})
-    return names
-
-
-def _make(name: str, folder: Path, draw: bool) -> tuple[Summary, dict[Path, bytes]]:
-    """The summary of a figure, and its files if they are to be drawn."""
-    from experiments.analysis import pages
-
-    report = pages.judge(name, folder)
-    return pages.summary(report), pages.pictures(report, folder) if draw else {}
-
-
-def _in_parallel(call: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """The results of several calls, on all cores where this process can be forked."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    if min(cores, len(arguments)) < 2 or threading.active_count() > 1:
-        return [call(*each) for each in arguments]
-    with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("fork")) as pool:
-        return [future.result() for future in [pool.submit(call, *each) for each in arguments]]
+from experiments.analysis import report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Judge, draw and report; 0, or 2 after one line on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.report", description=__doc__.split(";")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("figures", nargs="*", help="fig4 ...; without names, every figure that has results")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     options = parser.parse_args(arguments)
-    memory = Memory(options.results)
-    names = known(memory, options.figures)
-    if names is None:
-        from experiments.analysis.results import ResultsError
+    try:
+        report.show(options.figures, options.results)
+    except RuntimeError as error:
+        from experiments.analysis.results import ResultsError  # and pandas with it
 
-        try:
-            names = renew(memory, options.figures)
-        except ResultsError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-    for name in names:
-        print(terminal_table(memory.figures[name]["summary"]))
+        if not isinstance(error, ResultsError):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

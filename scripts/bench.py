@@ -28,14 +28,15 @@ from itertools import cycle
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import syre
+from experiments.engine.build import assemble, build
 from experiments.engine.config import Run
-from experiments.engine.sweep import Group, expand, pack
-from experiments.engine.training import assemble, build, group_size
+from experiments.engine.expand import Group
+from experiments.engine.experiment import CONFIGS, Experiment
 from scripts import bench_images, bench_rl
 from scripts.bench_images import resnet18
 from syre.batches import Batches
@@ -48,8 +49,6 @@ from syre.optim import SGD, Adam, OptimizerSpec
 from syre.tasks import Classification
 from syre.tasks.cost import FORMS, classification_step, with_syre
 from syre.trainer import flush_denormals
-
-ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,12 +233,9 @@ SWEEPS: dict[str, tuple[str, Callable[[Run], bool]]] = {
 def packed(figure: str) -> list[Group]:
     """The groups of a figure's sweep at `cpu` scale, as `make` packs them."""
     experiment, mine = SWEEPS[figure]
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        choices = [f"experiment={experiment}", "scale=cpu"]
-        config = compose("config", choices)
-        runs = expand(config, lambda members: compose("config", [*choices, *members]))
-    size = (lambda run: config.replicas) if config.replicas else (lambda run: group_size(run, None))
-    return [group for group in pack(runs, batched=config.batched, size=size) if mine(group.runs[0])]
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        whole = Experiment.load(experiment, ["scale=cpu"])
+    return [group for group in whole.pack(whole.runs) if mine(group.runs[0])]
 
 
 def bare_step(run: Run) -> Step:

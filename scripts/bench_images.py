@@ -24,9 +24,9 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
+from experiments.engine.build import assemble
 from experiments.engine.config import Run, identity, resolve
-from experiments.engine.sweep import Group
-from experiments.engine.training import assemble
+from experiments.engine.expand import Group
 from syre.data import DataError, Dataset
 from syre.data.augment import AUGMENTATIONS
 from syre.data.files import data_root, torchvision_class

@@ -36,7 +36,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -44,14 +44,15 @@ from typing import Any
 
 import torch
 from hydra import initialize_config_dir
-from omegaconf import DictConfig
 
 from experiments.analysis import results
-from experiments.engine.config import OutOfMemory, Run
+from experiments.engine.build import assemble, measures
+from experiments.engine.errors import is_users, one_line
+from experiments.engine.expand import Group
+from experiments.engine.experiment import CONFIGS, Experiment, pace
 from experiments.engine.provenance import provenance
-from experiments.engine.sweep import Ending, Group, finished, kind, load_group, pack, plan
-from experiments.engine.training import assemble, group_size, measures, train_group
-from experiments.status import load as compose_runs
+from experiments.engine.store import Outcome, RunStore
+from experiments.engine.training import train_group
 from syre.data import DataError
 from syre.precision import full_float32
 
@@ -91,58 +92,26 @@ class Deadline:
         return now + 2 * self._longest >= self.end
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """The runs of one experiment, and where they are kept."""
-
-    config: DictConfig
-    runs: list[Run]
-    outputs: Path
-    data_root: str | None
-
-    @property
-    def name(self) -> str:
-        return str(self.config.experiment)
-
-    @property
-    def folder(self) -> Path:
-        return self.outputs / self.name
-
-    @cached_property
-    def seeds(self) -> list[int]:
-        return sorted({run.seed for run in self.runs})
-
-    def size(self, run: Run) -> int:
-        return self.config.replicas or group_size(run, self.data_root)
-
-    def plan(self, seeds: Sequence[int]) -> list[Group]:
-        """What is still to train of some seeds, as groups that are written down."""
-        runs = [run for run in self.runs if run.seed in seeds]
-        return plan(runs, self.folder, batched=self.config.batched, size=self.size)
-
-    def missing(self) -> list[Run]:
-        return [run for run in self.runs if not finished(self.folder, run.id)]
-
-    def collect(self, where: Path) -> list[int]:
-        """The complete seeds, whose runs are now in the tables, if there are enough."""
-        missing = {run.seed for run in self.missing()}
-        seeds = [seed for seed in self.seeds if seed not in missing]
-        if len(seeds) >= min(SEEDS, len(self.seeds)):
-            scale = str(self.runs[0].config["scale"])
-            place = self.folder / "results-smoke" if scale == "smoke" else where
-            ids = [run.id for run in self.runs if run.seed in seeds]
-            results.collect(self.outputs, place, self.name, scale, ids)
-        return seeds
-
-
-def load(names: Sequence[str], scale: str, outputs: Path, data_root: str | None) -> list[Experiment]:
+def load(names: Sequence[str], options: argparse.Namespace) -> list[Experiment]:
     """The experiments in the order of the queue; one whose configuration is not there is left out."""
-    found = []
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        for name in names:
-            if (ROOT / f"configs/experiment/{name}.yaml").is_file():
-                found.append(Experiment(*compose_runs(name, [f"scale={scale}"]), outputs, data_root))
-    return found
+    words = [f"scale={options.scale}", f"outputs={options.outputs}", f"results={options.results}"]
+    words += [f"data_root={options.data_root}"] if options.data_root else []
+    there = [name for name in names if (CONFIGS / f"experiment/{name}.yaml").is_file()]
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return [Experiment.load(name, words) for name in there]
+
+
+def seeds(experiment: Experiment) -> list[int]:
+    return sorted({run.seed for run in experiment.runs})
+
+
+def collect(experiment: Experiment) -> list[int]:
+    """The complete seeds, whose runs are now in the tables, if there are enough."""
+    missing = {run.seed for run in experiment.missing()}
+    complete = [seed for seed in seeds(experiment) if seed not in missing]
+    if len(complete) >= min(SEEDS, len(seeds(experiment))):
+        experiment.collect([run for run in experiment.runs if run.seed in complete])
+    return complete
 
 
 # ---- what remains, and how long it takes -----------------------------------------------------------------------------
@@ -182,11 +151,11 @@ def step_seconds(group: Group, data_root: str | None, device: torch.device) -> f
     first = group.runs[0]
     eager = first.config["compute"] | {"compile": False}
     runs = [replace(run, config=run.config | {"compute": eager}) for run in group.runs]
-    team, batches = assemble(Group(runs=runs), data_root, device)
+    learner, batches = assemble(Group(runs=runs), data_root, device)
     for step in range(2):
         start = time.perf_counter()
         with full_float32():
-            losses = team.step(first.task.loss, batches.train(step), lr_factor=0.0, clip=None)
+            losses = learner.step(first.task.loss, batches.train(step), lr_factor=0.0, clip=None)
         float(losses.sum())  # waits for a GPU
     steps = first.train.total_steps(batches.steps_per_epoch, batches.stages)
     return (time.perf_counter() - start) * steps / len(runs)
@@ -195,41 +164,41 @@ def step_seconds(group: Group, data_root: str | None, device: torch.device) -> f
 def measure_kinds(experiments: Sequence[Experiment], state: State, device: torch.device, deadline: Deadline) -> None:
     """Fill in the seconds per run: of finished runs on this device, else from one step; None if neither can be had."""
     for experiment in experiments:
-        taken: dict[str, list[float]] = {}
-        for run in experiment.runs:
-            if finished(experiment.folder, run.id):
-                facts = json.loads((experiment.folder / "runs" / run.id / "run.json").read_text())
-                if facts["device"] == state.device:
-                    taken.setdefault(kind(run), []).append(facts["seconds"])
-        state.seconds |= {name: sum(values) / len(values) for name, values in taken.items()}
+        ended = {
+            run.id: experiment.store.facts(run.id, "device", "seconds")
+            for run in experiment.runs
+            if experiment.store.finished(run.id)
+        }
+        here = {name: facts["seconds"] for name, facts in ended.items() if facts["device"] == state.device}
+        state.seconds |= experiment.estimate(here)
         for run in experiment.missing():
-            if (name := kind(run)) in state.seconds or deadline.over():
+            if (name := pace(run)) in state.seconds or deadline.over():
                 continue
             state.seconds[name] = None
             if not measures(run):
                 try:
-                    alike = [other for other in experiment.missing() if kind(other) == name]
-                    group = pack(alike, batched=experiment.config.batched, size=experiment.size)[0]
-                    state.seconds[name] = step_seconds(group, experiment.data_root, device)
+                    alike = [other for other in experiment.missing() if pace(other) == name]
+                    group = experiment.pack(alike)[0]
+                    state.seconds[name] = step_seconds(group, experiment.config.data_root, device)
                 except Exception as error:
-                    print(f"{experiment.name}: no estimate, {line(error)}")
+                    print(f"{experiment.name}: no estimate, {one_line(error)}")
                 release()
     state.save()
 
 
-def remains(experiments: Sequence[Experiment], state: State, where: Path) -> None:
+def remains(experiments: Sequence[Experiment], state: State) -> None:
     """Print, and collect, what there is and what is missing."""
     print(f"\n{'':10}{'runs':>12}{'seeds':>9}{'minutes left':>15}  on {state.device}")
     total = 0.0
     for experiment in experiments:
-        seeds, missing = experiment.collect(where), experiment.missing()
-        seconds = [state.seconds.get(kind(run)) for run in missing]
+        complete, missing = collect(experiment), experiment.missing()
+        seconds = [state.seconds.get(pace(run)) for run in missing]
         known = sum(value for value in seconds if value is not None) / 60
         total += known
         unknown = "?" if None in seconds else ""
         done = f"{len(experiment.runs) - len(missing)}/{len(experiment.runs)}"
-        complete = f"{len(seeds)}/{len(experiment.seeds)}"
-        print(f"{experiment.name:10}{done:>12}{complete:>9}{known:>14.1f}{unknown:1}")
+        whole = f"{len(complete)}/{len(seeds(experiment))}"
+        print(f"{experiment.name:10}{done:>12}{whole:>9}{known:>14.1f}{unknown:1}")
     print(f"{'total':31}{total:>14.1f}")
 
 
@@ -241,7 +210,8 @@ def queue(experiments: Sequence[Experiment]) -> Iterator[tuple[Experiment, Group
     for part in (slice(0, SEEDS), slice(SEEDS, None)):
         for experiment in experiments:
             try:
-                groups = experiment.plan(experiment.seeds[part])
+                some = seeds(experiment)[part]
+                groups = experiment.plan([run for run in experiment.runs if run.seed in some])
             except DataError as error:
                 print(f"{experiment.name} left out: {error}")
                 continue
@@ -256,12 +226,14 @@ def work(experiments: Sequence[Experiment], deadline: Deadline) -> int:
             break
         start, what = time.monotonic(), f"{experiment.name} {group.id}, {len(group.runs)} runs"
         try:
-            ending = train_group(group, experiment.folder, data_root=experiment.data_root, alone=False, stop=deadline)
-            outcome = "stopped, to be resumed" if ending is Ending.stopped else str(ending)
+            ended = train_group(
+                group, experiment.store, data_root=experiment.config.data_root, alone=False, stop=deadline
+            )
+            outcome = "stopped, to be resumed" if ended is Outcome.stopped else str(ended)
         except results.ResultsError:  # nothing can be written
             raise
         except Exception as error:
-            failed, outcome = failed + 1, f"failed: {line(error)}"
+            failed, outcome = failed + 1, f"failed: {one_line(error)}"
         print(f"{what}: {outcome}, {time.monotonic() - start:.1f} s", flush=True)
         release()
     return failed
@@ -273,11 +245,6 @@ def release() -> None:
     if torch.cuda.is_available():
         torch._dynamo.reset()
         torch.cuda.empty_cache()
-
-
-def line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, OutOfMemory | DataError) else f"{type(error).__name__}: {text}"
 
 
 def passes_tests(state: State) -> bool:
@@ -308,11 +275,11 @@ def give(bundle: Path, experiments: Sequence[Experiment], outputs: Path) -> None
             add(outputs / STATE)
         for experiment in experiments:
             for run in experiment.runs:
-                if finished(experiment.folder, run.id):
-                    place, count = experiment.folder / "runs" / run.id, count + 1
-                    for name in ("config.yaml", "metrics.csv", "run.json", "done"):  # done last
-                        add(place / name)
-        checkpoints = [path for experiment in experiments for path in (experiment.folder / "groups").glob("*.pt")]
+                if experiment.store.finished(run.id):
+                    count += 1
+                    for path in experiment.store.files(run.id):
+                        add(path)
+        checkpoints = [path for experiment in experiments for path in experiment.store.checkpoints()]
         for path in sorted(checkpoints, key=lambda path: path.stat().st_size):
             if buffer.tell() + path.stat().st_size > BUNDLE_BYTES:
                 left.append(f"{path.relative_to(outputs)} ({path.stat().st_size >> 20} MiB)")
@@ -351,7 +318,7 @@ def take(bundle: Path, outputs: Path) -> None:
                 count += path.name == "done"
                 results.write_files({path: content})
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise results.ResultsError(f"the bundle in {bundle} is damaged: {line(error)}") from error
+        raise results.ResultsError(f"the bundle in {bundle} is damaged: {one_line(error)}") from error
     print(f"{bundle}: {count} runs taken")
 
 
@@ -368,9 +335,9 @@ def _merged(path: Path, content: bytes) -> bytes:
 def _wanted(path: Path, content: bytes) -> bool:
     """Whether a run is not finished here; of a checkpoint, whether some run of its group is not, and ours is behind."""
     if path.suffix != ".pt":
-        return path.parents[1].name != "runs" or not finished(path.parents[2], path.parent.name)
-    group = load_group(path.parents[1], path.stem)
-    if all(finished(path.parents[1], run.id) for run in group.runs):
+        return path.parents[1].name != "runs" or not RunStore(path.parents[2]).finished(path.parent.name)
+    store = RunStore(path.parents[1])
+    if store.all_finished(store.load(path.stem)):
         return False
     files = [io.BytesIO(content), *([io.BytesIO(path.read_bytes())] if path.is_file() else [])]
     kept = [torch.load(file, weights_only=True, map_location="cpu")["state"] for file in files]
@@ -401,8 +368,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if unknown := set(options.only.split(",")) - set(ORDER):
             raise results.ResultsError(f"--only takes {','.join(ORDER)}, not {','.join(sorted(unknown))}")
         return _run(options, deadline)
-    except (results.ResultsError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        if not is_users(error):
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
 
 
@@ -415,7 +384,7 @@ def _run(options: argparse.Namespace, deadline: Deadline) -> int:
     if options.take:
         take(options.take, options.outputs)
     names = [name for name in ORDER if name in options.only.split(",")]
-    experiments = load(names, options.scale, options.outputs, options.data_root)
+    experiments = load(names, options)
     state, failed = State(options.outputs, device), 0
     if options.minutes:
         signal.signal(signal.SIGTERM, deadline.now)
@@ -427,7 +396,7 @@ def _run(options: argparse.Namespace, deadline: Deadline) -> int:
         measure_kinds(experiments, state, device, deadline)
     else:
         measure_kinds(experiments, state, device, Deadline(600))
-    remains(experiments, state, options.results)
+    remains(experiments, state)
     if options.out:
         give(options.out, experiments, options.outputs)
     return 1 if failed else 0

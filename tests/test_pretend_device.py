@@ -16,9 +16,9 @@ from pretend_device import CUDA, DeviceMismatch, PretendDevice
 from torch import Tensor, nn
 from torch.func import vmap
 
+from experiments.engine.build import assemble
 from experiments.engine.config import Run, identity
-from experiments.engine.sweep import Group
-from experiments.engine.training import assemble
+from experiments.engine.expand import Group
 from syre.batches import Batches
 from syre.ensemble import Ensemble, Learner, Single
 from syre.seeding import generator

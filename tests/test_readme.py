@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from experiments.analysis import pages
 from experiments.analysis.summaries import summary_table
 from experiments.engine.config import Run, identity
-from experiments.status import load
+from experiments.engine.experiment import Experiment
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -154,7 +154,8 @@ def check(words: list[str]) -> None:
     settings = [word for word in words if not word.startswith(("experiment=", "hydra"))]
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         compose("config", [word for word in words if word.startswith("hydra/")])
-        runs = load(names[0], settings)[1] if names else [Run(config=identity(compose("config", settings)))]
+        alone = None if names else Run(config=identity(compose("config", settings)))
+        runs = [alone] if alone else Experiment.load(names[0], settings).runs
     for run in runs:
         run.check()
     assert set(re.findall(r"hydra\.launcher\.(\w+)=", " ".join(words))) <= set(LAUNCHER)

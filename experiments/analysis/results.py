@@ -28,6 +28,9 @@ LEAD = ("id", "scale", "status", "seed")
 # Timing and origin: the columns (and groups of columns, as in `versions.torch`) that may differ between equal results.
 PROVENANCE = ("git_sha", "dirty", "device", "threads", "seconds", "versions")
 METRICS = ("id", "step", "split", "metric", "value")
+# In the YAML of a model, a regularizer, ...: those of its keys that came after the first committed results, each with
+# the value at which nothing changes. A run that has this value keeps the id that it had before there was the key.
+LATER = "_later_"
 # The two tables, and the columns that each of them has: metrics.csv just these, runs.csv also those of the configs.
 TABLES = {"runs.csv": (*LEAD, *(name for name in PROVENANCE if name != "versions")), "metrics.csv": METRICS}
 
@@ -265,6 +268,16 @@ def read_facts(directory: Path, *keys: str) -> dict[str, Any]:
         raise _damaged(directory, error) from None
 
 
+def facts_of(row: Row) -> dict[str, Any]:
+    """The status and the origin of a row of runs.csv, as the `run.json` that it was made from has them."""
+    versions = {name.removeprefix("versions."): cell for name, cell in row.items() if name.startswith("versions.")}
+    return {
+        **{name: row[name] for name in ("status", "git_sha", "device")},
+        **{name: json.loads(row[name]) for name in ("dirty", "threads", "seconds")},
+        "versions": {name: cell for name, cell in versions.items() if cell},
+    }
+
+
 def _facts(directory: Path, *keys: str) -> dict[str, Any]:
     facts = json.loads((directory / "run.json").read_text())
     if missing := [key for key in ("status", *keys) if key not in facts]:
@@ -353,7 +366,8 @@ def _to_csv(columns: Sequence[str], rows: list[Row]) -> bytes:
 def _flatten(value: object, name: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for key, child in value.items():
-            yield from _flatten(child, f"{name}.{key}" if name else str(key))
+            if key != LATER:
+                yield from _flatten(child, f"{name}.{key}" if name else str(key))
     else:
         yield name, _cell(value)
 

@@ -21,21 +21,12 @@ from hydra.utils import get_class
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from experiments.analysis.results import LATER
+from experiments.engine.errors import ConfigError
+
 sys.path.append(str(Path(__file__).parent))  # where Hydra looks for `hydra_plugins`
 
 GROUPS = ("model", "data", "regularizer", "optim", "task")
-
-
-class ConfigError(Exception):
-    """A configuration that cannot be run; the message is one line."""
-
-
-class OutOfMemory(Exception):
-    """Runs that did not fit; the message is one line that says what to lower."""
-
-
-class Killed(Exception):
-    """Processes that ended without a word; the message is one line that says by what."""
 
 
 class Scale(StrEnum):
@@ -109,6 +100,8 @@ class Config:
     results: str = "results"
     wandb: Wandb = field(default_factory=Wandb)
     group: str | None = None
+    adopt: bool = False  # take over what results/ has of the runs, and train what is missing
+    train_nothing: bool = False  # collect, judge and draw what has ended
 
 
 ConfigStore.instance().store(name="schema", node=Config)
@@ -176,18 +169,20 @@ def identity(config: DictConfig) -> dict[str, Any]:
     return {key: None if value == MISSING else value for key, value in plain.items()}
 
 
-# Keys that came after the first committed results, with the value at which nothing changes: it leaves ids as they were.
-LATER = {"train": {"accumulate": 1}, "regularizer": {"unit": "relative"}}
-
-
 def run_id(config: dict[str, Any]) -> str:
-    """12 hex digits of blake2b over the canonical JSON of `identity`."""
-    chosen = {key: config[key] for key in IDENTITY}
-    for group, defaults in LATER.items():
-        if chosen[group] is not None:
-            chosen[group] = {key: v for key, v in chosen[group].items() if key not in defaults or v != defaults[key]}
+    """12 hex digits of blake2b over the canonical JSON of `identity`, less the later keys that change nothing."""
+    chosen = {}
+    for key in IDENTITY:
+        settings = chosen[key] = config[key]
+        if isinstance(settings, dict) and LATER in settings:
+            unchanged = [name for name, value in settings[LATER].items() if settings.get(name) == value]
+            chosen[key] = _less(settings, LATER, *unchanged)
     text = json.dumps(chosen, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def _less(settings: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in keys}
 
 
 def resolve(config: dict[str, Any]) -> Run:
@@ -205,7 +200,7 @@ def _leaf(group: str, text: str) -> Any:
         from syre.trainer import Training as cls
     else:
         cls = Compute if group == "compute" else get_class(settings.pop("_target_"))
-    settings.pop("name", None)
+    settings = _less(settings, "name", LATER)
     try:
         typed = OmegaConf.structured(cls)
         OmegaConf.set_readonly(typed, False)

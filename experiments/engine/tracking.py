@@ -35,7 +35,7 @@ from typing import Any
 
 import yaml
 
-from experiments.engine.sweep import Group
+from experiments.engine.expand import Group
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml: ten times faster
 

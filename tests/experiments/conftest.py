@@ -11,9 +11,11 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from experiments import run
+from experiments.engine.config import Run
+from experiments.engine.experiment import Experiment
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -29,6 +31,13 @@ def _composed(overrides: tuple[str, ...]) -> DictConfig:
 def composed() -> Callable[..., DictConfig]:
     """The configuration of some Hydra overrides."""
     return lambda *overrides: _composed(overrides).copy()
+
+
+def experiment_of(runs: list[Run], folder: Path, results: Path | None = None, size: int = 2) -> Experiment:
+    """The experiment of some runs, whose outputs are `folder`; `size` of them train as one."""
+    settings = {"experiment": folder.name, "scale": "cpu", "batched": ["seed"], "replicas": size, "data_root": None}
+    places = {"outputs": str(folder.parent), "results": str(results or folder / "results")}
+    return Experiment(config=OmegaConf.create(settings | places), runs=runs)
 
 
 @dataclass(frozen=True, kw_only=True)

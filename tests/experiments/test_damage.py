@@ -10,13 +10,17 @@ import torch
 import yaml
 
 import experiments.figures
-from experiments import report, status
+from experiments import report
+from experiments import status as status_door
 from experiments.analysis import results
 from experiments.engine import training
-from experiments.engine.config import ConfigError, Run, identity
-from experiments.engine.sweep import Ending, Group, group_file, load_group, plan
+from experiments.engine.config import Run, identity
+from experiments.engine.errors import ConfigError
+from experiments.engine.expand import Group
+from experiments.engine.progress import status
+from experiments.engine.store import Outcome, RunStore
 from tests.experiments.analysis.test_results import write_run
-from tests.experiments.conftest import CONFIGS
+from tests.experiments.conftest import CONFIGS, experiment_of
 from tests.experiments.test_report import MODULE, state, write_results
 
 pytestmark = pytest.mark.usefixtures("trains_here")
@@ -102,7 +106,7 @@ def test_a_damaged_table_is_named_with_what_is_wrong_by_all_that_read_it(tables,
         results.collect(outputs, tables.parent, "fig0", "cpu", [write_run(outputs, 99)])
     if name == "runs.csv":
         with pytest.raises(results.ResultsError, match=line):
-            status.look([], outputs / "fig0", tables)
+            status(experiment_of([], outputs / "fig0", tables.parent))
     assert state(tables.parent) == before
 
 
@@ -112,7 +116,7 @@ def test_control_whole_tables_are_read(tables):
     assert results.read_table(tables / "none/runs.csv") == []
     outputs = tables.parents[1] / "outputs"
     results.collect(outputs, tables.parent, "fig0", "smoke", [write_run(outputs, 99, scale="smoke")])
-    assert status.look([], outputs / "fig0", tables).tabled == 0
+    assert status(experiment_of([], outputs / "fig0", tables.parent)).tabled == 0
     assert len(results.read_table(tables / "runs.csv")) == 25
 
 
@@ -146,7 +150,7 @@ def test_the_command_line_says_it_too_and_before_it_trains(tmp_path, command, mo
     assert table.read_bytes() == b""
     (tmp_path / "results/fig4").mkdir(parents=True)
     (tmp_path / "results/fig4/runs.csv").write_bytes(NOT_TEXT)
-    assert status.main(["fig4", "--scale", "smoke"]) == 2
+    assert status_door.main(["fig4", "--scale", "smoke"]) == 2
     err = capfd.readouterr().err
     assert (err.startswith("error: results/fig4/runs.csv: 'utf-8' codec"), err.count("\n")) == (True, 1)
 
@@ -185,7 +189,7 @@ def test_a_damaged_run_json_is_named_with_what_to_do(tmp_path, command, content,
         assert state(tmp_path) == before
     run = Run(config=yaml.safe_load((place / "config.yaml").read_text()))
     with pytest.raises(results.ResultsError, match=f"{re.escape(str(place))} is damaged"):
-        status.look([run], tmp_path / "outputs/run", tmp_path / "none")
+        status(experiment_of([run], tmp_path / "outputs/run"))
 
 
 def test_a_run_json_without_its_seconds_is_damaged_to_status_alone(tmp_path, composed):
@@ -196,7 +200,7 @@ def test_a_run_json_without_its_seconds_is_damaged_to_status_alone(tmp_path, com
     for content, what in (('{"status": "done"}', "no seconds"), ('{"status": "done", "seconds": "x"}', "not a number")):
         (place / "run.json").write_text(content)
         with pytest.raises(results.ResultsError, match=what):
-            status.look([run], tmp_path, tmp_path / "none")
+            status(experiment_of([run], tmp_path))
 
 
 # ---- groups ----------------------------------------------------------------------------------------------------------
@@ -206,7 +210,7 @@ def test_a_run_json_without_its_seconds_is_damaged_to_status_alone(tmp_path, com
 def undisturbed(tmp_path_factory, runs):
     """What the two runs record, trained as one without an interruption."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    assert train(folder, plan_of(folder, runs)) is Ending.done
+    assert train(folder, plan_of(folder, runs)) is Outcome.done
     return recorded(folder)
 
 
@@ -226,14 +230,14 @@ def runs():
 
 
 def plan_of(folder, runs, size=2):
-    (group, *rest) = plan(runs, folder, batched=["seed"], size=lambda run: size)
+    (group, *rest) = experiment_of(runs, folder, size=size).plan(runs)
     return group if not rest else Group(runs=[run for one in (group, *rest) for run in one.runs])
 
 
 def train(folder, group, until=None):
     """Train a group, to its end or to a step."""
     stop = None if until is None else lambda step, total: step == until
-    return training.train_group(group, folder, data_root=None, alone=False, stop=stop)
+    return training.train_group(group, RunStore(folder), data_root=None, alone=False, stop=stop)
 
 
 def recorded(folder):
@@ -244,7 +248,7 @@ def recorded(folder):
 def interrupted(tmp_path, runs):
     """A folder with the group, its checkpoint of step 30, and the group."""
     group = plan_of(tmp_path, runs)
-    assert train(tmp_path, group, until=30) is Ending.stopped
+    assert train(tmp_path, group, until=30) is Outcome.stopped
     return tmp_path, group
 
 
@@ -256,7 +260,7 @@ def test_a_damaged_groups_file_is_set_aside_and_its_runs_go_on_from_their_checkp
     interrupted, runs, undisturbed, capsys, content
 ):
     folder, group = interrupted
-    file = group_file(folder, group.id)
+    file = RunStore(folder).file(group.id)
     for number, aside in enumerate((f"{file.name}.damaged", f"{file.name}.damaged1")):
         file.write_bytes(content)
         again = plan_of(folder, runs)
@@ -266,36 +270,36 @@ def test_a_damaged_groups_file_is_set_aside_and_its_runs_go_on_from_their_checkp
         assert file.with_name(aside).read_bytes() == content
         assert len(list(file.parent.glob("*.damaged*"))) == number + 1
     assert again == group
-    assert load_group(folder, group.id) == group
+    assert RunStore(folder).load(group.id) == group
     assert torch.load(file.with_suffix(".pt"), weights_only=True)["state"]["step"] == 30
-    assert train(folder, again) is Ending.done
+    assert train(folder, again) is Outcome.done
     assert recorded(folder) == undisturbed
 
 
 def test_a_groups_file_with_the_runs_of_another_group_is_not_used(interrupted, runs, capsys):
     folder, group = interrupted
-    file, other = group_file(folder, group.id), plan_of(folder / "other", runs[:1])
-    file.write_bytes(group_file(folder / "other", other.id).read_bytes())
+    file, other = RunStore(folder).file(group.id), plan_of(folder / "other", runs[:1])
+    file.write_bytes(RunStore(folder / "other").file(other.id).read_bytes())
     assert plan_of(folder, runs) == group
     assert "these are not the runs of that group" in capsys.readouterr().err
 
 
 def test_packed_otherwise_its_runs_start_over_and_the_checkpoint_stays(interrupted, runs, capsys):
     folder, group = interrupted
-    kept = group_file(folder, group.id, ".pt").read_bytes()
-    group_file(folder, group.id).write_bytes(b"")
+    kept = RunStore(folder).file(group.id, ".pt").read_bytes()
+    RunStore(folder).file(group.id).write_bytes(b"")
     assert plan_of(folder, runs, size=1) == group  # of two groups
-    assert group_file(folder, group.id, ".pt").read_bytes() == kept
+    assert RunStore(folder).file(group.id, ".pt").read_bytes() == kept
     assert "are packed anew" in capsys.readouterr().err
 
 
 def test_nothing_is_set_aside_where_a_run_cannot_be_run(interrupted, runs):
     folder, group = interrupted
-    group_file(folder, group.id).write_bytes(b"")
+    RunStore(folder).file(group.id).write_bytes(b"")
     before = state(folder)
     wrong = Run(config=runs[0].config | {"optim": runs[0].config["optim"] | {"lr": -1}})
     with pytest.raises(ConfigError, match=re.escape("optim.lr")):
-        plan([*runs, wrong], folder, batched=["seed"], size=lambda run: 2)
+        experiment_of([], folder).plan([*runs, wrong])
     assert state(folder) == before
 
 
@@ -350,16 +354,16 @@ def test_a_checkpoint_that_cannot_be_used_is_set_aside_and_its_runs_start_over(
     interrupted, undisturbed, capsys, damage
 ):
     folder, group = interrupted
-    file = group_file(folder, group.id, ".pt")
+    file = RunStore(folder).file(group.id, ".pt")
     content = UNUSABLE[damage](file.read_bytes())
     for aside in (f"{file.name}.damaged", f"{file.name}.damaged1"):
         file.write_bytes(content)
-        assert train(folder, group, until=10) is Ending.stopped
+        assert train(folder, group, until=10) is Outcome.stopped
         err = capsys.readouterr().err
         assert (err.startswith(f"{file} is damaged ("), err.count("\n")) == (True, 1), err
         assert err.endswith(f"): it is now {aside}, and its runs start over\n")
         assert file.with_name(aside).read_bytes() == content
-    assert train(folder, group) is Ending.done
+    assert train(folder, group) is Outcome.done
     assert recorded(folder) == undisturbed
     assert {path.name for path in file.parent.iterdir()} == {
         *(f"{file.name}.damaged{k}" for k in ("", 1)), f"{group.id}.json"
@@ -368,14 +372,14 @@ def test_a_checkpoint_that_cannot_be_used_is_set_aside_and_its_runs_start_over(
 
 def test_control_a_whole_checkpoint_is_gone_on_from(interrupted, undisturbed, capsys):
     folder, group = interrupted
-    assert train(folder, group) is Ending.done
+    assert train(folder, group) is Outcome.done
     assert recorded(folder) == undisturbed
     assert capsys.readouterr().err == ""
 
 
 def test_a_checkpoint_that_cannot_be_read_just_now_stays(interrupted, monkeypatch):
     folder, group = interrupted
-    file = group_file(folder, group.id, ".pt")
+    file = RunStore(folder).file(group.id, ".pt")
     kept = file.read_bytes()
 
     def broken(*_, **__):
@@ -414,15 +418,15 @@ def test_a_checkpoint_of_another_device_is_gone_on_from_with_noise_of_its_own(
     tables = []
     for name, written in (("a", foreign), ("b", foreign), ("control", lambda kept, _: kept)):
         group = plan_of(tmp_path / name, runs[:size], size)
-        assert train(tmp_path / name, group, until=30) is Ending.stopped
-        file = group_file(tmp_path / name, group.id, ".pt")
+        assert train(tmp_path / name, group, until=30) is Outcome.stopped
+        file = RunStore(tmp_path / name).file(group.id, ".pt")
         file.write_bytes(written(file.read_bytes(), known))
-        assert train(tmp_path / name, group, until=40) is Ending.stopped
+        assert train(tmp_path / name, group, until=40) is Outcome.stopped
         err = capsys.readouterr().err
         assert err.count("\n") == (name != "control" and known)
         assert ("was made on cuda, and goes on on cpu" in err) == (name != "control" and known)
         assert torch.load(file, weights_only=True)["device"] == "cpu"
-        assert train(tmp_path / name, group) is Ending.done
+        assert train(tmp_path / name, group) is Outcome.done
         assert not list(file.parent.glob("*.damaged*"))
         tables.append(recorded(tmp_path / name))
     assert tables[0] == tables[1]

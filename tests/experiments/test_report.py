@@ -10,6 +10,7 @@ import pytest
 import experiments.figures
 from experiments import report
 from experiments.analysis import pages
+from experiments.analysis import report as redrawn
 
 MODULE = """
 from experiments.analysis.claims import Equivalence, Monotone, Superiority
@@ -129,13 +130,13 @@ def test_without_names_every_figure_is_drawn_and_a_second_time_nothing_is_touche
     assert report.main(["--results", str(results)]) == 0
     changed = {path.relative_to(results).as_posix() for path, now in state(results).items() if now != before[path]}
     assert changed == {f"synth2/{name}" for name in ("metrics.csv", "figure.pdf", "figure.png", "report.md")} | {
-        *("REPORT.md", report.MEMORY)
+        *("REPORT.md", redrawn.MEMORY)
     }  # control
 
 
 def test_only_what_has_changed_is_judged_and_drawn(results, monkeypatch):
     made = []
-    monkeypatch.setattr(report, "_in_parallel", lambda call, each: made.append(each) or [call(*one) for one in each])
+    monkeypatch.setattr(redrawn, "_in_parallel", lambda call, each: made.append(each) or [call(*one) for one in each])
 
     def again(*words):
         made.clear()
@@ -153,9 +154,9 @@ def test_only_what_has_changed_is_judged_and_drawn(results, monkeypatch):
     table.write_text(table.read_text().replace(",cpu,1,", ",cpu,2,"))
     assert again("synth10") == [("synth2", False)]
     assert again() == [("synth2", True)]
-    monkeypatch.setattr(report, "version", lambda _: "99")
+    monkeypatch.setattr(redrawn, "version", lambda _: "99")
     assert again() == [("synth2", True), ("synth10", True)]
-    (results / report.MEMORY).write_text("{")
+    (results / redrawn.MEMORY).write_text("{")
     assert again() == [("synth2", True), ("synth10", True)]
     shutil.rmtree(results / "synth2")
     assert again() == [("synth10", True)]  # the memory is of other experiments

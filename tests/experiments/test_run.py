@@ -11,10 +11,10 @@ import pytest
 import torch
 import yaml
 
-from experiments import run
 from experiments.analysis import results
-from experiments.engine import training
+from experiments.engine import build, training
 from experiments.engine.config import run_id
+from experiments.engine.experiment import Experiment
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("model.hidden=[8]", "train.epochs=1", "train.evaluations=2")
@@ -156,9 +156,9 @@ def test_a_figure_trained_twice_gives_the_same_tables_byte_for_byte(tmp_path, co
 )  # fmt: skip
 def test_only_a_figures_own_runs_reach_its_committed_tables(tmp_path, command, monkeypatch, words, place):
     collected = []
-    monkeypatch.setattr(run, "plan", lambda *_, **__: [])
-    monkeypatch.setattr(run.results, "collect", lambda outputs, where, *_: collected.append(where))
-    monkeypatch.setattr("experiments.report.main", lambda _: 0)
+    monkeypatch.setattr(Experiment, "plan", lambda *_, **__: [])
+    monkeypatch.setattr(results, "collect", lambda outputs, where, *_: collected.append(where))
+    monkeypatch.setattr("experiments.analysis.report.show", lambda *_: None)
     outcome = command("-m", "experiment=fig4", "hydra/launcher=joblib", *places(tmp_path), *words)
     assert outcome.code == 0, outcome.err
     assert collected == [tmp_path / place]
@@ -241,8 +241,8 @@ def test_where_wandb_is_not_reached_training_goes_on_and_the_runs_are_kept_for_l
 
 def test_the_device_is_the_gpu_where_there_is_one_and_what_was_asked_for_elsewhere():
     expected = "cuda" if torch.cuda.is_available() else "cpu"
-    assert training.device_of("auto") == torch.device(expected)
-    assert training.device_of("cpu") == torch.device("cpu")
+    assert build.device_of("auto") == torch.device(expected)
+    assert build.device_of("cpu") == torch.device("cpu")
 
 
 GPUS = ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "SLURM_GPUS_ON_NODE", "CUDA_VISIBLE_DEVICES")
@@ -268,7 +268,7 @@ def test_gpus_that_torch_cannot_use_are_not_passed_over_in_silence(given, no_gpu
         assert outcome.err.startswith("error: compute.device=auto: there are GPUs here")
         assert all(words in outcome.err for words in (f"{name}={value}", torch.__version__, "compute.device=cpu"))
         assert not list(tmp_path.rglob("done"))
-    assert training.device_of("cpu") == torch.device("cpu")
+    assert build.device_of("cpu") == torch.device("cpu")
 
 
 @pytest.mark.parametrize("given", [{}, {"SLURM_GPUS_ON_NODE": "0"}, {"SLURM_JOB_GPUS": ""},
@@ -277,13 +277,13 @@ def test_gpus_that_torch_cannot_use_are_not_passed_over_in_silence(given, no_gpu
 def test_where_there_are_no_gpus_or_they_are_hidden_auto_is_the_cpu(given, no_gpu):
     for name, value in given.items():
         no_gpu.setenv(name, value)
-    assert training.device_of("auto") == torch.device("cpu")
+    assert build.device_of("auto") == torch.device("cpu")
 
 
 @pytest.mark.parametrize("group_id", ["12e456789012", "012345678901", "123456789012", "abcdef012345"])
 def test_a_group_whose_id_looks_like_a_number_is_found_by_it(tmp_path, command, monkeypatch, group_id):
     """12e456789012 is infinity to YAML, and a leading 0 would be lost: one group in a few hundred has such an id."""
-    monkeypatch.setattr("experiments.engine.sweep.Group.id", property(lambda group: group_id))
+    monkeypatch.setattr("experiments.engine.expand.Group.id", property(lambda group: group_id))
     done = command("-m", "train.epochs=1", "model.hidden=[4]", "seed=0,1", "batched=[seed]", f"outputs={tmp_path}")
     assert done.code == 0, done.err
     assert [path.stem for path in tmp_path.glob("run/groups/*.json")] == [group_id]

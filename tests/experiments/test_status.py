@@ -7,20 +7,21 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from experiments.analysis.results import collect
-from experiments.engine.config import Run
-from experiments.engine.locks import hold
-from experiments.engine.sweep import Group, group_file
-from experiments.status import SOURCES, load, look, main, progress
-from tests.experiments.conftest import CONFIGS
+from experiments.engine import experiment
+from experiments.engine.config import Run, identity
+from experiments.engine.expand import Group
+from experiments.engine.experiment import SOURCES, Experiment
+from experiments.engine.progress import done_and_taken, status
+from experiments.engine.store import Progress, RunStore
+from experiments.status import main
+from tests.experiments.conftest import CONFIGS, experiment_of
 
 
 @pytest.fixture
 def runs(composed):
     """Four runs: two kinds, of two seeds."""
-    from experiments.engine.config import identity
-
-    return [Run(config=identity(composed(f"optim={optim}", f"seed={seed}"))) for optim in ("sgd", "adam")
-            for seed in (0, 1)]  # fmt: skip
+    kinds = [(optim, seed) for optim in ("sgd", "adam") for seed in (0, 1)]
+    return [Run(config=identity(composed(f"optim={optim}", f"seed={seed}"))) for optim, seed in kinds]
 
 
 def finish(folder, run, status="done", seconds=3600.0, **more):
@@ -31,67 +32,65 @@ def finish(folder, run, status="done", seconds=3600.0, **more):
 
 
 def test_what_has_not_begun_is_missing_and_takes_nobody_knows_how_long(runs, tmp_path):
-    status = look(runs, tmp_path, tmp_path / "results")
-    assert (status.total, status.done, status.running, status.failed, status.missing) == (4, 0, 0, 0, 4)
-    assert status.left == "?"
+    found = status(experiment_of(runs, tmp_path))
+    assert (found.total, found.done, found.running, found.failed, found.missing) == (4, 0, 0, 0, 4)
+    assert found.left == "?"
 
 
 def test_the_hours_left_are_those_of_finished_runs_of_the_same_kind(runs, tmp_path):
     finish(tmp_path, runs[0], seconds=7200.0)
-    status = look(runs, tmp_path, tmp_path / "results")
-    assert (status.done, status.missing, status.left) == (1, 3, "2.0+ ?")
+    found = status(experiment_of(runs, tmp_path))
+    assert (found.done, found.missing, found.left) == (1, 3, "2.0+ ?")
     finish(tmp_path, runs[2], seconds=1800.0, status="nan")
-    status = look(runs, tmp_path, tmp_path / "results")
-    assert (status.done, status.missing, status.left) == (2, 2, "2.5")
+    found = status(experiment_of(runs, tmp_path))
+    assert (found.done, found.missing, found.left) == (2, 2, "2.5")
 
 
 def test_a_failed_run_says_why_and_is_still_to_do(runs, tmp_path):
     finish(tmp_path, runs[0])
     finish(tmp_path, runs[1], status="failed", seconds=1.0, error="no room")
-    status = look(runs, tmp_path, tmp_path / "results")
-    assert (status.done, status.failed, status.missing) == (1, 1, 2)
-    assert status.errors == {runs[1].id: "no room"}
-    assert status.left == "1.0+ ?"
+    found = status(experiment_of(runs, tmp_path))
+    assert (found.done, found.failed, found.missing) == (1, 1, 2)
+    assert found.errors == {runs[1].id: "no room"}
+    assert found.left == "1.0+ ?"
 
 
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_group_in_training_counts_with_what_is_left_of_it(runs, tmp_path, alone):
     finish(tmp_path, runs[0])
     group = Group(runs=[runs[1]] if alone else [runs[1], runs[0]])
-    lock = group_file(tmp_path, group.id, ".lock")
-    with hold(lock):
+    store = RunStore(tmp_path)
+    with store.hold(group.id):
         if not alone:
-            group_file(tmp_path, group.id).write_text(json.dumps([run.config for run in group.runs]))
-        lock.with_suffix(".step").write_text("75 100 0")
-        status = look(runs, tmp_path, tmp_path / "results")
-        assert (status.done, status.running, status.missing, status.left) == (1, 1, 2, "0.2+ ?")
-        assert f"{group.id}: {len(group.runs)} runs, step 75 of 100, process " in status.training[0]
-    status = look(runs, tmp_path, tmp_path / "results")  # control: it trains no more
-    assert (status.running, status.missing, status.training) == (0, 3, [])
+            store.save([group])
+        store.come_to(group.id, Progress(75, 100, 0))
+        found = status(experiment_of(runs, tmp_path))
+        assert (found.done, found.running, found.missing, found.left) == (1, 1, 2, "0.2+ ?")
+        assert f"{group.id}: {len(group.runs)} runs, step 75 of 100, process " in found.training[0]
+    found = status(experiment_of(runs, tmp_path))  # control: it trains no more
+    assert (found.running, found.missing, found.training) == (0, 3, [])
 
 
 def test_the_pace_of_what_trains_tells_the_hours_of_its_kind_before_any_of_it_has_finished(runs, tmp_path):
     group = Group(runs=[runs[1], runs[0]])
-    lock = group_file(tmp_path, group.id, ".lock")
-    with hold(lock):
-        group_file(tmp_path, group.id).write_text(json.dumps([run.config for run in group.runs]))
-        lock.with_suffix(".step").write_text("25 100 3600")  # two runs that take four hours together
-        status = look(runs, tmp_path, tmp_path / "results")
-    assert (status.running, status.missing, status.left) == (2, 2, "3.0+ ?")
+    store = RunStore(tmp_path)
+    with store.hold(group.id):
+        store.save([group])
+        store.come_to(group.id, Progress(25, 100, 3600))  # two runs that take four hours together
+        found = status(experiment_of(runs, tmp_path))
+    assert (found.running, found.missing, found.left) == (2, 2, "3.0+ ?")
 
 
 def test_committed_tables_say_how_long_a_run_takes_on_a_machine_that_has_none(tmp_path, command):
     words = ("-m", "experiment=fig4", "scale=smoke", "train.steps=20", "seeds=1", "regularizer=vanilla")
     assert command(*words, f"outputs={tmp_path / 'outputs'}", f"results={tmp_path}").code == 0
-    from hydra import initialize_config_dir
-
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        _, runs = load("fig4", ["scale=smoke", "train.steps=20", "seeds=1", "regularizer=vanilla"])
+        runs = Experiment.load("fig4", ["scale=smoke", "train.steps=20", "seeds=1", "regularizer=vanilla"]).runs
     collect(tmp_path / "outputs", tmp_path / "results", "fig4", "smoke", [run.id for run in runs])
-    status = look(runs, tmp_path / "nothing", tmp_path / "results/fig4")
-    assert (status.done, status.missing, status.tabled) == (0, len(runs), len(runs))
-    assert status.unknown == 0
-    assert status.seconds > 0
+    found = status(experiment_of(runs, tmp_path / "nothing/fig4", tmp_path / "results"))
+    assert (found.done, found.missing, found.tabled) == (0, len(runs), len(runs))
+    assert found.unknown == 0
+    assert found.seconds > 0
 
 
 def test_the_command_shows_every_experiment_and_refuses_one_that_is_not_there(tmp_path, monkeypatch, capsys):
@@ -112,26 +111,29 @@ def test_the_command_shows_every_experiment_and_refuses_one_that_is_not_there(tm
 def test_progress_counts_runs_in_training_as_fractions(tmp_path):
     runs = [types.SimpleNamespace(id=name) for name in "abcd"]
     groups = [types.SimpleNamespace(id="one", runs=runs[1:3]), types.SimpleNamespace(id="two", runs=runs[3:])]
-    assert progress(runs, groups, tmp_path) == (0, 0)
+    whole = experiment_of(runs, tmp_path)
+    assert done_and_taken(whole, groups) == (0, 0)
     (tmp_path / "runs/a").mkdir(parents=True)
     (tmp_path / "runs/a/done").touch()
     (tmp_path / "groups").mkdir()
     (tmp_path / "groups/one.step").write_text("25 100 7")
     (tmp_path / "groups/two.step").write_text("")  # just being written
     (tmp_path / "groups/other.step").write_text("25 100 7")  # of another sweep
-    assert progress(runs, groups, tmp_path) == (1.5, 50)
+    assert done_and_taken(whole, groups) == (1.5, 50)
 
 
 def test_composed_runs_are_kept_until_a_configuration_changes(monkeypatch, tmp_path):
     composed = []
-    monkeypatch.setattr("experiments.status.COMPOSED", tmp_path / "kept")
-    monkeypatch.setattr("experiments.status.compose", lambda *words: composed.append(words) or compose(*words))
+    monkeypatch.setattr("experiments.engine.experiment.COMPOSED", tmp_path / "kept")
+    monkeypatch.setattr(
+        "experiments.engine.experiment.compose", lambda *words: composed.append(words) or compose(*words)
+    )
 
     def again(*words):
         composed.clear()
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config, runs = load("fig14", ["scale=smoke", *words])
-        return config.outputs, config.replicas, list(config.batched), [run.id for run in runs]
+            made = Experiment.load("fig14", ["scale=smoke", *words])
+        return made.store, made.config.replicas, list(made.words), [run.id for run in made.runs]
 
     first = again()
     assert composed
@@ -145,7 +147,7 @@ def test_composed_runs_are_kept_until_a_configuration_changes(monkeypatch, tmp_p
     assert composed
     changed = tmp_path / "changed.yaml"
     changed.write_text("a: 1")
-    monkeypatch.setattr("experiments.status.SOURCES", [*SOURCES, changed])
+    monkeypatch.setattr(experiment, "SOURCES", [*SOURCES, changed])
     assert again() == first
     assert composed
     assert again() == first

@@ -8,6 +8,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,12 +18,11 @@ import pytest
 import torch
 
 from experiments.analysis import results
-from experiments.engine.sweep import finished
+from experiments.engine.experiment import Experiment
 from scripts import gpu_queue
 from scripts.gpu_queue import (
     BUNDLE,
     Deadline,
-    Experiment,
     State,
     give,
     load,
@@ -61,14 +61,15 @@ def as_it_was() -> Iterator[None]:
 
 def some(outputs: Path) -> Experiment:
     """Six runs of figure 5, as a group and as what is left of it, and with dropout among them."""
-    (whole,) = load(["fig5"], "smoke", outputs, None)
+    options = SimpleNamespace(scale="smoke", outputs=outputs, results=outputs / "results", data_root=None)
+    (whole,) = load(["fig5"], options)
     names = {"vanilla", "dropout"}
     runs = [run for run in whole.runs if run.config["regularizer"]["name"] in names and run.config["seed"] == 0]
-    return Experiment(whole.config, runs[:6], outputs, None)
+    return replace(whole, runs=runs[:6])
 
 
 def numbers(experiment: Experiment) -> dict[str, bytes]:
-    return {run.id: (experiment.folder / "runs" / run.id / "metrics.csv").read_bytes() for run in experiment.runs}
+    return {run.id: (experiment.store.run(run.id) / "metrics.csv").read_bytes() for run in experiment.runs}
 
 
 @pytest.fixture(scope="module")
@@ -96,27 +97,27 @@ def test_a_bundle_carries_runs_and_checkpoints_to_another_machine(tmp_path: Path
     work([here], After(70))
     done = len(here.runs) - len(here.missing())
     assert 0 < done < len(here.runs)
-    assert len(list(here.folder.glob("groups/*.pt"))) == 1
+    assert len(list(here.store.folder.glob("groups/*.pt"))) == 1
     for _ in range(2):  # taken twice, nothing changes
-        give(bundle, [here], here.outputs)
-        take(bundle, there.outputs)
+        give(bundle, [here], here.store.folder.parent)
+        take(bundle, there.store.folder.parent)
         assert len(there.runs) - len(there.missing()) == done
     work([there], After(3))  # a step further than the bundle: it is not to be taken back
-    (kept,) = there.folder.glob("groups/*.pt")
+    (kept,) = there.store.folder.glob("groups/*.pt")
     further = kept.read_bytes()
-    take(bundle, there.outputs)
+    take(bundle, there.store.folder.parent)
     assert kept.read_bytes() == further
     work([there], After(float("inf")))
     assert numbers(there) == whole
-    take(bundle, there.outputs)  # nor is a checkpoint of what is finished
-    assert not list(there.folder.glob("groups/*.pt"))
+    take(bundle, there.store.folder.parent)  # nor is a checkpoint of what is finished
+    assert not list(there.store.folder.glob("groups/*.pt"))
 
 
 def test_a_checkpoint_that_is_too_large_stays_behind_and_says_so(tmp_path: Path, monkeypatch, capsys) -> None:
     experiment = some(tmp_path / "outputs")
     work([experiment], After(5))
     monkeypatch.setattr(gpu_queue, "BUNDLE_BYTES", 1000)
-    give(tmp_path / "bundle", [experiment], experiment.outputs)
+    give(tmp_path / "bundle", [experiment], experiment.store.folder.parent)
     assert "left behind, too large: fig5/groups/" in capsys.readouterr().out
     take(tmp_path / "bundle", tmp_path / "other")
     assert not list((tmp_path / "other").rglob("*.pt"))
@@ -127,7 +128,7 @@ def test_a_bundle_is_cut_into_files_that_are_small_enough(tmp_path: Path, monkey
     experiment = some(tmp_path / "outputs")
     work([experiment], After(float("inf")))
     monkeypatch.setattr(gpu_queue, "FILE_BYTES", 2000)
-    give(tmp_path / "bundle", [experiment], experiment.outputs)
+    give(tmp_path / "bundle", [experiment], experiment.store.folder.parent)
     sizes = [path.stat().st_size for path in (tmp_path / "bundle").iterdir()]
     assert 1 < len(sizes) <= gpu_queue.FILES
     assert max(sizes) <= 2000
@@ -135,7 +136,7 @@ def test_a_bundle_is_cut_into_files_that_are_small_enough(tmp_path: Path, monkey
     assert not some(tmp_path / "other").missing()
     monkeypatch.setattr(gpu_queue, "FILE_BYTES", 100)
     with pytest.raises(results.ResultsError, match="do not fit into 8 files"):
-        give(tmp_path / "bundle", [experiment], experiment.outputs)
+        give(tmp_path / "bundle", [experiment], experiment.store.folder.parent)
 
 
 @pytest.mark.parametrize("name", ["../evil", "fig5/runs/../../evil", "/etc/passwd", "fig5/runs/abc/done"])
@@ -160,7 +161,8 @@ def test_a_damaged_or_missing_bundle_is_one_line(tmp_path: Path, content: bytes 
 
 
 def test_the_first_three_seeds_of_all_experiments_come_before_any_fourth(tmp_path: Path) -> None:
-    experiments = load(["fig3b", "table2"], "paper", tmp_path, None)
+    options = SimpleNamespace(scale="paper", outputs=tmp_path, results=tmp_path / "results", data_root=None)
+    experiments = load(["fig3b", "table2"], options)
     order = [(experiment.name, group.runs[0].seed) for experiment, group in queue(experiments)]
     assert len(set(order)) == 20
     assert [name for name, seed in order if seed < 3] == [name for name, _ in islice(order, 51 + 3)]  # 17 runs a seed
@@ -184,7 +186,7 @@ def test_a_group_that_fails_does_not_end_the_slice(tmp_path: Path, monkeypatch, 
     monkeypatch.setattr(gpu_queue, "train_group", planted)
     assert work([experiment], After(float("inf"))) == 1
     assert "failed: RuntimeError: planted" in capsys.readouterr().out
-    assert not finished(experiment.folder, broken)
+    assert not experiment.store.finished(broken)
     assert len(experiment.missing()) < len(experiment.runs)
 
 

@@ -29,7 +29,7 @@ class Blocks(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from experiments.run import sweep
+        from experiments.engine.sweep import sweep
 
         loader = self.hydra_context.config_loader
 

@@ -13,10 +13,9 @@ from hydra.errors import HydraException
 from joblib import Parallel, delayed
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments import run
 from experiments.analysis.results import ResultsError
-from experiments.engine import training
-from experiments.engine.config import ConfigError
+from experiments.engine import sweep, training
+from experiments.engine.errors import ConfigError, one_line
 from syre.data import DataError
 
 SMALL = ("model.hidden=[8]", "train.epochs=2", "train.evaluations=4")
@@ -121,8 +120,8 @@ def test_a_process_that_is_killed_is_one_line_that_says_by_what(tmp_path, comman
         def launch(self, *_, **__):
             raise found.value
 
-    sweep = run.sweep
-    monkeypatch.setattr(run, "sweep", lambda *arguments: sweep(*arguments[:-1], Killed()))
+    whole = sweep.sweep
+    monkeypatch.setattr(sweep, "sweep", lambda *arguments: whole(*arguments[:-1], Killed()))
     outcome = command(*SWEEP, *places(tmp_path))
     memory = ", most likely for want of memory: lower hydra.launcher.n_jobs or train.batch_size"
     assert (outcome.code, outcome.err) == (
@@ -139,7 +138,7 @@ def test_a_process_that_is_killed_is_one_line_that_says_by_what(tmp_path, comman
     ],
 )
 def test_a_process_that_ends_otherwise_is_not_said_to_want_memory(text, what):
-    assert run._why_killed(text) == f"{what}; the same command goes on with what is missing"
+    assert sweep._why_killed(text) == f"{what}; the same command goes on with what is missing"
 
 
 def raised(error, cause):
@@ -165,7 +164,7 @@ def raised(error, cause):
     ids=str,
 )
 def test_an_error_and_its_cause_do_not_repeat_each_other(error, cause, line):
-    assert run._line(raised(error, cause)) == line
+    assert one_line(raised(error, cause)) == line
 
 
 # ---- settings and data that fail one group only ----------------------------------------------------------------------

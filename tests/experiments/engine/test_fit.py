@@ -8,9 +8,11 @@ import pytest
 import torch
 import yaml
 
-from experiments.engine import training
-from experiments.engine.config import ConfigError, Run
-from experiments.engine.sweep import Group
+from experiments.engine import build, training
+from experiments.engine.config import Run
+from experiments.engine.errors import ConfigError
+from experiments.engine.expand import Group
+from experiments.engine.store import RunStore
 from syre.regularizers import REGULARIZERS
 from syre.tasks import needs
 from tests.experiments.conftest import CONFIGS
@@ -100,7 +102,7 @@ def outcome(runs, folder):
     is the same, and nothing is left of what is refused."""
     group = Group(runs=runs)
     said = []
-    for ask in (training.fitting(None), lambda g: training.train_group(g, folder, data_root=None, alone=True)):
+    for ask in (build.fitting(None), lambda g: training.train_group(g, RunStore(folder), data_root=None, alone=True)):
         try:
             ask(group)
         except ConfigError as error:
@@ -109,7 +111,7 @@ def outcome(runs, folder):
             said.append(None)
     assert said[0] == said[1]
     if said[0] is None:
-        assert {training.results.read_facts(folder / "runs" / run.id)["status"] for run in runs} <= {"done", "nan"}
+        assert {RunStore(folder).facts(run.id)["status"] for run in runs} <= {"done", "nan"}
     else:
         assert "\n" not in said[0]
         assert not folder.exists()
@@ -148,7 +150,7 @@ def test_the_models_that_a_line_lists_are_those_that_say_so_of_themselves(kind):
     saying = set()
     for model in MODELS:
         task, data = OWN.get(model, ("classification", "digits"))
-        replica, _ = training.build(run_of(model, task, data), None, torch.device("cpu"))
+        replica, _ = build.build(run_of(model, task, data), None, torch.device("cpu"))
         if getattr(replica.model, "gives", "") == kind:
             saying.add(model)
     assert saying == {*needs.MODELS[kind]}
@@ -174,7 +176,7 @@ def test_control_what_is_refused_would_not_have_trained(tmp_path, monkeypatch, m
     run = run_of(model, task, data)
     monkeypatch.setattr(type(run.task), "accept", lambda *_: None)
     with pytest.raises((TypeError, RuntimeError, ValueError, AttributeError, IndexError)):
-        training.train_group(Group(runs=[run]), tmp_path, data_root=None, alone=True)
+        training.train_group(Group(runs=[run]), RunStore(tmp_path), data_root=None, alone=True)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -259,9 +261,9 @@ def test_control_runs_that_differ_elsewhere_train_as_one(tmp_path):
 
 
 def test_of_runs_that_differ_by_numbers_alone_one_is_built(monkeypatch):
-    built, build = [], training.build
-    monkeypatch.setattr(training, "build", lambda run, *rest: built.append(run.id) or build(run, *rest))
-    ask = training.fitting(None)
+    built, real = [], build.build
+    monkeypatch.setattr(build, "build", lambda run, *rest: built.append(run.id) or real(run, *rest))
+    ask = build.fitting(None)
     decays = [leaf("regularizer", name) for name in ("weight_decay", "weight_decay", "syre")]
     for seed, (number, decay) in itertools.product(range(4), enumerate(decays, 1)):
         ask(
@@ -275,4 +277,4 @@ def test_of_runs_that_differ_by_numbers_alone_one_is_built(monkeypatch):
 
 
 def test_a_model_that_is_too_large_is_left_for_its_run_to_say():
-    training.fitting(None)(Group(runs=[run_of(model={"hidden": [10**12]})]))
+    build.fitting(None)(Group(runs=[run_of(model={"hidden": [10**12]})]))

@@ -4,8 +4,11 @@ import json
 
 import pytest
 
-from experiments.engine.config import ConfigError, identity
-from experiments.engine.sweep import Group, expand, finished, load_group, pack, plan, split
+from experiments.engine.config import identity
+from experiments.engine.errors import ConfigError
+from experiments.engine.expand import Group, expand, pack, split
+from experiments.engine.store import RunStore
+from tests.experiments.conftest import experiment_of
 
 
 @pytest.fixture
@@ -229,7 +232,7 @@ def end(folder, run, status="done"):
 @pytest.fixture
 def planned(tmp_path):
     """`plan` in a folder, two runs a group."""
-    return lambda runs, size=2: plan(runs, tmp_path, batched=["seed"], size=lambda run: size)
+    return lambda runs, size=2: experiment_of(runs, tmp_path, size=size).plan(runs)
 
 
 def test_a_finished_run_is_not_planned_and_a_failed_one_is_tried_again(runs_of, planned, tmp_path):
@@ -237,22 +240,22 @@ def test_a_finished_run_is_not_planned_and_a_failed_one_is_tried_again(runs_of, 
     for run, status in zip(runs, ("done", "nan", "failed", None), strict=True):
         if status:
             end(tmp_path, run, status)
-    assert [finished(tmp_path, run.id) for run in runs] == [True, True, False, False]
+    assert [RunStore(tmp_path).finished(run.id) for run in runs] == [True, True, False, False]
     assert ids(planned(runs)) == [[run.id for run in runs[2:]]]
 
 
 def test_a_run_without_its_done_mark_is_not_finished(runs_of, tmp_path):
     (run,) = runs_of([{}])
     end(tmp_path, run)
-    assert finished(tmp_path, run.id)
+    assert RunStore(tmp_path).finished(run.id)
     (tmp_path / "runs" / run.id / "done").unlink()
-    assert not finished(tmp_path, run.id)
+    assert not RunStore(tmp_path).finished(run.id)
 
 
 def test_a_group_is_written_down_and_read_back_as_it_was(runs_of, planned, tmp_path):
     runs = runs_of(BLOCKS, seeds=2)
     for group in planned(runs):
-        again = load_group(tmp_path, group.id)
+        again = RunStore(tmp_path).load(group.id)
         assert again == group
         assert again.id == group.id
 

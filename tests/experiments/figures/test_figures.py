@@ -8,6 +8,7 @@ import pytest
 
 from experiments import report
 from experiments.analysis import pages
+from experiments.analysis import report as redrawn
 from experiments.analysis.claims import REPRODUCED, evaluate, swapped
 
 ROOT = Path(__file__).parents[3]
@@ -47,8 +48,8 @@ def test_claims_have_names_of_their_own_and_notes_are_written(name: str) -> None
 
 @pytest.mark.slow
 def test_redrawing_committed_results_changes_nothing(tmp_path: Path) -> None:
-    shutil.copytree(RESULTS, tmp_path / "results", ignore=shutil.ignore_patterns(report.MEMORY))
+    shutil.copytree(RESULTS, tmp_path / "results", ignore=shutil.ignore_patterns(redrawn.MEMORY))
     assert report.main(["--results", str(tmp_path / "results")]) == 0
     for path in RESULTS.rglob("*"):
-        if path.is_file() and path.name != report.MEMORY:
+        if path.is_file() and path.name != redrawn.MEMORY:
             assert (tmp_path / "results" / path.relative_to(RESULTS)).read_bytes() == path.read_bytes(), path.name

@@ -1,0 +1,179 @@
+"""An experiment at one scale: its runs, what is missing of them, how they train, what they take, and their tables."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from statistics import fmean
+
+from hydra import compose
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.analysis import results
+from experiments.engine.config import Run
+from experiments.engine.expand import Compose, Group, expand, pack, split
+from experiments.engine.store import RunStore, set_aside
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+COMPOSED = CONFIGS.parent / "outputs/.composed"
+SOURCES = [*sorted(CONFIGS.rglob("*.yaml")), *(Path(__file__).with_name(f"{name}.py") for name in ("config", "expand"))]
+
+# What leaves a figure's runs what they are; the tables of any other sweep do not go to results/.
+FREE = {"experiment", "scale", "adopt", "train_nothing", "outputs", "results", "data_root", "wandb", "hydra"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """The runs of a composed configuration.
+
+    Of the overrides that it was composed with, `words` are those that each run has, and `keys` the keys of all.
+    """
+
+    config: DictConfig
+    runs: list[Run]
+    words: Sequence[str] = ()
+    keys: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, config: DictConfig, words: Sequence[str], composed: Compose) -> "Experiment":
+        """That of a configuration and the overrides `words` that it was composed with. Raises: as `expand`."""
+        plain, keys, axes = split(words)
+        runs = expand(config, lambda members: composed([*plain, *members]), fixed=keys, axes=axes)
+        return cls(config=config, runs=runs, words=plain, keys=keys)
+
+    @classmethod
+    def load(cls, name: str, words: Sequence[str]) -> "Experiment":
+        """That of a name and some overrides, inside `hydra.initialize_config_dir`.
+
+        Hydra takes half a second for some of them, so they are kept, for as long as nothing they are made of changes.
+        """
+        file = COMPOSED / f"{_digest(name, *words)}.json"
+        sources = _digest(*(path.read_text() for path in SOURCES), *map(version, ("hydra-core", "omegaconf")))
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            kept = json.loads(file.read_text())
+            if kept["sources"] == sources:
+                runs = [Run(config=config) for config in kept["runs"]]
+                return cls(config=OmegaConf.create(kept["config"]), runs=runs, words=kept["words"], keys=kept["keys"])
+        words = [f"experiment={name}", *words]
+        config = compose("config", split(words)[0])
+        made = cls.of(config, words, lambda overrides: compose("config", overrides))
+        whole = {"sources": sources, "words": made.words, "keys": made.keys, "runs": [run.config for run in made.runs]}
+        whole["config"] = OmegaConf.to_container(config, enum_to_str=True)
+        with suppress(results.ResultsError):  # where nothing can be written it takes that time again
+            results.write_files({file: json.dumps(whole).encode()})
+        return made
+
+    @property
+    def name(self) -> str:
+        return str(self.config.experiment)
+
+    @property
+    def scale(self) -> str:
+        return str(self.config.scale)
+
+    @property
+    def custom(self) -> bool:
+        """Whether the command line has made other runs of it than its figure has."""
+        return not FREE.issuperset(key.split(".")[0].split("/")[0] for key in self.keys)
+
+    @cached_property
+    def store(self) -> RunStore:
+        return RunStore(Path(self.config.outputs) / self.name)
+
+    @property
+    def place(self) -> Path:
+        """Where its tables go, in a folder of its name: results/ is for figures, at scales that say something."""
+        if self.custom or self.scale == "smoke":
+            return self.store.folder / f"results-{'custom' if self.custom else self.scale}"
+        return Path(self.config.results)
+
+    def missing(self) -> list[Run]:
+        return [run for run in self.runs if not self.store.finished(run.id)]
+
+    # ---- training
+
+    def size(self, run: Run) -> int:
+        """How many runs like this one train as one."""
+        from experiments.engine.build import group_size  # here, for what is finished to need no torch
+
+        return self.config.replicas or group_size(run, self.config.data_root)
+
+    def pack(self, runs: Iterable[Run]) -> list[Group]:
+        return pack(list(runs), batched=self.config.batched, size=self.size)
+
+    def plan(self, runs: Sequence[Run], check: Callable[[Group], None] = lambda group: None) -> list[Group]:
+        """The groups of these runs that are still to train: interrupted ones as they were packed, and what is missing.
+
+        A group of another sweep that is in training now, and has some of these runs among its own, is one of them.
+
+        They come seed by seed, in the order of the sweep: one that is interrupted for good leaves whole seeds.
+
+        `check` raises for a group that cannot be trained.
+
+        Raises:
+            ConfigError: a missing run that cannot be run; then nothing has been written.
+        """
+        places = {run.id: place for place, run in enumerate(runs)}
+        missing = {run.id: run for run in runs if not self.store.finished(run.id)}
+        for run in missing.values():
+            run.check()
+        groups, damaged = [], {}
+        for file, group in self.store.groups() if missing else ():
+            if isinstance(group, ValueError):
+                damaged[file] = group
+                continue
+            members = [run.id for run in group.runs]
+            if not missing.keys().isdisjoint(members) and (places.keys() >= {*members} or self.store.holder(group.id)):
+                groups.append(group)
+                for member in members:
+                    missing.pop(member, None)
+        new = self.pack(missing.values())
+        for group in groups + new:
+            check(group)
+        for file, error in damaged.items():  # packed as it was, a group goes on from its checkpoint
+            set_aside(file, error, "its runs are packed anew")
+        self.store.save(new)
+        last = len(places)
+        return sorted(groups + new, key=lambda group: min((r.seed, places.get(r.id, last)) for r in group.runs))
+
+    # ---- tables
+
+    def check_tables(self) -> None:
+        """Find a table that is damaged before the hours of training. Raises: ResultsError."""
+        for table in results.TABLES:
+            results.read_table(self.place / self.name / table)
+
+    def collect(self, runs: Iterable[Run], place: Path | None = None) -> Path:
+        """Write these runs, which have ended, into the tables; their folder. Raises: ResultsError."""
+        ids = [run.id for run in runs]
+        return results.collect(self.store.folder.parent, place or self.place, self.name, self.scale, ids)
+
+    def tabled(self) -> dict[str, float]:
+        """The seconds of those of its runs that the committed tables have."""
+        ids = {run.id for run in self.runs}
+        table = results.read_table(Path(self.config.results) / self.name / "runs.csv")
+        return {row["id"]: float(row["seconds"]) for row in table if row["status"] != "failed" and row["id"] in ids}
+
+    def estimate(self, timed: Mapping[str, float]) -> dict[str, float]:
+        """Seconds of a run by its `pace`, as the runs of `timed`, id -> seconds, took them."""
+        found: dict[str, list[float]] = {}
+        for run in self.runs:
+            if run.id in timed:
+                found.setdefault(pace(run), []).append(timed[run.id])
+        return {name: fmean(seconds) for name, seconds in found.items()}
+
+
+def pace(run: Run) -> str:
+    """What runs that take about as long have in common, as a digest."""
+    keys = ("experiment", "scale", "model", "optim", "train", "compute")
+    data = {key: value for key, value in (run.config["data"] or {}).items() if key != "input_scale"}
+    alike = {"data": data, "task": run.config["task"]["_target_"]} | {key: run.config[key] for key in keys}
+    return hashlib.blake2b(json.dumps(alike, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+
+def _digest(*words: str) -> str:
+    return hashlib.blake2b(json.dumps(words).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,36 @@
+"""The processes of one run, started by torchrun: how many there are, without torch, and how a job starts them."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from experiments.engine.expand import Group
+from experiments.engine.preemption import Stop
+from experiments.engine.store import Outcome, RunStore
+
+
+def world() -> int:
+    """`syre.distributed.world`, without torch."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """`syre.distributed.rank`, without torch."""
+    return int(os.environ.get("RANK", "0")) if world() > 1 else 0
+
+
+def torchrun(group: Group, store: RunStore, processes: int, words: Sequence[str]) -> Outcome:
+    """Train the only run of a group over several processes of this machine, which are stopped by the same signal."""
+    command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "experiments.run"]
+    child = subprocess.Popen([sys.executable, *command, *words])
+    with Stop(lambda: child.send_signal(signal.SIGTERM)) as stop:  # torchrun hands it to all of them
+        code = child.wait()
+    if store.all_finished(group):
+        return Outcome.done
+    if stop.asked:
+        stop.leave()
+    if code:
+        raise RuntimeError(f"torchrun ended with exit code {code}")
+    return Outcome.held

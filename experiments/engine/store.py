@@ -1,0 +1,217 @@
+"""What lies in outputs/<experiment>: the one place that knows its files.
+
+runs/<run id>/       config.yaml, metrics.csv, run.json and, last, done: a run that has ended
+groups/<group id>    .json its runs, as they were packed    .pt its checkpoint    .lock who trains it now
+                     .step how far it has come              .csv of a lone run, its records so far
+"""
+
+import itertools
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from experiments.analysis import results
+from experiments.analysis.results import ResultsError
+from experiments.engine.config import Run
+from experiments.engine.errors import ConfigError
+from experiments.engine.expand import Group
+from experiments.engine.locks import hold, holder
+
+Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml: ten times faster
+Record = tuple[int, str, str, float]  # step, split, metric, value
+
+
+class Outcome(StrEnum):
+    """How the training of a group ended, when it was no error."""
+
+    done = "done"
+    stopped = "stopped"  # at a checkpoint to go on from
+    held = "held"  # by another process, which trains it
+
+
+class Progress(NamedTuple):
+    """The step that a group in training has come to, its steps in all, and its seconds so far."""
+
+    step: int = 0
+    total: int = 1
+    seconds: int = 0
+
+
+@dataclass(frozen=True)
+class RunStore:
+    """The runs of an experiment, and the groups in which they train, in `folder`, outputs/<experiment>."""
+
+    folder: Path
+
+    # ---- runs
+
+    def run(self, run_id: str) -> Path:
+        return self.folder / "runs" / run_id
+
+    def ended(self, run_id: str) -> bool:
+        """Whether there is all that a run leaves, also one that failed."""
+        return (self.run(run_id) / "done").exists()
+
+    def finished(self, run_id: str) -> bool:
+        """Whether a run has ended, well or in NaN; one that failed is tried again."""
+        return self.ended(run_id) and self.facts(run_id)["status"] != "failed"
+
+    def facts(self, run_id: str, *keys: str) -> dict[str, Any]:
+        """What is known of a run that has ended: its status, these keys, and where its numbers come from.
+
+        Raises:
+            ResultsError: they are missing or damaged.
+        """
+        return results.read_facts(self.run(run_id), *keys)
+
+    def write(self, run: Run, records: Iterable[Record], facts: Mapping[str, Any]) -> None:
+        """The directory of a run that has ended, all of it or nothing; `facts` has its status."""
+        config = run.config
+        facts = {"id": run.id, "experiment": config["experiment"], "scale": config["scale"], **facts}
+        text = (
+            yaml.dump(config, sort_keys=False, Dumper=Dumper),
+            "".join([HEADER, *map(line, records)]),
+            json.dumps(facts, indent=1),
+            "",
+        )
+        results.write_files(dict(zip(self.files(run.id), (part.encode() for part in text), strict=True)))
+
+    def files(self, run_id: str) -> list[Path]:
+        """What a finished run has left, `done` last."""
+        return [self.run(run_id) / name for name in ("config.yaml", "metrics.csv", "run.json", "done")]
+
+    def adopt(self, tables: Path, runs: Iterable[Run]) -> int:
+        """Take over those of these runs that `tables`, results/<experiment>, has and are not finished here; how many.
+
+        Collected again they give the rows that they come from.
+        """
+        rows = {row["id"]: row for row in results.read_table(tables / "runs.csv") if row["status"] != "failed"}
+        taken = {run.id: run for run in runs if run.id in rows and not self.finished(run.id)}
+        records: dict[str, list[Record]] = {run_id: [] for run_id in taken}
+        for row in results.read_table(tables / "metrics.csv") if taken else ():
+            if row["id"] in records:
+                records[row["id"]].append((int(row["step"]), row["split"], row["metric"], float(row["value"])))
+        for run_id, run in taken.items():
+            self.write(run, records[run_id], results.facts_of(rows[run_id]))
+        return len(taken)
+
+    # ---- groups
+
+    def file(self, group_id: str, suffix: str = ".json") -> Path:
+        return self.folder / "groups" / f"{group_id}{suffix}"
+
+    def groups(self) -> Iterator[tuple[Path, Group | ValueError]]:
+        """The files of all groups that are written down; of a damaged one, what is wrong."""
+        for file in sorted((self.folder / "groups").glob("*.json")):
+            try:
+                yield file, _read_group(file)
+            except ValueError as error:
+                yield file, error
+
+    def save(self, groups: Iterable[Group]) -> None:
+        """Write groups down, all or none."""
+        results.write_files({self.file(g.id): json.dumps([run.config for run in g.runs]).encode() for g in groups})
+
+    def load(self, group_id: str) -> Group:
+        """A group as it was packed.
+
+        Raises:
+            ConfigError: no such group. ResultsError: its file is damaged.
+        """
+        if not re.fullmatch("[0-9a-f]{12}", group_id):
+            where = self.folder / "groups"
+            raise ConfigError(f"group must be 12 hex digits, the name of a file in {where}, got {group_id!r}")
+        file = self.file(group_id)
+        try:
+            return _read_group(file)
+        except FileNotFoundError:
+            raise ConfigError(f"no group {group_id}: there is no {file}") from None
+        except (OSError, ValueError) as error:
+            raise ResultsError(f"{file} is damaged ({error}): run its sweep again, which packs its runs anew") from None
+
+    def all_finished(self, group: Group) -> bool:
+        return all(self.finished(run.id) for run in group.runs)
+
+    def hold(self, group_id: str) -> AbstractContextManager[bool]:
+        """Hold a group against all other processes, to train it (`locks.hold`)."""
+        return hold(self.file(group_id, ".lock"))
+
+    def holder(self, group_id: str) -> str | None:
+        """Who trains a group now, in words; None if nobody does."""
+        return holder(self.file(group_id, ".lock"))
+
+    def held(self) -> dict[str, str]:
+        """The groups that are in training now, with who trains them."""
+        locks = sorted(path.stem for path in (self.folder / "groups").glob("*.lock"))
+        return {group_id: owner for group_id in locks if (owner := self.holder(group_id))}
+
+    def checkpoint(self, group_id: str) -> Path:
+        return self.file(group_id, ".pt")
+
+    def checkpoints(self) -> list[Path]:
+        return sorted((self.folder / "groups").glob("*.pt"))
+
+    def progress(self, group_id: str) -> Progress:
+        """How far a group has come; the start where that is not known."""
+        with suppress(OSError, ValueError, TypeError):  # it does not train now, or is just writing
+            return Progress(*map(int, self.file(group_id, ".step").read_text().split()))
+        return Progress()
+
+    def come_to(self, group_id: str, progress: Progress) -> None:
+        with suppress(OSError):  # on a full disk the training goes on, until it has to keep something
+            self.file(group_id, ".step").write_text(" ".join(map(str, progress)))
+
+    def publish(self, group_id: str, records: Iterable[Record], anew: bool = False) -> None:
+        """Records of a lone run as they come, for whoever wants to see it train; `anew`: all of them so far."""
+        with suppress(OSError), self.file(group_id, ".csv").open("w" if anew else "a") as file:
+            file.write("".join([HEADER] * anew + [line(record) for record in records]))
+
+    def discard(self, group_id: str) -> None:
+        """Remove what is of use only while a group trains."""
+        for suffix in (".pt", ".step", ".csv"):
+            self.file(group_id, suffix).unlink(missing_ok=True)
+
+
+HEADER = "step,split,metric,value\n"
+
+
+def line(record: Record) -> str:
+    """A line of metrics.csv."""
+    step, split, metric, value = record
+    return f"{step},{split},{metric},{value:.9g}\n"
+
+
+def _read_group(file: Path) -> Group:
+    """A group from its file. Raises: ValueError for a damaged one."""
+    try:
+        group = Group(runs=[Run(config=config) for config in json.loads(file.read_text())])
+        whole = group.id == file.stem
+    except (TypeError, LookupError, AttributeError):
+        whole = False
+    if not whole:
+        raise ValueError("these are not the runs of that group")
+    return group
+
+
+def set_aside(file: Path, error: Exception, then: str) -> None:
+    """Give a file that cannot be used another name, under which it stays, and say what happens without it.
+
+    Raises:
+        ResultsError: a place that cannot be written.
+    """
+    names = (file.with_name(f"{file.name}.damaged{k or ''}") for k in itertools.count())
+    aside = next(name for name in names if not name.exists())
+    try:
+        file.rename(aside)
+    except OSError as failure:
+        raise ResultsError(f"cannot rename {file}: {failure.strerror or failure}") from failure
+    reason = " ".join(str(error).split()).split(". ")[0].rstrip(": ")[:200]  # torch goes on with advice
+    print(f"{file} is damaged ({reason}): it is now {aside.name}, and {then}", file=sys.stderr)
