@@ -20,7 +20,7 @@ RUN      := .venv/bin/python -m experiments.run -m
 PYTEST   := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --maxprocesses 8 --dist loadgroup
 STAMP    := .venv/.complete
 FIGURES  := $(patsubst configs/experiment/%.yaml,%,$(wildcard configs/experiment/*.yaml))
-DRAWN    := fig7 fig8 fig10 table3 ablation sigma_map
+DRAWN    := $(filter-out __init__ $(FIGURES),$(patsubst experiments/figures/%.py,%,$(wildcard experiments/figures/*.py)))
 
 .PHONY: help env again data $(FIGURES) $(DRAWN) status plots report smoke check test lint bench gpu clean
 
@@ -47,15 +47,11 @@ $(FIGURES): $(STAMP)  ## train what is missing of a figure, judge its claims, dr
 # panels of a figure that are experiments of their own, and train after it
 PANELS_fig3 := fig3b
 
-# drawn from the runs of other figures, by the report that each of them ends with
-fig7: fig2
-fig8: fig5
-fig10: fig9
-table3: table2
 # it takes times: one run after the other
 table2: LAUNCHER = local
-ablation: fig1
-sigma_map: fig2 fig5 fig9 fig11 fig13
+
+$(DRAWN): $(STAMP)  # from the runs of other figures, by the report that each of them ends with
+	@names=$$(.venv/bin/python -m experiments.report --sources $@) && $(MAKE) --no-print-directory $$names
 
 data: $(STAMP)  ## fetch data sets with checksums: make data DATA=mnist,fashion_mnist,cifar10,cifar100
 	@.venv/bin/python scripts/data.py $(DATA)

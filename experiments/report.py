@@ -21,9 +21,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("figures", nargs="*", help="fig4 ...; without names, every figure that has results")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    parser.add_argument("--sources", action="store_true", help="only say which experiments they are drawn from")
     options = parser.parse_args(arguments)
     try:
-        report.show(options.figures, options.results)
+        if options.sources:
+            from experiments.analysis.pages import module_of, sources
+
+            print(*dict.fromkeys(source for name in options.figures for source in sources(module_of(name), name)))
+        else:
+            report.show(options.figures, options.results)
     except RuntimeError as error:
         from experiments.analysis.results import ResultsError  # and pandas with it
 

@@ -36,8 +36,8 @@ GOLDEN = {
 
 
 ADVICE = (
-    "{} of the {} runs in results/{} are runs of it no more, and would be trained again. A key that is new, and changes "
-    "nothing at its default, says so in the YAML where it stands: `_later_: {{key: default}}`"
+    "{} of the {} runs in results/{} are runs of it no more, and would be trained again. A key that is new, and "
+    "changes nothing at its default, says so in the YAML where it stands: `_later_: {{key: default}}`"
 )
 
 
