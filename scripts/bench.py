@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from hydra import initialize_config_dir
@@ -242,7 +243,7 @@ def bare_step(run: Run) -> Step:
     """One run as one writes it by hand: indexing, forward, backward, torch's default optimizer; syre attached."""
     one, data = build(run, None, torch.device("cpu"))
     one.model.to(memory_format=torch.contiguous_format)  # torch's default layout
-    kind, plain = type(one.optimizer), {"fused": None, "foreach": None}
+    kind, plain = cast(Any, type(one.optimizer)), {"fused": None, "foreach": None}
     optimizer = kind([{**group, **plain} for group in one.optimizer.param_groups], lr=1.0)
     if isinstance(one.handle, SyreHandle):
         one.handle.detach()

@@ -8,6 +8,7 @@ or pybullet_envs_gymnasium, and once more on ours, which tells what the agent ga
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import median
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -15,6 +16,7 @@ import stable_baselines3
 import torch
 from gymnasium.envs.mujoco.ant_v4 import AntEnv
 from gymnasium.wrappers import TimeLimit
+from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 from syre.data import DataError
@@ -64,14 +66,21 @@ def ours(backend: str, rollout: int) -> Step:
 def stock(env: gymnasium.Env, rollout: int) -> Step:
     """An iteration of stable-baselines3."""
     networks = {"net_arch": {"pi": [256, 256], "vf": [256, 256]}, "activation_fn": nn.ReLU, "ortho_init": False}
+    training: dict[str, Any] = {
+        "learning_rate": 1e-4,
+        "n_steps": rollout,
+        "batch_size": 128,
+        "n_epochs": 10,
+        "vf_coef": 1.0,
+    }
     ppo = stable_baselines3.PPO(
-        "MlpPolicy", env, learning_rate=1e-4, n_steps=rollout, batch_size=128, n_epochs=10, vf_coef=1.0,
-        max_grad_norm=1e9, policy_kwargs=networks, device="cpu", seed=0,
-    )  # fmt: skip
+        "MlpPolicy", env, **training, max_grad_norm=1e9, policy_kwargs=networks, device="cpu", seed=0
+    )
+    environments = cast(VecEnv, ppo.env)
     _, callback = ppo._setup_learn(rollout)
 
     def step() -> None:
-        ppo.collect_rollouts(ppo.env, callback, ppo.rollout_buffer, rollout)
+        ppo.collect_rollouts(environments, callback, ppo.rollout_buffer, rollout)
         ppo.train()
 
     return step

@@ -196,10 +196,8 @@ def resolve(config: dict[str, Any]) -> Run:
 def _leaf(group: str, text: str) -> Any:
     """A frozen dataclass from its settings as JSON, types checked by OmegaConf and ranges by the class itself."""
     settings = json.loads(text)
-    if group == "train":
-        from syre.trainer import Training as cls
-    else:
-        cls = Compute if group == "compute" else get_class(settings.pop("_target_"))
+    fixed = {"train": "syre.trainer.Training", "compute": f"{__name__}.Compute"}
+    cls = get_class(fixed.get(group) or settings.pop("_target_"))
     settings = _less(settings, "name", LATER)
     try:
         typed = OmegaConf.structured(cls)

@@ -143,16 +143,15 @@ def _with(config: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _scale_settings(config: DictConfig, fixed: Sequence[str]) -> dict[str, Any]:
-    settings = OmegaConf.to_container(config.scales).get(config.scale) or {}
+    settings = _plain(config.scales).get(config.scale) or {}
     return {key: value for key, value in settings.items() if key not in fixed}
 
 
 def _products(config: DictConfig, fixed: Sequence[str], given: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
     """One mapping key -> value for each run of each block."""
-    blocks = OmegaConf.to_container(config.runs) or [{}]
+    blocks = _plain(config.runs) or [{}]
     members = {key: given.get(key, [config[key].get("name")]) for key in GROUPS if key in fixed}
-    seeds = config.seeds
-    seeds = _at_scale(OmegaConf.to_container(seeds) if OmegaConf.is_config(seeds) else seeds, config)
+    seeds = _at_scale(_plain(config.seeds), config)
     for block in blocks:
         axes = {key: _at_scale(value, config) for key, value in block.items()}
         if seeds is not None:
@@ -163,6 +162,11 @@ def _products(config: DictConfig, fixed: Sequence[str], given: Mapping[str, list
         axes |= {key: values for key, values in given.items() if key not in axes}
         for values in itertools.product(*axes.values()):
             yield dict(zip(axes, values, strict=True))
+
+
+def _plain(value: Any) -> Any:
+    """A value of a configuration as plain Python."""
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 def _at_scale(value: Any, config: DictConfig) -> Any:

@@ -9,6 +9,7 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
@@ -61,7 +62,12 @@ class Experiment:
         words = [f"experiment={name}", *words]
         config = compose("config", split(words)[0])
         made = cls.of(config, words, lambda overrides: compose("config", overrides))
-        whole = {"sources": sources, "words": made.words, "keys": made.keys, "runs": [run.config for run in made.runs]}
+        whole: dict[str, Any] = {
+            "sources": sources,
+            "words": made.words,
+            "keys": made.keys,
+            "runs": [run.config for run in made.runs],
+        }
         whole["config"] = OmegaConf.to_container(config, enum_to_str=True)
         with suppress(results.ResultsError):  # where nothing can be written it takes that time again
             results.write_files({file: json.dumps(whole).encode()})

@@ -31,9 +31,11 @@ class Blocks(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         from experiments.engine.sweep import sweep
 
-        loader = self.hydra_context.config_loader
+        assert self.config is not None
+        assert self.hydra_context is not None
+        loader, config = self.hydra_context.config_loader, self.config
 
         def compose(overrides: list[str]) -> DictConfig:
-            return loader.load_sweep_config(self.config, overrides)
+            return loader.load_sweep_config(config, overrides)
 
-        return sweep(self.config, arguments, compose, self.launcher)
+        return sweep(config, arguments, compose, self.launcher)

@@ -115,7 +115,8 @@ class Slurm(Launcher):
         """The jobs that are in the queue with just these overrides, by their place among them."""
         import submitit
 
-        states, found = _states(), {}
+        states = _states()
+        found: dict[int, submitit.SlurmJob] = {}
         for file in sorted(self.folder.glob(ARRAY)):
             live = {name: words for name, words in json.loads(file.read_text()).items()
                     if states and states.get(name, "COMPLETED") not in ENDED}  # fmt: skip
