@@ -6,6 +6,7 @@ python -m experiments.report fig4 fig5      some of them
 
 import argparse
 import sys
+from argparse import RawDescriptionHelpFormatter as Raw
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,11 +15,7 @@ from experiments.analysis import report
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Judge, draw and report; 0, or 2 after one line on stderr."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(prog="python -m experiments.report", description=__doc__, formatter_class=Raw)
     parser.add_argument("figures", nargs="*", help="fig4 ...; without names, every figure that has results")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     parser.add_argument("--sources", action="store_true", help="only say which experiments they are drawn from")

@@ -10,6 +10,7 @@ have cores of their own.
 
 import argparse
 import sys
+from argparse import RawDescriptionHelpFormatter as Raw
 from collections.abc import Callable, Iterable, Sequence
 
 from hydra import initialize_config_dir
@@ -25,11 +26,7 @@ COLUMNS = {"runs": 7, "done": 7, "running": 9, "failed": 8, "missing": 9, "in ta
 def main(arguments: Sequence[str] | None = None, show: Callable[[str], None] = print) -> int:
     """0; 2 after one line for what the user can mend."""
     known = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.status",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(prog="python -m experiments.status", description=__doc__, formatter_class=Raw)
     parser.add_argument("names", nargs="*", metavar="EXPERIMENT", help="default: all of them")
     parser.add_argument("--scale", choices=[scale.value for scale in Scale], default="cpu")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides, as the sweep was given")

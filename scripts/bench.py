@@ -102,12 +102,12 @@ def mlp() -> nn.Module:
 
 
 def step_time(effort: Effort) -> Iterator[Row]:
+    batch = effort.resnet_batch
     settings = [
         ("MLP 784-300-300-300-10, batch 64", mlp, (64, 784), "<= 1.08", effort.rounds),
         ("MLP 784-300-300-300-10, batch 512", mlp, (512, 784), "<= 1.02", effort.rounds),
-        (f"ResNet18 32x32, batch {effort.resnet_batch}", resnet18, (effort.resnet_batch, 3, 32, 32), "<= 1.02",
-         effort.resnet_rounds),
-    ]  # fmt: skip
+        (f"ResNet18 32x32, batch {batch}", resnet18, (batch, 3, 32, 32), "<= 1.02", effort.resnet_rounds),
+    ]
     for what, make, shape, target, rounds in settings:
         inputs, labels = torch.randn(shape), torch.randint(10, shape[:1])
         for name, optimizer_of in OPTIMIZERS.items():
@@ -116,9 +116,8 @@ def step_time(effort: Effort) -> Iterator[Row]:
             taken = times(steps, effort, rounds)
             for form in ("attach", "parametrize"):
                 ratios = [t / base for t, base in zip(taken[form], taken["plain"], strict=True)]
-                base = f"plain {1e3 * statistics.median(taken['plain']):.1f} ms"
-                yield Row(what=f"{form} / plain: {what}, {name}", ratios=ratios,
-                          target=target if form == "attach" else "", note=base)  # fmt: skip
+                note, goal = f"plain {1e3 * statistics.median(taken['plain']):.1f} ms", target * (form == "attach")
+                yield Row(what=f"{form} / plain: {what}, {name}", ratios=ratios, target=goal, note=note)
 
 
 # ---- b. memory -------------------------------------------------------------------------------------------------------
@@ -147,9 +146,9 @@ def memory() -> Iterator[Row]:
     for what, make in (("MLP 784-300-300-300-10", mlp), ("ResNet18", resnet18)):
         for kind, dtype, target in (("fp32", None, "<= 1"), ("bf16", torch.bfloat16, "<= 0.5")):
             decayed, anchors, grown = attached_bytes(make, dtype)
-            yield Row(what=f"{kind} anchors / parameters: {what}", ratios=[anchors / decayed], target=target)
-            yield Row(what=f"growth of all tensors alive / parameters: {what}, {kind}", ratios=[grown / decayed],
-                      target=target)  # fmt: skip
+            added = {f"{kind} anchors / parameters: {what}": anchors}
+            added[f"growth of all tensors alive / parameters: {what}, {kind}"] = grown
+            yield from (Row(what=name, ratios=[size / decayed], target=target) for name, size in added.items())
 
 
 # ---- c. ensemble -----------------------------------------------------------------------------------------------------
@@ -292,8 +291,8 @@ def sweep_times(figure: str, effort: Effort) -> Row:
         ours = [total + steps * t for total, t in zip(ours, taken["ours"], strict=True)]
     sizes = [len(group.runs) for groups in kinds.values() for group in groups]
     note = f"{sum(sizes)} runs in {len(sizes)} groups; {statistics.median(ours) / 60:.1f} core-minutes of steps"
-    return Row(what=f"bare loops / as run: {figure}", ratios=[a / b for a, b in zip(bare, ours, strict=True)],
-               target=">= 1", note=note)  # fmt: skip
+    ratios = [a / b for a, b in zip(bare, ours, strict=True)]
+    return Row(what=f"bare loops / as run: {figure}", ratios=ratios, target=">= 1", note=note)
 
 
 def sweeps(effort: Effort) -> Iterator[Row]:
@@ -325,8 +324,8 @@ def images(effort: Effort) -> Iterator[Row]:
 def rl(effort: Effort) -> Iterator[Row]:
     quick = effort.seconds == 0
     for found in bench_rl.measure(rounds=1 if quick else 7, quick=quick, clock=effort.clock):
-        yield Row(what=found.what, ratios=found.ratios, target=f">= {bench_rl.TARGET:g}" if found.judged else "",
-                  note=str(found))  # fmt: skip
+        goal = f">= {bench_rl.TARGET:g}" if found.judged else ""
+        yield Row(what=found.what, ratios=found.ratios, target=goal, note=str(found))
 
 
 def cpu_model() -> str:

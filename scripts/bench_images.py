@@ -9,6 +9,7 @@ are started anew, and the batches that they have prepared in advance are used up
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from statistics import median
@@ -53,7 +54,7 @@ class Network:
     model: Callable[[], nn.Module]
     transform: Callable[[Any], Any]
     optimizer: Callable[[nn.Module], torch.optim.Optimizer]
-    loss: Callable[[Tensor, Tensor], Tensor]
+    loss: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy
 
 
 # ---- the textbook ----------------------------------------------------------------------------------------------------
@@ -97,22 +98,40 @@ class Twice:
 TO_INPUT = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
 CROP_FLIP = transforms.Compose([transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), *TO_INPUT])
 JITTER = transforms.RandomApply([transforms.ColorJitter(0.8, 0.8, 0.8, 0.2)], 0.8)
-VIEW = transforms.Compose([transforms.RandomResizedCrop(32), transforms.RandomHorizontalFlip(), JITTER,
-                           transforms.RandomGrayscale(0.2), *TO_INPUT])  # fmt: skip
+CROP = [transforms.RandomResizedCrop(32), transforms.RandomHorizontalFlip()]
+VIEW = transforms.Compose([*CROP, JITTER, transforms.RandomGrayscale(0.2), *TO_INPUT])
+SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=5e-4)
+ADAM = partial(torch.optim.Adam, weight_decay=5e-4)
 NETWORKS = (
-    Network(name="ResNet18", batch=128,
-            ours="model=resnet18 data=cifar10 data.augment=crop_flip optim=sgd optim.momentum=0.9",
-            small="model.width=4", model=resnet18, transform=CROP_FLIP, loss=nn.functional.cross_entropy,
-            optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)),
-    Network(name="ViT", batch=128,
-            ours="model=vit model.dropout=0.1 data=cifar10 data.augment=crop_flip optim=adam optim.lr=1e-4",
-            small="model.dim=16 model.mlp=16 model.depth=1", model=vit, transform=CROP_FLIP,
-            loss=nn.functional.cross_entropy,
-            optimizer=lambda m: torch.optim.Adam(m.parameters(), lr=1e-4, weight_decay=5e-4)),
-    Network(name="SimCLR", batch=256, ours="model=simclr data=cifar100 data.augment=simclr task=contrastive optim=adam",
-            small="model.width=4", model=simclr, transform=Twice(VIEW), loss=nt_xent,
-            optimizer=lambda m: torch.optim.Adam(m.parameters(), lr=1e-3, weight_decay=5e-4)),
-)  # fmt: skip
+    Network(
+        name="ResNet18",
+        batch=128,
+        ours="model=resnet18 data=cifar10 data.augment=crop_flip optim=sgd optim.momentum=0.9",
+        small="model.width=4",
+        model=resnet18,
+        transform=CROP_FLIP,
+        optimizer=lambda m: SGD(m.parameters()),
+    ),
+    Network(
+        name="ViT",
+        batch=128,
+        ours="model=vit model.dropout=0.1 data=cifar10 data.augment=crop_flip optim=adam optim.lr=1e-4",
+        small="model.dim=16 model.mlp=16 model.depth=1",
+        model=vit,
+        transform=CROP_FLIP,
+        optimizer=lambda m: ADAM(m.parameters(), lr=1e-4),
+    ),
+    Network(
+        name="SimCLR",
+        batch=256,
+        ours="model=simclr data=cifar100 data.augment=simclr task=contrastive optim=adam",
+        small="model.width=4",
+        model=simclr,
+        transform=Twice(VIEW),
+        loss=nt_xent,
+        optimizer=lambda m: ADAM(m.parameters(), lr=1e-3),
+    ),
+)
 
 
 class Pictures(torch.utils.data.Dataset):
@@ -134,8 +153,12 @@ def textbook(network: Network, dataset: Any, batch: int, device: torch.device, c
     optimizer = network.optimizer(model)
 
     def turn(steps: int) -> float:
-        loader = DataLoader(dataset, batch, shuffle=True, drop_last=True, num_workers=WORKERS, prefetch_factor=AHEAD,
-                            pin_memory=device.type == "cuda")  # fmt: skip
+        workers: dict[str, Any] = {
+            "num_workers": WORKERS,
+            "prefetch_factor": AHEAD,
+            "pin_memory": device.type == "cuda",
+        }
+        loader = DataLoader(dataset, batch, shuffle=True, drop_last=True, **workers)
         before, start = WORKERS * AHEAD if steps > 1 else 0, 0.0
         for step, (inputs, labels) in enumerate(loader):
             if step == before:
@@ -166,8 +189,9 @@ class RandomImages:
         stream = torch.Generator().manual_seed(seed)
         pixels = torch.randint(256, (self.samples, 3, 32, 32), generator=stream, dtype=torch.uint8)
         labels = torch.randint(10, (self.samples,), generator=stream)
-        return Dataset(train_inputs=pixels, train_targets=labels, test_inputs=pixels[:1], test_targets=labels[:1],
-                       num_classes=10, mean=MEAN, std=STD, augmentation=AUGMENTATIONS[self.augment])  # fmt: skip
+        own: dict[str, Any] = {"mean": MEAN, "std": STD, "augmentation": AUGMENTATIONS[self.augment]}
+        own |= {"test_inputs": pixels[:1], "test_targets": labels[:1]}
+        return Dataset(train_inputs=pixels, train_targets=labels, num_classes=10, **own)
 
 
 def our_run(network: Network, batch: int, *, compiled: bool, quick: bool = False) -> Run:
@@ -277,5 +301,5 @@ def measure(*, rounds: int, seconds: float, quick: bool, device: torch.device) -
                     theirs.append(turn(max(steps // 2, 1 if quick else 2)))
         peak = max(peak, matmul_peak(device, dtype, size, clock))
         note = f"{str(dtype).removeprefix('torch.')} products at {peak / 1e12:.3g} TFLOP/s; {images}"
-        yield Result(name=network.name, batch=batch, ours=ours, textbook=theirs, share=work / median(ours) / peak,
-                     note=note)  # fmt: skip
+        share = work / median(ours) / peak
+        yield Result(name=network.name, batch=batch, ours=ours, textbook=theirs, share=share, note=note)

@@ -74,7 +74,7 @@ def stock(env: gymnasium.Env, rollout: int) -> Step:
         "vf_coef": 1.0,
     }
     ppo = stable_baselines3.PPO(
-        "MlpPolicy", env, **training, max_grad_norm=1e9, policy_kwargs=networks, device="cpu", seed=0
+        "MlpPolicy", env, **training, vf_coef=1.0, max_grad_norm=1e9, policy_kwargs=networks, device="cpu", seed=0
     )
     environments = cast(VecEnv, ppo.env)
     _, callback = ppo._setup_learn(rollout)

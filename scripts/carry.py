@@ -18,6 +18,7 @@ import pickle
 import subprocess
 import sys
 import zlib
+from argparse import RawDescriptionHelpFormatter as Raw
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ from syre.data.files import SETS, DataError, archives, data_root, ensure, write
 ROOT = Path(__file__).parents[1]
 MIB = 40  # of a file: with a checkout of 16 MiB beside it, it fits where 64 MiB do
 # What the GPU queue imports beside torch and torchvision, and what that imports; pytest is for its tests.
-PACKAGES = ("antlr4-python3-runtime", "hydra-core", "omegaconf", "filelock", "tqdm", "pyyaml", "numpy", "pandas",
-            "python-dateutil", "pytest", "iniconfig", "packaging", "pluggy", "pygments")  # fmt: skip
+PACKAGES = ["antlr4-python3-runtime", "hydra-core", "omegaconf", "filelock", "tqdm", "pyyaml", "numpy", "pandas"]
+PACKAGES += ["python-dateutil", "pytest", "iniconfig", "packaging", "pluggy", "pygments"]
 PLATFORMS = "manylinux_2_28_x86_64,manylinux_2_17_x86_64,manylinux2014_x86_64"
 
 
@@ -186,8 +187,7 @@ def packages(into: Path, names: Sequence[str], python: str, platforms: Sequence[
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0; 2 after one line for what the user can mend."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.carry", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(prog="python -m scripts.carry", description=__doc__, formatter_class=Raw)
     commands = parser.add_subparsers(dest="command", required=True)
     data = commands.add_parser("data", help="write data sets as files that fit")
     data.add_argument("names", help=f"some of {','.join(SETS)}")

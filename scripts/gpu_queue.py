@@ -35,6 +35,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from argparse import RawDescriptionHelpFormatter as Raw
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -350,8 +351,7 @@ def _wanted(path: Path, content: bytes) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0; 1 if tests or groups failed; 2 after one line for what the user can mend."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.gpu_queue", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(prog="python -m scripts.gpu_queue", description=__doc__, formatter_class=Raw)
     parser.add_argument("--minutes", type=float, default=9, help="length of the slice (default 9); 0: train nothing")
     parser.add_argument("--scale", choices=results.SCALES, default="paper")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: the GPU")

@@ -51,11 +51,12 @@ def device_of(name: str, setting: str = "compute.device") -> torch.device:
     """
     if name == "auto":
         if not torch.cuda.is_available() and (given := _given_gpus()):
-            build = f"for CUDA {torch.version.cuda}, which this driver may be too old for" if torch.version.cuda else \
-                "without CUDA"  # fmt: skip
-            raise ConfigError(f"compute.device=auto: there are GPUs here ({given}), but torch {torch.__version__} sees "
-                              f"none (it is built {build}): install a build of torch that fits, or set "
-                              "compute.device=cpu")  # fmt: skip
+            cuda = torch.version.cuda
+            built = f"for CUDA {cuda}, which this driver may be too old for" if cuda else "without CUDA"
+            raise ConfigError(
+                f"compute.device=auto: there are GPUs here ({given}), but torch {torch.__version__} sees none (it is "
+                f"built {built}): install a build of torch that fits, or set compute.device=cpu"
+            )
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name, re.ASCII):
         raise ConfigError(f"{setting} must be auto, cpu or cuda[:index], got {name!r}")
@@ -140,11 +141,15 @@ def _prepare(group: Group, data_root: str | None, device: torch.device) -> tuple
     share_settings(group)
     built = [build(run, data_root, device) for run in group.runs]
     scales = [getattr(run.data, "input_scale", 1.0) for run in group.runs]
+    own: dict[str, Any] = {
+        "scales": scales,
+        "seeds": [run.seed for run in group.runs],
+        "batch_size": first.train.batch_size,
+    }
+    place: dict[str, Any] = {"device": device, "rank": distributed.rank(), "world": distributed.world()}
     with unfit():
-        batches = Batches(
-            [data for _, data in built], scales=scales, seeds=[run.seed for run in group.runs],
-            batch_size=first.train.batch_size, device=device, rank=distributed.rank(), world=distributed.world(),
-        )  # fmt: skip
+        sets, size = [data for _, data in built], first.train.batch_size
+        batches = Batches(sets, scales=scales, seeds=seeds, batch_size=size, **place)
     share, parts = batches.batch_size // distributed.world(), first.train.accumulate
     if share % parts:
         raise ConfigError(f"the batch of a process, {share}, must be a multiple of train.accumulate={parts}")
@@ -167,8 +172,8 @@ def share_settings(group: Group) -> None:
     if interacts(first):
         raise ConfigError(f"runs of task={first.config['task']['name']} train alone: set replicas=1")
     if compute["precision"] == "bf16" or compute["compile"] or first.train.accumulate > 1:
-        raise ConfigError("compute.precision=bf16, compute.compile=true and train.accumulate > 1 are for lone runs: "
-                          "set replicas=1")  # fmt: skip
+        settings = "compute.precision=bf16, compute.compile=true and train.accumulate > 1"
+        raise ConfigError(f"{settings} are for lone runs: set replicas=1")
 
 
 def actor(run: Run, data_root: str | None, device: torch.device) -> Replica:

@@ -50,8 +50,10 @@ class Group:
         return hashlib.blake2b("/".join(run.id for run in self.runs).encode(), digest_size=6).hexdigest()
 
 
-def expand(config: DictConfig, compose: Compose, fixed: Sequence[str] = (),
-           axes: Mapping[str, list[Any]] | None = None) -> list[Run]:  # fmt: skip
+Axes = Mapping[str, list[Any]]  # key -> the values that it takes
+
+
+def expand(config: DictConfig, compose: Compose, fixed: Sequence[str] = (), axes: Axes | None = None) -> list[Run]:
     """All runs of an experiment, without repetition, in the order of its blocks.
 
     Args:
@@ -88,7 +90,7 @@ def expand(config: DictConfig, compose: Compose, fixed: Sequence[str] = (),
     return list(runs.values())
 
 
-def split(words: Sequence[str]) -> tuple[list[str], list[str], dict[str, list[Any]]]:
+def split(words: Sequence[str]) -> tuple[list[str], list[str], Axes]:
     """What overrides say of a sweep: those that every run is composed with, the keys of all, and the axes with values.
 
     Raises:
@@ -157,8 +159,8 @@ def _products(config: DictConfig, fixed: Sequence[str], given: Mapping[str, list
         if seeds is not None:
             axes.setdefault("seed", list(range(seeds)) if isinstance(seeds, int) else seeds)
         axes = {key: value if isinstance(value, list) else [value] for key, value in axes.items()}
-        axes = {key: [value for value in values if value in members.get(key, values)]
-                for key, values in axes.items() if key in members or key not in fixed}  # fmt: skip
+        axes = {key: values for key, values in axes.items() if key in members or key not in fixed}
+        axes = {key: [v for v in values if v in members.get(key, values)] for key, values in axes.items()}
         axes |= {key: values for key, values in given.items() if key not in axes}
         for values in itertools.product(*axes.values()):
             yield dict(zip(axes, values, strict=True))

@@ -35,11 +35,11 @@ def hold(path: Path, patience: float = 1.0) -> Iterator[bool]:
     except OSError as error:
         raise ResultsError(f"cannot write {path.name} in {path.parent}: {error.strerror or error}") from error
     try:
-        job = os.environ.get("SLURM_JOB_ID")
+        job = f", SLURM job {os.environ['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in os.environ else ""
         with suppress(OSError):  # a full disk has no room for a name, and the lock is held all the same
             if not isinstance(lock, SoftFileLock):
-                path.write_text(f"process {os.getpid()} on {socket.gethostname()}"
-                                f"{f', SLURM job {job}' if job else ''}, since {time.strftime('%F %T')}")  # fmt: skip
+                since = time.strftime("%F %T")
+                path.write_text(f"process {os.getpid()} on {socket.gethostname()}{job}, since {since}")
         yield True
     finally:
         _let_go(lock, path)

@@ -32,6 +32,5 @@ def provenance(device: torch.device) -> dict[str, Any]:
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
     versions |= {name.replace("_", "-"): version(name) for name in PHYSICS if name in sys.modules}
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return {
-        "git_sha": sha, "dirty": dirty, "device": name, "threads": torch.get_num_threads(), "versions": versions,
-    }  # fmt: skip
+    where = {"device": name, "threads": torch.get_num_threads()}
+    return {"git_sha": sha, "dirty": dirty, **where, "versions": versions}

@@ -27,8 +27,8 @@ from omegaconf import DictConfig
 if TYPE_CHECKING:
     from submitit import SlurmJob
 
-ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
-         "REVOKED", "TIMEOUT"}  # fmt: skip
+ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL"}
+ENDED |= {"OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"}
 ARRAY = "*.array.json"  # in submitit's folder: the arrays that were submitted from here
 
 
@@ -118,9 +118,10 @@ class Slurm(Launcher):
         states = _states()
         found: dict[int, submitit.SlurmJob] = {}
         for file in sorted(self.folder.glob(ARRAY)):
-            live = {name: words for name, words in json.loads(file.read_text()).items()
-                    if states and states.get(name, "COMPLETED") not in ENDED}  # fmt: skip
-            for name, words in live.items():
+            kept = json.loads(file.read_text())
+            live = [name for name in kept if states and states.get(name, "COMPLETED") not in ENDED]
+            for name in live:
+                words = kept[name]
                 if words in overrides:
                     found[overrides.index(words)] = submitit.SlurmJob(self.folder, name)
             if states is not None and not live:
@@ -136,10 +137,10 @@ class Slurm(Launcher):
             left = [k for k, job in jobs.items() if job.paths.result_pickle.exists()]
             if not left and (silent := _silent(jobs)):
                 time.sleep(5)  # on a shared disk a result may be seen later than the end of its job
-                ended = {k: _failure(Lost(f"{what} without a result, see {jobs[k].paths.stdout}"))
-                         for k, what in silent.items() if not jobs[k].paths.result_pickle.exists()}  # fmt: skip
-                if ended:
-                    return ended
+                lost = [k for k in silent if not jobs[k].paths.result_pickle.exists()]
+                if lost:
+                    said = {k: f"{silent[k]} without a result, see {jobs[k].paths.stdout}" for k in lost}
+                    return {k: _failure(Lost(line)) for k, line in said.items()}
             if left:
                 return {k: _outcome(jobs[k]) for k in left}
             until = time.monotonic() + min(30.0, max(1.0, (time.monotonic() - begin) / 10))  # ask SLURM now and then
@@ -160,8 +161,8 @@ def _silent(jobs: Mapping[int, "SlurmJob"]) -> dict[int, str]:
     if states is None:
         return {}
     known = {k: states.get(job.job_id, "UNKNOWN") for k, job in jobs.items()}
-    return {k: f"SLURM job {jobs[k].job_id} ended as {state}" for k, state in known.items()
-            if state in ENDED or state == "UNKNOWN"}  # fmt: skip
+    ended = {k: state for k, state in known.items() if state in ENDED | {"UNKNOWN"}}
+    return {k: f"SLURM job {jobs[k].job_id} ended as {state}" for k, state in ended.items()}
 
 
 def _outcome(job: "SlurmJob") -> JobReturn:
