@@ -140,12 +140,7 @@ def _prepare(group: Group, data_root: str | None, device: torch.device) -> tuple
     first = group.runs[0]
     share_settings(group)
     built = [build(run, data_root, device) for run in group.runs]
-    scales = [getattr(run.data, "input_scale", 1.0) for run in group.runs]
-    own: dict[str, Any] = {
-        "scales": scales,
-        "seeds": [run.seed for run in group.runs],
-        "batch_size": first.train.batch_size,
-    }
+    scales, seeds = [getattr(run.data, "input_scale", 1.0) for run in group.runs], [run.seed for run in group.runs]
     place: dict[str, Any] = {"device": device, "rank": distributed.rank(), "world": distributed.world()}
     with unfit():
         sets, size = [data for _, data in built], first.train.batch_size
