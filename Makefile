@@ -64,13 +64,16 @@ plots: $(STAMP)  ## redraw all figures and reports from the committed tables, in
 
 report: plots  ## the same: results/REPORT.md lists every verdict
 
+# a process each, side by side: what trains in seconds is not worth workers of its own
+smoke: LAUNCHER = local
+smoke: export WANDB_MODE ?= disabled
 smoke: $(STAMP)  ## every experiment at its smallest scale, results under outputs/
-	@set -e; bullet=$$(.venv/bin/python -c 'import importlib.util as u; print(u.find_spec("pybullet") or "")'); \
+	@bullet=$$(.venv/bin/python -c 'import importlib.util as u; print(u.find_spec("pybullet") or "")'); \
 	for name in $(FIGURES); do only=; \
-		case "$$name$$bullet" in (ant) echo "ant: left out, PyBullet's packages end at Python 3.11"; continue;; \
+		case "$$name$$bullet" in (ant) echo "ant: left out, PyBullet's packages end at Python 3.11" >&2; continue;; \
 			(fig6) only=data.backend=mujoco;; esac; \
-		$(RUN) experiment=$$name scale=smoke hydra/launcher=$(LAUNCHER) $$only; \
-	done
+		echo "experiment=$$name scale=smoke hydra/launcher=$(LAUNCHER)$${only:+ $$only}"; \
+	done | xargs -P $$(getconf _NPROCESSORS_ONLN) -L 1 $(RUN)
 
 check: $(STAMP)  ## lint, types and the fast tests, in a minute and a half
 	@$(MAKE) --no-print-directory lint
