@@ -61,7 +61,7 @@ LEFT_OUT = {  # and why
     r"make (check|test|test SLURM=1)": "they call these tests",
     r"make (ablation|ant|fig\d+b?|sigma_map|table\d|theory)": "`make smoke`, a part of `make test`, trains them all",
     r"make plots": "tests/experiments/figures/test_figures.py redraws them all",
-    r"make fig5 ARGS=.adopt=true .*": "there are no committed runs at smoke scale; test_store.py adopts some of its own",
+    r"make fig5 ARGS=.adopt=true .*": "no runs are committed at smoke scale; test_store.py adopts its own",
     r"make data DATA=mnist": "the network; tests/data fetches from a server of its own",
     r"make gpu .*": "a GPU; tests/scripts/test_gpu_queue.py does without",
     r"(make|\.venv/bin/python) .*(LAUNCHER|hydra/launcher)=slurm.*": "a cluster; see test_slurm.py",
