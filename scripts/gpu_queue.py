@@ -165,13 +165,7 @@ def step_seconds(group: Group, data_root: str | None, device: torch.device) -> f
 def measure_kinds(experiments: Sequence[Experiment], state: State, device: torch.device, deadline: Deadline) -> None:
     """Fill in the seconds per run: of finished runs on this device, else from one step; None if neither can be had."""
     for experiment in experiments:
-        ended = {
-            run.id: experiment.store.facts(run.id, "device", "seconds")
-            for run in experiment.runs
-            if experiment.store.finished(run.id)
-        }
-        here = {name: facts["seconds"] for name, facts in ended.items() if facts["device"] == state.device}
-        state.seconds |= experiment.estimate(here)
+        state.seconds |= experiment.estimate(experiment.taken(device=state.device))
         for run in experiment.missing():
             if (name := pace(run)) in state.seconds or deadline.over():
                 continue
@@ -194,9 +188,8 @@ def remains(experiments: Sequence[Experiment], state: State) -> None:
     for experiment in experiments:
         complete, missing = collect(experiment), experiment.missing()
         seconds = [state.seconds.get(pace(run)) for run in missing]
-        known = sum(value for value in seconds if value is not None) / 60
+        known, unknown = sum(filter(None, seconds)) / 60, "?" if None in seconds else ""
         total += known
-        unknown = "?" if None in seconds else ""
         done = f"{len(experiment.runs) - len(missing)}/{len(experiment.runs)}"
         whole = f"{len(complete)}/{len(seeds(experiment))}"
         print(f"{experiment.name:10}{done:>12}{whole:>9}{known:>14.1f}{unknown:1}")

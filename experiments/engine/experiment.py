@@ -158,6 +158,12 @@ class Experiment:
         ids = [run.id for run in runs]
         return results.collect(self.store.folder.parent, place or self.place, self.name, self.scale, ids)
 
+    def taken(self, **facts: str) -> dict[str, float]:
+        """The seconds of those of its runs that have finished here, and of which these facts are so."""
+        finished = [run.id for run in self.runs if self.store.finished(run.id)]
+        known = {run_id: self.store.facts(run_id, "seconds", *facts) for run_id in finished}
+        return {name: float(of["seconds"]) for name, of in known.items() if facts.items() <= of.items()}
+
     def tabled(self) -> dict[str, float]:
         """The seconds of those of its runs that the committed tables have."""
         ids = {run.id for run in self.runs}
