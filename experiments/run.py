@@ -35,9 +35,9 @@ from experiments.analysis import results
 from experiments.engine.cards import spread
 from experiments.engine.config import ConfigError, Killed, OutOfMemory, Run, identity
 from experiments.engine.locks import hold, holder
+from experiments.engine.mirror import Mirror
 from experiments.engine.preemption import Stop
 from experiments.engine.sweep import Ending, Group, as_axis, expand, finished, group_file, load_group, plan, split
-from experiments.engine.tracking import Mirror
 from experiments.status import CONFIGS, bar
 
 # torch, and syre with it, is imported where something is to be trained: what is finished costs no second of it.
