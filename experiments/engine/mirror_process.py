@@ -67,6 +67,7 @@ class Worker:
     experiment: str
     tell: Callable[..., None]  # an answer to the command
     agent: dict[str, str]  # the variables of `AGENT`, if there is one
+    pause: float = 0.0  # seconds until the next look
     swept: str = ""  # the run that stands for the agent's
     watched: dict[str, None] = field(default_factory=dict)  # runs, in their order
     seen: dict[str, dict[str, Any]] = field(default_factory=dict)  # those to be seen live: their `records`, `config`
@@ -99,7 +100,9 @@ class Worker:
 
     def look(self, last: bool = False) -> None:
         """Send what has come since the last time; the last look also tries again what did not work."""
+        began = time.monotonic()
         tasks = [(run_id, task) for run_id in self.watched if (task := self._task(run_id, last))]
+        self.pause = min(max(1.0, 20 * (time.monotonic() - began)), 10.0)  # a slow disk is not kept busy by looking
         if not self._do(tasks):
             self.look(last)
         if not last and self.watched.keys() - self.mirrored.keys() - self.failed.keys():
@@ -368,15 +371,11 @@ def _inbox(source: int) -> "queue.SimpleQueue[dict[str, Any] | None]":
 
 def _serve(worker: Worker, inbox: "queue.SimpleQueue[dict[str, Any] | None]") -> None:
     """Do what is told, and look about once a second, until there is nobody to tell it."""
-    pause = 0.0
     while True:
         try:
-            message = inbox.get(timeout=pause)
+            message = inbox.get(timeout=worker.pause)
         except queue.Empty:
-            began = time.monotonic()
             worker.look()
-            took = time.monotonic() - began
-            pause = min(max(1.0, 20 * took), 10.0)  # a slow disk is not kept busy by looking
         else:
             if message is None:
                 return worker.close()
