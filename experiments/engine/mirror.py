@@ -1,12 +1,12 @@
 """W&B mirrors what is written locally: nothing is read back from it, and no training waits for it.
 
 This is the side of the command that trains. The mirror is a process of its own beside it (`mirror_process.py`), which
-reads on the disk what there is to send. It is told what to watch in JSON lines on its stdin, until EOF,
+reads on the disk what there is to send. It is told what to watch in JSON lines on its stdin, until EOF:
 
-    {"watch": [run id, ..], "live": {run id: {"records": path, "config": {..}}, ..}}
+    {"watch": {run id: null or {"records": path, "config": {..}} of one to be seen while it trains, ..}}
     {"artifact": name, "scale": .., "files": [path, ..]}
 
-and answers on its stdout with {"mirrored": how many runs so far} and {"problem": one line for the user}.
+and has a line on its stdout for the user where there is trouble.
 """
 
 import json
@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from experiments.engine.mirror_process import mirrored
 from experiments.engine.sweep import LIVE, Group, group_file
 
 PATIENCE = 60.0  # seconds that a command waits for its mirror in the end
@@ -39,7 +40,6 @@ class Mirror:
         self._folder = folder
         self._queue: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._runs: set[str] = set()
-        self._mirrored = 0
         self._closed = False
         self._listener = threading.Thread(target=self._listen, args=[self._process.stdout], daemon=True)
         self._listener.start()
@@ -67,13 +67,12 @@ class Mirror:
 
     def watch(self, run_ids: Iterable[str], live: Sequence[Group] = ()) -> None:
         """Mirror these runs, each as soon as its directory is finished; online, those of `live` while they train."""
-        ids = list(run_ids)
-        self._runs.update(ids)
-        seen = {}
+        runs: dict[str, Any] = dict.fromkeys(run_ids)
         for group in live:
-            records = str(group_file(self._folder, group.id, LIVE))
-            seen[group.runs[0].id] = {"records": records, "config": group.runs[0].config}
-        self._queue.put({"watch": ids, "live": seen})
+            records = group_file(self._folder, group.id, LIVE)
+            runs[group.runs[0].id] = {"records": str(records), "config": group.runs[0].config}
+        self._runs.update(runs)
+        self._queue.put({"watch": runs})
 
     def artifact(self, name: str, scale: str, files: Sequence[Path]) -> None:
         """What was made of the runs, tables and pictures, under `name`."""
@@ -97,7 +96,8 @@ class Mirror:
                 self._process.wait(1.0)
         self._listener.join(1.0)
         if why:
-            _say(f"{self._mirrored} of {len(self._runs)} runs are mirrored ({why}); the same command mirrors the rest")
+            count = sum(mirrored(self._folder, run_id) for run_id in self._runs)
+            _say(f"{count} of {len(self._runs)} runs are mirrored ({why}); the same command mirrors the rest")
 
     def __enter__(self) -> "Mirror":
         return self
@@ -117,10 +117,7 @@ class Mirror:
     def _listen(self, pipe: IO[bytes]) -> None:
         with suppress(OSError, ValueError):
             for line in pipe:
-                answer = json.loads(line)
-                self._mirrored = answer.get("mirrored", self._mirrored)
-                if "problem" in answer:
-                    _say(answer["problem"])
+                _say(line.decode().strip())
 
 
 def _say(line: str) -> None:

@@ -33,13 +33,13 @@ Steps = list[tuple[int, dict[str, float]]]  # ascending, each with its values by
 
 AT_ONCE = 8  # runs that are sent at a time: each waits for the server a second or two
 BATCH = 50  # runs that are written offline before they are put into their places: it takes W&B 0.2 s to end
-SPARE = 1 << 16  # bytes, above what a write of W&B may have found no room for
-# Nothing but our records: a run then costs a hundredth of a second. Seconds: less than `mirror.PATIENCE`.
-ON = ["disable_code", "disable_git", "disable_job_creation", "finish_timeout_raises", "quiet", "silent"]
-ON += ["x_disable_machine_info", "x_disable_meta", "x_disable_stats"]
-OFF = ["save_code", "symlink", "use_dot_wandb", "x_save_requirements"]
-QUIET = {"console": "off"} | dict.fromkeys(ON, True) | dict.fromkeys(OFF, False)
-TIMEOUTS = {"init_timeout": 20.0, "finish_timeout": 45.0}  # WANDB_INIT_TIMEOUT etc. go first
+SPARE = 1 << 16  # bytes, more than W&B writes at a time
+# Settings of W&B, as it takes them from the environment. Nothing but our records: a run costs a hundredth of a second.
+ON = "DISABLE_CODE DISABLE_GIT DISABLE_JOB_CREATION FINISH_TIMEOUT_RAISES QUIET SILENT".split()
+ON += ["_DISABLE_MACHINE_INFO", "_DISABLE_META", "_DISABLE_STATS"]
+OFF = "ERROR_REPORTING SAVE_CODE SYMLINK USE_DOT_WANDB _SAVE_REQUIREMENTS".split()
+QUIET = {"CONSOLE": "off"} | dict.fromkeys(ON, "true") | dict.fromkeys(OFF, "false")
+TIMEOUTS = {"WANDB_INIT_TIMEOUT": "20", "WANDB_FINISH_TIMEOUT": "45"}  # seconds, unless they are set; < mirror.PATIENCE
 AGENT = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")  # what `wandb agent` tells the program it starts
 
 
@@ -65,15 +65,13 @@ class Worker:
     project: str
     folder: Path
     experiment: str
-    tell: Callable[..., None]  # an answer to the command
+    tell: Callable[[str], None]  # the user, in one line
     agent: dict[str, str]  # the variables of `AGENT`, if there is one
     pause: float = 0.0  # seconds until the next look
     swept: str = ""  # the run that stands for the agent's
-    watched: dict[str, None] = field(default_factory=dict)  # runs, in their order
-    seen: dict[str, dict[str, Any]] = field(default_factory=dict)  # those to be seen live: their `records`, `config`
+    watched: dict[str, Any] = field(default_factory=dict)  # runs, with `records` and `config` of those to be seen live
     live: dict[str, Live] = field(default_factory=dict)
-    written: dict[str, tuple[Path, int]] = field(default_factory=dict)  # offline, not in place yet; with their stamp
-    mirrored: dict[str, int] = field(default_factory=dict)  # run -> the `_stamp` of what was mirrored
+    written: dict[str, tuple[Path, int]] = field(default_factory=dict)  # offline, not in place yet: folder, stamp
     failed: dict[str, str] = field(default_factory=dict)  # run -> why
     lost: list[Exception] = field(default_factory=list)  # what went wrong in W&B while online
 
@@ -83,18 +81,21 @@ class Worker:
 
     def obey(self, message: dict[str, Any]) -> None:
         match message:
-            case {"watch": ids, "live": seen}:
-                self.watched |= dict.fromkeys(ids)
-                self.seen |= seen
-                if self.agent and len(ids) == 1:
-                    self.swept = self.swept or ids[0]
+            case {"watch": runs}:
+                self.watched |= runs
+                if self.agent and len(runs) == 1:
+                    (self.swept,) = runs
+                    _marker(self.folder, self.swept).unlink(missing_ok=True)
+                if not all(mirrored(self.folder, run_id) for run_id in runs):
+                    with suppress(Exception):
+                        importlib.import_module("wandb")  # a second's work that need not wait for the end
             case {"artifact": name, "scale": scale, "files": files}:
                 run_id = f"{self.experiment}-{scale}-results"
                 task = run_id, partial(self._artifact, run_id, name, [Path(file) for file in files])
                 if not self._do([task]):
                     self._do([task])  # offline
                 if run_id in self.failed:
-                    self.tell(problem=f"{name} is not mirrored ({self.failed.pop(run_id)})")
+                    self.tell(f"{name} is not mirrored ({self.failed.pop(run_id)})")
 
     # ---- what there is to do
 
@@ -105,13 +106,10 @@ class Worker:
         self.pause = min(max(1.0, 20 * (time.monotonic() - began)), 10.0)  # a slow disk is not kept busy by looking
         if not self._do(tasks):
             self.look(last)
-        if not last and self.watched.keys() - self.mirrored.keys() - self.failed.keys():
-            with suppress(Exception):
-                importlib.import_module("wandb")  # a second's work that need not wait for the end
 
     def _task(self, run_id: str, last: bool) -> Callable[[], None] | None:
         """What is to be done for a run now, if anything."""
-        seen = self.seen.get(run_id) if self.mode == "online" else None
+        seen = self.watched[run_id] if self.mode == "online" else None
         # This order: the file goes when the directory is finished, so that one without both is interrupted.
         records = _modified(Path(seen["records"])) if seen else 0
         stamp = _stamp(self.folder / "runs" / run_id)
@@ -121,26 +119,17 @@ class Worker:
             return partial(self._follow if records else self._interrupt, run_id)
         if seen and not live and records > stamp:  # it trains, after it has failed perhaps
             return None if last else partial(self._begin, run_id, stamp)
-        if run_id not in self.mirrored and run_id != self.swept and 0 < stamp <= _modified(self._marker(run_id)):
-            self._count(run_id, stamp)
-        return partial(self._mirror, run_id, stamp) if self.mirrored.get(run_id, 0) < stamp else None
+        return None if not stamp or mirrored(self.folder, run_id) else partial(self._mirror, run_id, stamp)
 
     def _do(self, tasks: Sequence[tuple[str, Callable[[], None]]]) -> bool:
-        """Do this for these runs; False if W&B is no longer online because of it, and what is left is to be done anew.
-
-        What is written offline is then put into its place: its last bytes come when W&B ends.
-        """
+        """What is to be done for these runs; False if W&B was online until now: the rest is to be done anew."""
         for k in range(0, len(tasks), BATCH):
             with ThreadPoolExecutor(AT_ONCE if self.mode == "online" else 1) as pool:
                 list(pool.map(self._try, *zip(*tasks[k : k + BATCH], strict=True)))
             if self.mode == "online" and self.lost:
                 self._fall_back(self.lost[0])
                 return False
-            if self.written:
-                _end_wandb()
-            while self.written:
-                run_id, (written, stamp) = self.written.popitem()
-                self._try(run_id, partial(self._put, run_id, written, stamp))
+            self._settle()
         return True
 
     def _try(self, run_id: str, task: Callable[[], None]) -> None:
@@ -168,8 +157,8 @@ class Worker:
         self.live.clear()
         self.failed.clear()
         if not isinstance(error, ImportError):  # without W&B nothing is kept either, and `close` says so
-            self.tell(problem=f"not online ({_line(error)}); runs are kept for: wandb sync {self.root}")
-            with suppress(Exception, SystemExit):
+            self.tell(f"not online ({_line(error)}); runs are kept for: wandb sync {self.root}")
+            with suppress(Exception):
                 _end_wandb()  # to W&B's own process, a run that could not begin is in use for ever
 
     def close(self) -> None:
@@ -180,12 +169,12 @@ class Worker:
         if self.failed:
             reason = next(iter(self.failed.values()))
             what = f"{len(self.failed)} of {len(self.watched)} runs are not mirrored ({reason})"
-            self.tell(problem=f"{what}; the same command mirrors them")
+            self.tell(f"{what}; the same command mirrors them")
 
     # ---- a run
 
     def _begin(self, run_id: str, stamp: int) -> None:
-        config = self.seen[run_id]["config"] | {"provenance": {"id": run_id}}
+        config = self.watched[run_id]["config"] | {"provenance": {"id": run_id}}
         with self._sending():
             self.live[run_id] = Live(self._open(run_id, config, resume="allow"), stamp)
         self._follow(run_id)
@@ -194,7 +183,7 @@ class Worker:
         """Send a step when the next one has come, for a run to be resumed with whole steps; of lines, whole ones."""
         text = ""
         with suppress(OSError):  # it has just gone
-            text = Path(self.seen[run_id]["records"]).read_text()
+            text = Path(self.watched[run_id]["records"]).read_text()
         steps = _steps(text[: text.rfind("\n") + 1])
         with self._sending():
             self.live[run_id].send(steps[:-1])
@@ -226,46 +215,45 @@ class Worker:
         if self.mode == "offline":
             self.written[run_id] = Path(run.dir).parent, stamp
         else:
-            self._done(run_id, stamp)
+            self._mark(run_id, stamp)
 
-    def _put(self, run_id: str, written: Path, stamp: int) -> None:
-        """Put what was written offline in place of an earlier one, provided that the disk had room for it.
-
-        W&B leaves out what there is no room for without a word, and all that comes after it.
-        """
-        room = written / "room"
-        try:
-            room.write_bytes(bytes((written / f"run-{run_id}.wandb").stat().st_size + SPARE))
-        except OSError as error:
-            raise OSError(f"what W&B has written in {self.root} may not be whole: {error.strerror}") from None
-        room.unlink()
-        for of_no_use in (written / "logs", written / "tmp", *self.root.glob(f"offline-run-*-{run_id}")):
-            shutil.rmtree(of_no_use, ignore_errors=True)
-        written.rename(self.root / written.name)
-        self._done(run_id, stamp)
-
-    def _done(self, run_id: str, stamp: int) -> None:
-        """Mark it with the time of what was mirrored: the clock of the machine that trains may be another."""
-        marker = self._marker(run_id)
+    def _mark(self, run_id: str, stamp: int) -> None:
+        """The marker has the time of what was mirrored: the clock of the machine that trains may be another."""
+        marker = _marker(self.folder, run_id)
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
         os.utime(marker, ns=(stamp, stamp))
-        if run_id in self.watched:
-            self._count(run_id, stamp)
 
-    def _count(self, run_id: str, stamp: int) -> None:
-        self.mirrored[run_id] = stamp
-        self.tell(mirrored=len(self.mirrored))
+    def _settle(self) -> None:
+        """Put what was written offline into its place: it is whole when W&B's own process has ended, not before."""
+        written, self.written = self.written, {}
+        if written:
+            try:
+                _end_wandb()
+            except Exception as error:
+                self.failed |= dict.fromkeys(written, _line(error))
+                return
+        for run_id, (folder, stamp) in written.items():
+            self._try(run_id, partial(self._put, run_id, folder, stamp))
 
-    def _marker(self, run_id: str) -> Path:
-        return self.root / "mirrored" / run_id
+    def _put(self, run_id: str, folder: Path, stamp: int) -> None:
+        """In place of an earlier one, if there is room left: without, W&B leaves out the rest, and says nothing."""
+        room = folder / "room"
+        try:
+            room.write_bytes(os.urandom((folder / f"run-{run_id}.wandb").stat().st_size + SPARE))
+        finally:
+            room.unlink(missing_ok=True)
+        for of_no_use in (folder / "logs", folder / "tmp", *self.root.glob(f"offline-run-*-{run_id}")):
+            shutil.rmtree(of_no_use, ignore_errors=True)
+        folder.rename(self.root / folder.name)
+        self._mark(run_id, stamp)
 
     # ---- figures and tables
 
     def _artifact(self, run_id: str, name: str, files: Sequence[Path]) -> None:
         """The files as an artifact, with the pictures among them to be seen; nothing if they are mirrored already."""
-        stamp = max(file.stat().st_mtime_ns for file in files)
-        if stamp <= _modified(self._marker(run_id)):
+        stamp = max((file.stat().st_mtime_ns for file in files), default=0)
+        if stamp <= _modified(_marker(self.folder, run_id)):
             return
         with self._sending():
             import wandb
@@ -274,9 +262,10 @@ class Worker:
             artifact = wandb.Artifact(name, type="results")
             for file in files:
                 artifact.add_file(str(file), skip_cache=True)
+                with suppress(ImportError):  # of Pillow
+                    if file.suffix == ".png":
+                        run.log({file.stem: wandb.Image(str(file))}, commit=False)
             run.log_artifact(artifact)
-            with suppress(ImportError):  # of Pillow
-                run.log({file.stem: wandb.Image(str(file)) for file in files if file.suffix == ".png"})
             self._finish(run_id, run, "done", stamp)
 
     # ---- W&B
@@ -293,33 +282,31 @@ class Worker:
         for left in (self.root / ".partial/wandb").glob(f"*-{run_id}"):
             shutil.rmtree(left)  # of a mirror that was ended
         options: dict[str, Any] = {"id": run_id, "project": self.project, "resume": resume}
-        settings = self._quiet()
         if run_id == self.swept:  # the agent's run has an id of its own, and no past
             options = {"id": self.agent["WANDB_RUN_ID"], "project": os.environ.get("WANDB_PROJECT", self.project)}
-            settings["sweep_id"] = self.agent[
-                "WANDB_SWEEP_ID"
-            ]  # for this run only: in `setup`, W&B would ignore its id
+            options["settings"] = wandb.Settings(sweep_id=self.agent["WANDB_SWEEP_ID"])
             config = config | _chosen(self.agent.get("WANDB_SWEEP_PARAM_PATH", ""))
         options |= {"name": run_id, "group": self.experiment, "job_type": job_type, "config": config}
-        options |= {"mode": self.mode, "dir": str(folder), "reinit": "create_new"}
-        return wandb.init(**options, settings=wandb.Settings(**settings))
-
-    def _quiet(self) -> dict[str, Any]:
-        """The settings of all runs, for which W&B is set up: it starts a process of its own the first time."""
-        import wandb
-
-        most = {key: float(os.environ.get(f"WANDB_{key.upper()}", value)) for key, value in TIMEOUTS.items()}
-        settings: dict[str, Any] = {"mode": self.mode} | QUIET | most
-        known = getattr(wandb.Settings, "model_fields", settings)  # the private ones come and go
-        quiet = {key: value for key, value in settings.items() if key in known}
-        wandb.setup(wandb.Settings(**quiet))
-        return quiet
+        return wandb.init(**options, mode=self.mode, dir=str(folder), reinit="create_new")
 
 
 def _end_wandb() -> None:
+    """W&B's own process, until it has written all; runs that are open, if any, are interrupted."""
     import wandb
 
-    wandb.teardown(exit_code=1)  # of runs that are open, if any: they are interrupted
+    try:
+        wandb.teardown(exit_code=1)
+    except SystemExit as end:
+        raise RuntimeError(f"W&B has ended with exit code {end.code}") from None
+
+
+def mirrored(folder: Path, run_id: str) -> bool:
+    """Whether a run is finished, and mirrored as it is."""
+    return 0 < _stamp(folder / "runs" / run_id) <= _modified(_marker(folder, run_id))
+
+
+def _marker(folder: Path, run_id: str) -> Path:
+    return folder / "wandb/mirrored" / run_id
 
 
 def _modified(file: Path) -> int:
@@ -355,8 +342,8 @@ def _line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
-def _inbox(source: int) -> "queue.SimpleQueue[dict[str, Any] | None]":
-    """The messages of the command as they come, and None when there will be no more."""
+def _serve(worker: Worker, source: int) -> None:
+    """Do what is told, and look about once a second, until there is nobody to tell it."""
     inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
 
     def read() -> None:
@@ -366,20 +353,13 @@ def _inbox(source: int) -> "queue.SimpleQueue[dict[str, Any] | None]":
         inbox.put(None)
 
     threading.Thread(target=read, daemon=True).start()
-    return inbox
-
-
-def _serve(worker: Worker, inbox: "queue.SimpleQueue[dict[str, Any] | None]") -> None:
-    """Do what is told, and look about once a second, until there is nobody to tell it."""
     while True:
         try:
-            message = inbox.get(timeout=worker.pause)
-        except queue.Empty:
-            worker.look()
-        else:
-            if message is None:
+            if (message := inbox.get(timeout=worker.pause)) is None:
                 return worker.close()
             worker.obey(message)
+        except queue.Empty:
+            worker.look()
 
 
 def main() -> None:
@@ -391,21 +371,21 @@ def main() -> None:
     for stream in range(3):
         os.dup2(null, stream)  # W&B has nobody to ask, and nobody to tell
 
-    def tell(**answer: object) -> None:
+    def tell(line: str) -> None:
         with suppress(OSError):  # the command was killed
-            os.write(answers, json.dumps(answer).encode() + b"\n")
+            os.write(answers, f"{line}\n".encode())
 
     agent = {key: os.environ.pop(key) for key in AGENT if key in os.environ}  # else each run would be the agent's
     agent = agent if {"WANDB_SWEEP_ID", "WANDB_RUN_ID"} <= agent.keys() else {}
     os.environ.pop("WANDB_SERVICE", None)  # of the command's own W&B, with its settings
     mode, project, folder, experiment = sys.argv[1:]
     worker = Worker(mode, project, Path(folder), experiment, tell, agent)
-    os.environ |= {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
+    os.environ |= TIMEOUTS | dict(os.environ) | {f"WANDB_{key}": value for key, value in QUIET.items()}
     os.environ |= {"WANDB_DATA_DIR": str(worker.root), "WANDB_CACHE_DIR": str(worker.root / "cache")}  # of artifacts
     try:
-        _serve(worker, _inbox(source))
+        _serve(worker, source)
     except Exception as error:
-        tell(problem=f"the mirror has ended ({_line(error)})")
+        tell(f"the mirror has ended ({_line(error)})")
         raise
 
 

@@ -636,7 +636,7 @@ def test_a_run_for_which_the_disk_has_no_room_is_not_taken_for_mirrored(folder, 
     assert [path.name for path in (folder / "wandb/mirrored").iterdir()] == ["aa01"]
     assert len(list(folder.glob("wandb/offline-run-*"))) == 1
     err = capfd.readouterr().err
-    assert err.startswith("W&B: 1 of 2 runs are not mirrored (OSError: what W&B has written")
+    assert err.startswith("W&B: 1 of 2 runs are not mirrored (OSError: [Errno 27] File too large")
     assert err.count("\n") == 1
     with mirror(folder) as started:
         started.watch(["aa01", "aa02"])
