@@ -40,7 +40,6 @@ class Mirror:
         self._folder = folder
         self._queue: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._runs: set[str] = set()
-        self._closed = False
         self._listener = threading.Thread(target=self._listen, args=[self._process.stdout], daemon=True)
         self._listener.start()
         threading.Thread(target=self._send, args=[self._process.stdin], daemon=True).start()
@@ -81,9 +80,6 @@ class Mirror:
 
     def close(self, patience: float = PATIENCE) -> None:
         """Let it end with what is finished; after `patience` seconds, or a Ctrl-C, end it and say what is missing."""
-        if self._closed:
-            return
-        self._closed = True
         self._queue.put(None)
         why = ""
         try:

@@ -35,11 +35,12 @@ AT_ONCE = 8  # runs that are sent at a time: each waits for the server a second 
 BATCH = 50  # runs that are written offline before they are put into their places: it takes W&B 0.2 s to end
 SPARE = 1 << 16  # bytes, more than W&B writes at a time
 # Settings of W&B, as it takes them from the environment. Nothing but our records: a run costs a hundredth of a second.
-ON = "DISABLE_CODE DISABLE_GIT DISABLE_JOB_CREATION FINISH_TIMEOUT_RAISES QUIET SILENT".split()
+ON = ["DISABLE_CODE", "DISABLE_GIT", "DISABLE_JOB_CREATION", "FINISH_TIMEOUT_RAISES", "QUIET", "SILENT"]
 ON += ["_DISABLE_MACHINE_INFO", "_DISABLE_META", "_DISABLE_STATS"]
-OFF = "ERROR_REPORTING SAVE_CODE SYMLINK USE_DOT_WANDB _SAVE_REQUIREMENTS".split()
+OFF = ["ERROR_REPORTING", "SAVE_CODE", "SYMLINK", "USE_DOT_WANDB", "_SAVE_REQUIREMENTS"]
 QUIET = {"CONSOLE": "off"} | dict.fromkeys(ON, "true") | dict.fromkeys(OFF, "false")
 TIMEOUTS = {"WANDB_INIT_TIMEOUT": "20", "WANDB_FINISH_TIMEOUT": "45"}  # seconds, unless they are set; < mirror.PATIENCE
+LEFT_OUT = ("experiment", "scale", "status", "group")  # of run.json: they stand elsewhere
 AGENT = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")  # what `wandb agent` tells the program it starts
 
 
@@ -83,11 +84,11 @@ class Worker:
         match message:
             case {"watch": runs}:
                 self.watched |= runs
-                if self.agent and len(runs) == 1:
-                    (self.swept,) = runs
-                    _marker(self.folder, self.swept).unlink(missing_ok=True)
-                if not all(mirrored(self.folder, run_id) for run_id in runs):
-                    with suppress(Exception):
+                with suppress(Exception):  # of what it needs now, its uses will tell
+                    if self.agent and len(runs) == 1:
+                        (self.swept,) = runs
+                        _marker(self.folder, self.swept).unlink(missing_ok=True)
+                    if not all(mirrored(self.folder, run_id) for run_id in runs):
                         importlib.import_module("wandb")  # a second's work that need not wait for the end
             case {"artifact": name, "scale": scale, "files": files}:
                 run_id = f"{self.experiment}-{scale}-results"
@@ -109,16 +110,15 @@ class Worker:
 
     def _task(self, run_id: str, last: bool) -> Callable[[], None] | None:
         """What is to be done for a run now, if anything."""
-        seen = self.watched[run_id] if self.mode == "online" else None
-        # This order: the file goes when the directory is finished, so that one without both is interrupted.
+        # In this order: records go when the directory is finished, and where there is neither, the run is interrupted.
+        seen = self._seen(run_id)
         records = _modified(Path(seen["records"])) if seen else 0
         stamp = _stamp(self.folder / "runs" / run_id)
         if run_id in self.failed and not last:
             return None
-        if (live := self.live.get(run_id)) and stamp <= live.since:
-            return partial(self._follow if records else self._interrupt, run_id)
-        if seen and not live and records > stamp:  # it trains, after it has failed perhaps
-            return None if last else partial(self._begin, run_id, stamp)
+        live = self.live.get(run_id)
+        if stamp <= live.since if live else records > stamp:  # it trains, after it has failed perhaps
+            return partial(self._follow, run_id, stamp) if records else partial(self._interrupt, run_id)
         return None if not stamp or mirrored(self.folder, run_id) else partial(self._mirror, run_id, stamp)
 
     def _do(self, tasks: Sequence[tuple[str, Callable[[], None]]]) -> bool:
@@ -158,8 +158,10 @@ class Worker:
         self.failed.clear()
         if not isinstance(error, ImportError):  # without W&B nothing is kept either, and `close` says so
             self.tell(f"not online ({_line(error)}); runs are kept for: wandb sync {self.root}")
-            with suppress(Exception):
-                _end_wandb()  # to W&B's own process, a run that could not begin is in use for ever
+            with suppress(Exception, SystemExit):
+                import wandb
+
+                wandb.teardown(exit_code=1)  # to its own process, a run that could not begin is in use for ever
 
     def close(self) -> None:
         self.look(last=True)
@@ -173,19 +175,20 @@ class Worker:
 
     # ---- a run
 
-    def _begin(self, run_id: str, stamp: int) -> None:
-        config = self.watched[run_id]["config"] | {"provenance": {"id": run_id}}
-        with self._sending():
-            self.live[run_id] = Live(self._open(run_id, config, resume="allow"), stamp)
-        self._follow(run_id)
+    def _seen(self, run_id: str) -> Any:
+        """The `records` and the `config` of a run that may be seen while it trains, and of no other."""
+        return self.watched[run_id] if self.mode == "online" else None
 
-    def _follow(self, run_id: str) -> None:
+    def _follow(self, run_id: str, stamp: int) -> None:
         """Send a step when the next one has come, for a run to be resumed with whole steps; of lines, whole ones."""
-        text = ""
+        seen, text = self._seen(run_id), ""
         with suppress(OSError):  # it has just gone
-            text = Path(self.watched[run_id]["records"]).read_text()
+            text = Path(seen["records"]).read_text()
         steps = _steps(text[: text.rfind("\n") + 1])
         with self._sending():
+            if run_id not in self.live:
+                config = seen["config"] | {"provenance": {"id": run_id}}
+                self.live[run_id] = Live(self._open(run_id, config, resume="allow"), stamp)
             self.live[run_id].send(steps[:-1])
 
     def _interrupt(self, run_id: str) -> None:
@@ -197,14 +200,12 @@ class Worker:
         place = self.folder / "runs" / run_id
         config = yaml.load((place / "config.yaml").read_text(), Loader=Loader)
         facts = json.loads((place / "run.json").read_text())
-        status = facts["status"]
-        provenance = {key: facts[key] for key in facts if key not in ("experiment", "scale", "status", "group")}
+        facts, status = {key: facts[key] for key in facts if key not in LEFT_OUT}, facts["status"]
         steps = _steps((place / "metrics.csv").read_text())
         with self._sending():
-            if live := self.live.get(run_id):
-                live.run.config.update({"provenance": provenance}, allow_val_change=True)
-            else:
-                live = Live(self._open(run_id, config | {"provenance": provenance}))
+            resume = "allow" if self._seen(run_id) else None  # what has been sent of it stays
+            live = self.live.get(run_id) or Live(self._open(run_id, config | {"provenance": facts}, resume=resume))
+            live.run.config.update({"provenance": facts}, allow_val_change=True)
             live.send(steps)
             self._finish(run_id, live.run, status, stamp)
 
@@ -226,14 +227,16 @@ class Worker:
 
     def _settle(self) -> None:
         """Put what was written offline into its place: it is whole when W&B's own process has ended, not before."""
-        written, self.written = self.written, {}
-        if written:
+        if self.written:
+            import wandb
+
             try:
-                _end_wandb()
-            except Exception as error:
-                self.failed |= dict.fromkeys(written, _line(error))
-                return
-        for run_id, (folder, stamp) in written.items():
+                wandb.teardown()
+            except (Exception, SystemExit) as error:
+                self.failed |= dict.fromkeys(self.written, _line(error))
+                self.written.clear()
+        while self.written:
+            run_id, (folder, stamp) = self.written.popitem()
             self._try(run_id, partial(self._put, run_id, folder, stamp))
 
     def _put(self, run_id: str, folder: Path, stamp: int) -> None:
@@ -286,18 +289,8 @@ class Worker:
             options = {"id": self.agent["WANDB_RUN_ID"], "project": os.environ.get("WANDB_PROJECT", self.project)}
             options["settings"] = wandb.Settings(sweep_id=self.agent["WANDB_SWEEP_ID"])
             config = config | _chosen(self.agent.get("WANDB_SWEEP_PARAM_PATH", ""))
-        options |= {"name": run_id, "group": self.experiment, "job_type": job_type, "config": config}
-        return wandb.init(**options, mode=self.mode, dir=str(folder), reinit="create_new")
-
-
-def _end_wandb() -> None:
-    """W&B's own process, until it has written all; runs that are open, if any, are interrupted."""
-    import wandb
-
-    try:
-        wandb.teardown(exit_code=1)
-    except SystemExit as end:
-        raise RuntimeError(f"W&B has ended with exit code {end.code}") from None
+        options |= {"name": run_id, "group": self.experiment, "job_type": job_type, "config": config, "mode": self.mode}
+        return wandb.init(**options, dir=str(folder), reinit="create_new")
 
 
 def mirrored(folder: Path, run_id: str) -> bool:
