@@ -49,17 +49,10 @@ class Mirror:
         """The mirror of an experiment in `folder` = outputs/<experiment>; None if there is to be none."""
         if mode == "disabled":
             return None
-        words = [
-            "-P",
-            "-m",
-            "experiments.engine.mirror_process",
-            str(mode),
-            project,
-            str(folder.absolute()),
-            experiment,
-        ]
+        folder = folder.absolute()
+        command = [sys.executable, "-P", "-m", "experiments.engine.mirror_process"]
         try:
-            return cls([sys.executable, *words], folder.absolute())
+            return cls([*command, str(mode), project, str(folder), experiment], folder)
         except OSError as error:
             _say(f"nothing is mirrored, its process does not start ({type(error).__name__}: {error})")
             return None

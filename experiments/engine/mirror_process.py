@@ -104,8 +104,11 @@ class Worker:
         """Send what has come since the last time; the last look also tries again what did not work."""
         began = time.monotonic()
         tasks = [(run_id, task) for run_id in self.watched if (task := self._task(run_id, last))]
-        self.pause = min(max(1.0, 20 * (time.monotonic() - began)), 10.0)  # a slow disk is not kept busy by looking
-        if not self._do(tasks):
+        looked = time.monotonic()
+        settled = self._do(tasks)
+        took = (looked if self.mode == "online" else time.monotonic()) - began  # the server's time does not count
+        self.pause = min(max(1.0, 20 * took), 10.0)  # neither a slow disk nor a processor is kept busy by looking
+        if not settled:
             self.look(last)
 
     def _task(self, run_id: str, last: bool) -> Callable[[], None] | None:

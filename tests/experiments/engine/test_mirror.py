@@ -26,6 +26,7 @@ from wandb import wandb_agent
 from wandb.apis.public.sweeps import _validate_config_and_fill_distribution
 from wandb.proto.wandb_internal_pb2 import Record
 
+from experiments.engine import mirror_process
 from experiments.engine.mirror import Mirror
 from experiments.engine.mirror_process import Live, Worker
 from experiments.engine.sweep import Group, group_file
@@ -422,6 +423,29 @@ def test_a_run_taken_for_interrupted_because_its_directory_was_seen_late_is_mirr
         write_run(folder, "aa01", rows=CURVE)
     assert equal(uploaded(server.runs["aa01"]), by_step(CURVE))
     assert (server.runs["aa01"]["exit"], server.runs["aa01"]["summary"]["status"]) == (0, "done")
+
+
+def test_a_run_that_is_finished_between_one_look_at_the_disk_and_the_next_is_not_taken_for_interrupted(
+    folder, monkeypatch
+):
+    worker = Worker("online", "p", folder, "fig4", print, {})
+    worker.watched["aa01"] = {"records": str(records(folder, "aa01")), "config": {}}
+    worker.live["aa01"] = Live(SimpleNamespace(starting_step=0))
+    train(folder, "aa01", as_csv(ROWS[:1]))
+
+    def then_finish(look):
+        def both(path):
+            found = look(path)
+            if not (folder / "runs/aa01").exists():
+                write_run(folder, "aa01")
+            return found
+
+        return both
+
+    assert worker._task("aa01", False).func == worker._follow
+    for name in ("_modified", "_stamp"):
+        monkeypatch.setattr(mirror_process, name, then_finish(getattr(mirror_process, name)))
+    assert worker._task("aa01", False).func == worker._mirror
 
 
 def test_what_wandb_has_of_a_resumed_run_is_not_sent_again_and_each_step_is_sent_once():
