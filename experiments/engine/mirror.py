@@ -1,10 +1,11 @@
 """W&B mirrors what is written locally: nothing is read back from it, and no training waits for it.
 
 This is the side of the command that trains. The mirror is a process of its own beside it (`mirror_process.py`), which
-reads on the disk what there is to send. It is told what to watch in JSON lines on its stdin, until EOF:
+reads on the disk what there is to send. It is told what to watch in JSON lines on its stdin, until EOF: an object with
 
-    {"watch": {run id: null or {"records": path, "config": {..}} of one to be seen while it trains, ..}}
-    {"artifact": name, "scale": .., "files": [path, ..]}
+    run id: null                                        a run, to be mirrored when it is finished
+    run id: {"records": path, "config": {..}}           one that may be seen while it trains, too
+    run id: {"artifact": name, "files": [path, ..]}     what was made of the runs
 
 and has a line on its stdout for the user where there is trouble.
 """
@@ -29,7 +30,7 @@ PATIENCE = 60.0  # seconds that a command waits for its mirror in the end
 class Mirror:
     """The mirror of an experiment. No method waits for it (but `close`, for a while) or fails because of it."""
 
-    def __init__(self, command: Sequence[str], folder: Path) -> None:
+    def __init__(self, command: Sequence[str], folder: Path, experiment: str) -> None:
         root = str(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         # A session of its own: a Ctrl-C in the terminal is for the training; what follows from it comes by EOF.
@@ -37,7 +38,7 @@ class Mirror:
         options: dict[str, Any] = {"env": {**os.environ, "PYTHONPATH": path}, "start_new_session": True, "bufsize": 0}
         options |= {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self._process: subprocess.Popen[bytes] = subprocess.Popen(command, **options)
-        self._folder = folder
+        self._folder, self._experiment = folder, experiment
         self._queue: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._runs: set[str] = set()
         self._listener = threading.Thread(target=self._listen, args=[self._process.stdout], daemon=True)
@@ -52,7 +53,7 @@ class Mirror:
         folder = folder.absolute()
         command = [sys.executable, "-P", "-m", "experiments.engine.mirror_process"]
         try:
-            return cls([*command, str(mode), project, str(folder), experiment], folder)
+            return cls([*command, str(mode), project, str(folder), experiment], folder, experiment)
         except OSError as error:
             _say(f"nothing is mirrored, its process does not start ({type(error).__name__}: {error})")
             return None
@@ -64,12 +65,12 @@ class Mirror:
             records = group_file(self._folder, group.id, LIVE)
             runs[group.runs[0].id] = {"records": str(records), "config": group.runs[0].config}
         self._runs.update(runs)
-        self._queue.put({"watch": runs})
+        self._queue.put(runs)
 
     def artifact(self, name: str, scale: str, files: Sequence[Path]) -> None:
         """What was made of the runs, tables and pictures, under `name`."""
         paths = [str(Path(file).absolute()) for file in files]
-        self._queue.put({"artifact": name, "scale": str(scale), "files": paths})
+        self._queue.put({f"{self._experiment}-{scale!s}-results": {"artifact": name, "files": paths}})
 
     def close(self, patience: float = PATIENCE) -> None:
         """Let it end with what is finished; after `patience` seconds, or a Ctrl-C, end it and say what is missing."""

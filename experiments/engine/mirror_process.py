@@ -70,7 +70,7 @@ class Worker:
     agent: dict[str, str]  # the variables of `AGENT`, if there is one
     pause: float = 0.0  # seconds until the next look
     swept: str = ""  # the run that stands for the agent's
-    watched: dict[str, Any] = field(default_factory=dict)  # runs, with `records` and `config` of those to be seen live
+    watched: dict[str, Any] = field(default_factory=dict)  # what it has been told
     live: dict[str, Live] = field(default_factory=dict)
     written: dict[str, tuple[Path, int]] = field(default_factory=dict)  # offline, not in place yet: folder, stamp
     failed: dict[str, str] = field(default_factory=dict)  # run -> why
@@ -80,60 +80,44 @@ class Worker:
     def root(self) -> Path:
         return self.folder / "wandb"
 
-    def obey(self, message: dict[str, Any]) -> None:
-        match message:
-            case {"watch": runs}:
-                self.watched |= runs
-                with suppress(Exception):  # of what it needs now, its uses will tell
-                    if self.agent and len(runs) == 1:
-                        (self.swept,) = runs
-                        _marker(self.folder, self.swept).unlink(missing_ok=True)
-                    if not all(mirrored(self.folder, run_id) for run_id in runs):
-                        importlib.import_module("wandb")  # a second's work that need not wait for the end
-            case {"artifact": name, "scale": scale, "files": files}:
-                run_id = f"{self.experiment}-{scale}-results"
-                task = run_id, partial(self._artifact, run_id, name, [Path(file) for file in files])
-                if not self._do([task]):
-                    self._do([task])  # offline
-                if run_id in self.failed:
-                    self.tell(f"{name} is not mirrored ({self.failed.pop(run_id)})")
-
-    # ---- what there is to do
+    def watch(self, runs: dict[str, Any]) -> None:
+        self.watched |= runs
+        with suppress(Exception):  # what is wrong will show when it is used
+            if self.agent and len(self.watched) == 1:
+                (self.swept,) = runs
+                _marker(self.folder, self.swept).unlink(missing_ok=True)
+            if not all(mirrored(self.folder, run_id) for run_id in runs):
+                importlib.import_module("wandb")  # a second's work that need not wait for the end
 
     def look(self, last: bool = False) -> None:
         """Send what has come since the last time; the last look also tries again what did not work."""
         began = time.monotonic()
         tasks = [(run_id, task) for run_id in self.watched if (task := self._task(run_id, last))]
-        looked = time.monotonic()
-        settled = self._do(tasks)
-        took = (looked if self.mode == "online" else time.monotonic()) - began  # the server's time does not count
+        looked, online = time.monotonic(), self.mode == "online"
+        for k in range(0, len(tasks), BATCH):
+            with ThreadPoolExecutor(AT_ONCE if online else 1) as pool:
+                list(pool.map(self._try, *zip(*tasks[k : k + BATCH], strict=True)))
+            if online and self.lost:
+                self._fall_back(self.lost[0])
+                return self.look(last)
+            self._settle()
+        took = (looked if online else time.monotonic()) - began  # the server's time does not count
         self.pause = min(max(1.0, 20 * took), 10.0)  # neither a slow disk nor a processor is kept busy by looking
-        if not settled:
-            self.look(last)
 
     def _task(self, run_id: str, last: bool) -> Callable[[], None] | None:
         """What is to be done for a run now, if anything."""
-        # In this order: records go when the directory is finished, and where there is neither, the run is interrupted.
-        seen = self._seen(run_id)
-        records = _modified(Path(seen["records"])) if seen else 0
-        stamp = _stamp(self.folder / "runs" / run_id)
+        about = self.watched[run_id] or {}
         if run_id in self.failed and not last:
             return None
+        if "files" in about:
+            return partial(self._artifact, run_id, about["artifact"], [Path(file) for file in about["files"]])
+        # In this order: records go when the directory is finished, and where there is neither, the run is interrupted.
+        records = _modified(Path(about["records"])) if self._seen(run_id) else 0
+        stamp = _stamp(self.folder / "runs" / run_id)
         live = self.live.get(run_id)
         if stamp <= live.since if live else records > stamp:  # it trains, after it has failed perhaps
             return partial(self._follow, run_id, stamp) if records else partial(self._interrupt, run_id)
         return None if not stamp or mirrored(self.folder, run_id) else partial(self._mirror, run_id, stamp)
-
-    def _do(self, tasks: Sequence[tuple[str, Callable[[], None]]]) -> bool:
-        """What is to be done for these runs; False if W&B was online until now: the rest is to be done anew."""
-        for k in range(0, len(tasks), BATCH):
-            with ThreadPoolExecutor(AT_ONCE if self.mode == "online" else 1) as pool:
-                list(pool.map(self._try, *zip(*tasks[k : k + BATCH], strict=True)))
-            if self.mode == "online" and self.lost:
-                self._fall_back(self.lost[0])
-                return False
-            self._settle()
-        return True
 
     def _try(self, run_id: str, task: Callable[[], None]) -> None:
         try:
@@ -178,19 +162,19 @@ class Worker:
 
     # ---- a run
 
-    def _seen(self, run_id: str) -> Any:
-        """The `records` and the `config` of a run that may be seen while it trains, and of no other."""
-        return self.watched[run_id] if self.mode == "online" else None
+    def _seen(self, run_id: str) -> bool:
+        """Whether it may be seen while it trains."""
+        return self.mode == "online" and bool(self.watched[run_id])
 
     def _follow(self, run_id: str, stamp: int) -> None:
         """Send a step when the next one has come, for a run to be resumed with whole steps; of lines, whole ones."""
-        seen, text = self._seen(run_id), ""
+        about, text = self.watched[run_id], ""
         with suppress(OSError):  # it has just gone
-            text = Path(seen["records"]).read_text()
+            text = Path(about["records"]).read_text()
         steps = _steps(text[: text.rfind("\n") + 1])
         with self._sending():
             if run_id not in self.live:
-                config = seen["config"] | {"provenance": {"id": run_id}}
+                config = about["config"] | {"provenance": {"id": run_id}}
                 self.live[run_id] = Live(self._open(run_id, config, resume="allow"), stamp)
             self.live[run_id].send(steps[:-1])
 
@@ -353,7 +337,7 @@ def _serve(worker: Worker, source: int) -> None:
         try:
             if (message := inbox.get(timeout=worker.pause)) is None:
                 return worker.close()
-            worker.obey(message)
+            worker.watch(message)
         except queue.Empty:
             worker.look()
 
