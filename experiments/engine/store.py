@@ -156,6 +156,10 @@ class RunStore:
     def checkpoint(self, group_id: str) -> Path:
         return self.file(group_id, ".pt")
 
+    def records(self, group_id: str) -> Path:
+        """The records of a lone run so far, while it trains."""
+        return self.file(group_id, ".csv")
+
     def checkpoints(self) -> list[Path]:
         return sorted((self.folder / "groups").glob("*.pt"))
 
@@ -171,7 +175,7 @@ class RunStore:
 
     def publish(self, group_id: str, records: Iterable[Record], anew: bool = False) -> None:
         """Records of a lone run as they come, for whoever wants to see it train; `anew`: all of them so far."""
-        with suppress(OSError), self.file(group_id, ".csv").open("w" if anew else "a") as file:
+        with suppress(OSError), self.records(group_id).open("w" if anew else "a") as file:
             file.write("".join([HEADER] * anew + [line(record) for record in records]))
 
     def discard(self, group_id: str) -> None:

@@ -21,10 +21,10 @@ from experiments.engine.errors import ConfigError, Killed, one_line
 from experiments.engine.expand import Compose, Group
 from experiments.engine.experiment import Experiment
 from experiments.engine.locks import hold
+from experiments.engine.mirror import Mirror
 from experiments.engine.processes import world
 from experiments.engine.progress import bar
 from experiments.engine.store import Outcome
-from experiments.engine.tracking import Mirror
 
 
 def sweep(config: DictConfig, words: Sequence[str], compose: Compose, launcher: Any) -> None:

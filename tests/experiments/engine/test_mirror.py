@@ -20,17 +20,22 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import wandb
 import yaml
 from wandb import wandb_agent
 from wandb.apis.public.sweeps import _validate_config_and_fill_distribution
 from wandb.proto.wandb_internal_pb2 import Record
 
-from experiments.engine.tracking import Mirror, _is_whole, _Live
+from experiments.engine import mirror_process
+from experiments.engine.expand import Group
+from experiments.engine.mirror import Mirror
+from experiments.engine.mirror_process import Live, Worker
+from experiments.engine.store import RunStore
 
 ROOT = Path(__file__).parents[3]
 KEY = "0123456789abcdef" * 3
-ROWS = [(0, "test", "loss", 2.5), (0, "train", "loss", 2.25), (10, "test", "loss", math.nan),
-        (20, "test", "rank/0.01", 3.0), (20, "test", "loss", math.inf), (20, "train", "loss", 1e-9)]  # fmt: skip
+ROWS = [(0, "test", "loss", 2.5), (0, "train", "loss", 2.25), (10, "test", "loss", math.nan)]
+ROWS += [(20, "test", "rank/0.01", 3.0), (20, "test", "loss", math.inf), (20, "train", "loss", 1e-9)]
 
 
 @pytest.fixture(autouse=True)
@@ -52,23 +57,39 @@ def mirror(folder, mode="offline"):
 
 
 def write_run(folder, run_id, rows=ROWS, status="done", **config):
-    """The directory of a finished run, as training leaves it."""
+    """The directory of a finished run, as training leaves it; the records of when it trained go last."""
     place = folder / "runs" / run_id
     place.mkdir(parents=True, exist_ok=True)
-    config = {
-        "experiment": "fig4",
-        "seed": 0,
-        "model": {"_target_": "syre.models.MLP", "hidden": [8, 8]},
-        "task": None,
-    } | config
-    facts = {"id": run_id, "experiment": "fig4", "scale": "cpu", "status": status, "group": "g", "git_sha": "abc",
-             "dirty": False, "device": "cpu", "threads": 1, "versions": {"torch": "2"}, "seconds": 1.5}  # fmt: skip
+    model = {"_target_": "syre.models.MLP", "hidden": [8, 8]}
+    config = {"experiment": "fig4", "seed": 0, "model": model, "task": None} | config
+    kept = {"git_sha": "abc", "dirty": False, "device": "cpu", "threads": 1, "versions": {"torch": "2"}, "seconds": 1.5}
+    facts = {"id": run_id, "experiment": "fig4", "scale": "cpu", "status": status, "group": "g"} | kept
     (place / "config.yaml").write_text(yaml.safe_dump(config))
-    lines = [f"{step},{split},{metric},{value:.9g}" for step, split, metric, value in rows]
-    (place / "metrics.csv").write_text("\n".join(["step,split,metric,value", *lines]) + "\n")
+    (place / "metrics.csv").write_text(as_csv(rows))
     (place / "run.json").write_text(json.dumps(facts))
     (place / "done").touch()
+    records(folder, run_id).unlink(missing_ok=True)
     return config, facts
+
+
+def as_csv(rows):
+    lines = [f"{step},{split},{metric},{value:.9g}\n" for step, split, metric, value in rows]
+    return "".join(["step,split,metric,value\n", *lines])
+
+
+def alone(run_id, **config):
+    """The group of a lone run, which may be seen while it trains."""
+    return Group(runs=[SimpleNamespace(id=run_id, config={"seed": 0} | config)])
+
+
+def records(folder, run_id):
+    return RunStore(folder).records(alone(run_id).id)
+
+
+def train(folder, run_id, text):
+    """The records of a run that trains, as they are at some time."""
+    records(folder, run_id).parent.mkdir(parents=True, exist_ok=True)
+    records(folder, run_id).write_text(text)
 
 
 def by_step(rows):
@@ -76,11 +97,6 @@ def by_step(rows):
     for step, split, metric, value in rows:
         steps.setdefault(step, {})[f"{split}/{metric}"] = value
     return steps
-
-
-def live_rows(rows):
-    """Records as training sends them: one value for each of two replicas, of which the second is the run."""
-    return [(step, split, metric, [-1.0, value]) for step, split, metric, value in rows]
 
 
 def equal(a, b):
@@ -91,10 +107,10 @@ def equal(a, b):
 def offline(folder, run_id):
     """The only file of a run, its records in order."""
     (file,) = (folder / "wandb").glob(f"offline-run-*-{run_id}/run-{run_id}.wandb")
-    return list(records(file.read_bytes()))
+    return list(entries(file.read_bytes()))
 
 
-def records(data):
+def entries(data):
     """A .wandb file is a LevelDB log: parts of records, in blocks of 32 KiB."""
     assert data[:7] == b":W&B" + struct.pack("<HB", 0xBEE1, 0)
     at, whole = 7, b""
@@ -170,22 +186,22 @@ class Server(BaseHTTPRequestHandler):
     def known(self, about):
         bucket = None
         if run := self.runs.get(about["name"]):
-            bucket = {"id": "b", "name": about["name"], "displayName": about["name"], "summaryMetrics": "{}",
-                      "config": json.dumps({key: {"value": value} for key, value in run["config"].items()}),
-                      "wandbConfig": '{"t": 1}', "eventsTail": "[]", "tags": [], "logLineCount": 0,
-                      "eventsLineCount": 0, "historyLineCount": len(run["history"]),
-                      "historyTail": json.dumps([json.dumps(line) for line in run["history"][-1:]])}  # fmt: skip
+            bucket = {"id": "b", "name": about["name"], "displayName": about["name"], "tags": [], "logLineCount": 0}
+            bucket |= {"summaryMetrics": "{}", "wandbConfig": '{"t": 1}', "eventsTail": "[]", "eventsLineCount": 0}
+            bucket["config"] = json.dumps({key: {"value": value} for key, value in run["config"].items()})
+            bucket["historyLineCount"] = len(run["history"])
+            bucket["historyTail"] = json.dumps([json.dumps(line) for line in run["history"][-1:]])
         return {"data": {"model": {"id": "m", "name": "p", "entity": {"id": "e", "name": "me"}, "bucket": bucket}}}
 
     def upsert(self, about):
-        run = self.runs.setdefault(about["name"], {"history": [], "summary": {}, "config": {}, "exit": None})
+        run = self.runs.setdefault(about["name"], {"history": [], "summary": {}})
         run |= {key: about[key] for key in ("groupName", "jobType", "displayName", "sweep", "project") if about[key]}
         run["config"] = {k: v["value"] for k, v in json.loads(about["config"] or "{}").items() if k != "_wandb"}
-        run["times"] = run.get("times", 0) + 1
+        run |= {"times": run.get("times", 0) + 1, "exit": None}
         project = {"id": "m", "name": about["project"], "entity": {"id": "e", "name": "me"}}
-        bucket = {"id": "b", "name": about["name"], "displayName": about["displayName"], "description": "",
-                  "config": "{}", "sweepName": about["sweep"], "project": project,
-                  "historyLineCount": len(run["history"])}  # fmt: skip
+        bucket = {"id": "b", "name": about["name"], "displayName": about["displayName"], "description": ""}
+        bucket |= {"config": "{}", "sweepName": about["sweep"], "historyLineCount": len(run["history"])}
+        bucket["project"] = project
         return {"data": {"upsertBucket": {"bucket": bucket, "inserted": True}}}
 
     def stream(self, run, message):
@@ -206,6 +222,7 @@ def server(monkeypatch):
         threading.Thread(target=running.serve_forever, daemon=True).start()
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{running.server_port}")
         monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB__FILE_STREAM_TRANSMIT_INTERVAL", "1")  # seconds; as a rule 15
         handler.stop = lambda: (running.shutdown(), running.server_close())
         yield handler
         running.shutdown()
@@ -231,20 +248,11 @@ def test_a_run_is_mirrored_with_every_record_its_whole_configuration_and_its_fac
     assert not equal(history(found), by_step(ROWS[:-1]))
     assert not equal(history(found), by_step([*ROWS[:-1], (20, "train", "loss", 2e-9)]))
     run = one(found, "run")
-    assert (run.run_id, run.display_name, run.run_group, run.job_type, run.project) == (
-        "aa01",
-        "aa01",
-        "fig4",
-        "run",
-        "p",
-    )
+    assert (run.run_id, run.display_name, run.run_group) == ("aa01", "aa01", "fig4")
+    assert (run.job_type, run.project) == ("run", "p")
     kept = {key: facts[key] for key in ("id", "git_sha", "dirty", "device", "threads", "versions", "seconds")}
     assert settings(run.config) == config | {"provenance": kept}
     assert (summary(found)["status"], one(found, "exit").exit_code) == ("done", 0)
-    (file,) = folder.glob("wandb/offline-run-*-aa01/*.wandb")
-    assert [_is_whole(file, steps) for steps in (2, 3, 4)] == [False, True, False]
-    file.write_bytes(file.read_bytes()[:-20])
-    assert not _is_whole(file, 3)
     failed = offline(folder, "aa02")
     assert (history(failed), summary(failed)["status"], one(failed, "exit").exit_code) == ({}, "failed", 1)
     assert {path.name for path in (folder / "wandb/mirrored").iterdir()} == {"aa01", "aa02"}
@@ -284,9 +292,7 @@ def test_a_sweep_of_the_command_line_is_mirrored_whichever_way_it_is_packed(tmp_
     assert len(runs) == 3
     for place in runs:
         with (place / "metrics.csv").open() as file:
-            rows = [
-                (int(step), split, metric, float(value)) for step, split, metric, value in list(csv.reader(file))[1:]
-            ]
+            rows = [(int(row[0]), row[1], row[2], float(row[3])) for row in list(csv.reader(file))[1:]]
         found = offline(folder, place.name)
         assert equal(history(found), by_step(rows))
         assert {"test/loss", "test/accuracy", "test/rank", "train/loss"} <= {*history(found)[22]}
@@ -301,9 +307,10 @@ def test_tables_and_pictures_are_an_artifact_that_is_complete_and_logged_again_o
     files[0].parent.mkdir(parents=True)
     pixel = struct.pack(">2I5B", 1, 1, 8, 0, 0, 0, 0)
     chunks = [(b"IHDR", pixel), (b"IDAT", zlib.compress(b"\0\0")), (b"IEND", b"")]
-    files[0].write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(
+    image = [
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    ))  # fmt: skip
+    ]
+    files[0].write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(image))
     files[1].write_text("id,status\naa01,done\n")
     for _ in range(2):
         with mirror(folder) as started:
@@ -330,47 +337,127 @@ def test_tables_and_pictures_are_an_artifact_that_is_complete_and_logged_again_o
 # ---- a run while it trains -------------------------------------------------------------------------------------------
 
 
+CURVE = [
+    (step, split, "loss", step + (split == "test") / 2) for step in range(0, 50, 10) for split in ("train", "test")
+]
+
+
 @pytest.mark.slow
 def test_a_run_that_is_resumed_continues_its_curve_with_every_record_once(folder, server, capfd):
-    rows = [
-        (step, split, "loss", step + (split == "test") / 2) for step in range(0, 50, 10) for split in ("train", "test")
-    ]
     first = mirror(folder, "online")
-    first.begin("aa01", {"seed": 0})
-    for row in live_rows(rows[:5]):  # it is stopped in the middle of step 20
-        first.log("aa01", [row], replica=1)
+    first.watch(["aa01"], live=[alone("aa01")])
+    train(folder, "aa01", as_csv(CURVE[:5]))  # it is stopped in the middle of step 20
+    assert until(lambda: "aa01" in server.runs)
     first.close()
-    assert equal(uploaded(server.runs["aa01"]), by_step(rows[:4]))
-    assert (server.runs["aa01"]["exit"], "status" in server.runs["aa01"]["summary"]) == (1, False)
+    run = server.runs["aa01"]
+    assert equal(uploaded(run), by_step(CURVE[:4]))
+    assert (run["exit"], "status" in run["summary"]) == (1, False)
+    assert (run["config"]["seed"], run["config"]["provenance"]) == (0, {"id": "aa01"})
 
     second = mirror(folder, "online")
-    second.begin("aa01", {"seed": 0})
-    second.log("aa01", live_rows(rows[:2]), replica=1)  # what the checkpoint has kept
-    for row in live_rows(rows[2:]):
-        second.log("aa01", [row], replica=1)
-    _, facts = write_run(folder, "aa01", rows=rows)
-    second.end("aa01", "done")
+    train(folder, "aa01", as_csv(CURVE[:2]))  # what the checkpoint has kept
+    second.watch(["aa01"], live=[alone("aa01")])
+    assert until(lambda: run["times"] == 2)
+    train(folder, "aa01", as_csv(CURVE[:7]) + "30,te")  # a line that is being written
+    assert until(lambda: len(run["history"]) == 3)
+    _, facts = write_run(folder, "aa01", rows=CURVE)
     second.close()
-    run = server.runs["aa01"]
-    assert equal(uploaded(run), by_step(rows))
+    assert equal(uploaded(run), by_step(CURVE))
     assert (run["exit"], run["summary"]["status"], run["groupName"], run["jobType"]) == (0, "done", "fig4", "run")
     assert (run["config"]["seed"], run["config"]["provenance"]["git_sha"]) == (0, facts["git_sha"])
 
     times = run["times"]
     with mirror(folder, "online") as third:
-        third.watch(["aa01"])
+        third.watch(["aa01"], live=[alone("aa01")])
     assert server.runs["aa01"]["times"] == times
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
+def test_a_live_run_ends_when_it_is_finished_interrupted_where_its_records_go_and_goes_on_where_they_come_again(
+    folder, server, capfd
+):
+    write_run(folder, "bb01", rows=[], status="failed")  # before, and mirrored then
+    with mirror(folder, "online") as started:
+        started.watch(["bb01"])
+    train(folder, "cc01", as_csv(CURVE[:2]))  # left behind, and finished in another group since
+    write_run(folder, "cc01", rows=CURVE)
+    train(folder, "cc01", as_csv(CURVE[:2]))
+    os.utime(records(folder, "cc01"), ns=(1, 1))
+
+    started = mirror(folder, "online")
+    runs = ["aa01", "bb01", "cc01"]
+    started.watch(runs, live=[alone(run_id) for run_id in runs])
+    for run_id in ("aa01", "bb01"):
+        train(folder, run_id, as_csv(CURVE[:6]))
+    assert until(
+        lambda: all(len(server.runs.get(run_id, {"history": ""})["history"]) == 2 for run_id in ("aa01", "bb01"))
+    )
+    assert [server.runs[run_id]["exit"] for run_id in ("aa01", "bb01")] == [None, None]
+    records(folder, "aa01").unlink()  # it goes on elsewhere, from its first checkpoint
+    write_run(folder, "bb01", rows=CURVE, status="nan")
+    assert until(lambda: server.runs["aa01"]["exit"] == 1 and server.runs["bb01"]["exit"] == 0)
+    assert "status" not in server.runs["aa01"]["summary"]
+    train(folder, "aa01", as_csv(CURVE[:4]))
+    assert until(lambda: server.runs["aa01"]["exit"] is None)
+    train(folder, "aa01", as_csv(CURVE[:9]))
+    assert until(lambda: len(server.runs["aa01"]["history"]) == 4)
+    write_run(folder, "aa01", rows=CURVE)
+    started.close()
+    for run_id, status in {"aa01": "done", "bb01": "nan", "cc01": "done"}.items():
+        run = server.runs[run_id]
+        assert equal(uploaded(run), by_step(CURVE))
+        assert (run["exit"], run["summary"]["status"], run["config"]["provenance"]["id"]) == (0, status, run_id)
+    assert {path.name for path in (folder / "wandb/mirrored").iterdir()} == set(runs)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_a_run_taken_for_interrupted_because_its_directory_was_seen_late_is_mirrored_whole(folder, server):
+    """On a shared disk what is written elsewhere may be seen in another order."""
+    with mirror(folder, "online") as started:
+        started.watch(["aa01"], live=[alone("aa01")])
+        train(folder, "aa01", as_csv(CURVE[:6]))
+        assert until(lambda: "aa01" in server.runs)
+        records(folder, "aa01").unlink()
+        assert until(lambda: server.runs["aa01"]["exit"] == 1)
+        write_run(folder, "aa01", rows=CURVE)
+    assert equal(uploaded(server.runs["aa01"]), by_step(CURVE))
+    assert (server.runs["aa01"]["exit"], server.runs["aa01"]["summary"]["status"]) == (0, "done")
+
+
+def test_a_run_that_is_finished_between_one_look_at_the_disk_and_the_next_is_not_taken_for_interrupted(
+    folder, monkeypatch
+):
+    worker = Worker("online", "p", folder, "fig4", print, {})
+    worker.watched["aa01"] = {"records": str(records(folder, "aa01")), "config": {}}
+    worker.live["aa01"] = Live(SimpleNamespace(starting_step=0))
+    train(folder, "aa01", as_csv(ROWS[:1]))
+
+    def then_finish(look):
+        def both(path):
+            found = look(path)
+            if not (folder / "runs/aa01").exists():
+                write_run(folder, "aa01")
+            return found
+
+        return both
+
+    assert worker._task("aa01", False).func == worker._follow
+    for name in ("_modified", "_stamp"):
+        monkeypatch.setattr(mirror_process, name, then_finish(getattr(mirror_process, name)))
+    assert worker._task("aa01", False).func == worker._mirror
+
+
 def test_what_wandb_has_of_a_resumed_run_is_not_sent_again_and_each_step_is_sent_once():
     sent = []
-    live = _Live(SimpleNamespace(starting_step=11, log=lambda values, step: sent.append((step, values))))
-    for step, key in ((0, "a"), (10, "a"), (10, "b"), (11, "a"), (20, "a"), (20, "b"), (30, "a")):
-        live.log(step, {key: step})
-    live.flush()
-    live.flush()
-    assert sent == [(11, {"a": 11}), (20, {"a": 20, "b": 20}), (30, {"a": 30})]
+    live = Live(SimpleNamespace(starting_step=11, log=lambda values, step, commit: sent.append((step, values))))
+    steps = [(0, {"a": 0}), (10, {"a": 10}), (11, {"a": 11}), (20, {"a": 20, "b": 20}), (30, {"a": 30})]
+    live.send(steps[:3])
+    live.send(steps[:2])  # written anew, from a checkpoint
+    live.send(steps)
+    live.send(steps)
+    assert sent == steps[2:]
 
 
 @pytest.mark.slow
@@ -379,24 +466,19 @@ def test_under_a_sweep_agent_the_run_is_the_agents_under_our_name_and_other_runs
     folder, server, tmp_path, monkeypatch, live
 ):
     (tmp_path / "chosen.yaml").write_text("wandb_version: 1\nregularizer.sigma: {desc: null, value: 0.5}\n")
-    agent = {
-        "SWEEP_ID": "sweep1",
-        "RUN_ID": "agent1",
-        "SWEEP_PARAM_PATH": str(tmp_path / "chosen.yaml"),
-        "PROJECT": "theirs",
-    }
-    for name, value in agent.items():
+    agent = {"SWEEP_ID": "sweep1", "RUN_ID": "agent1", "PROJECT": "theirs"}
+    for name, value in (agent | {"SWEEP_PARAM_PATH": str(tmp_path / "chosen.yaml")}).items():
         monkeypatch.setenv(f"WANDB_{name}", value)
-    write_run(folder, "aa01")
     others = {f"bb{k:02}": [(step, "test", "loss", k + step) for step in range(k)] for k in range(1, 12)}
     for run_id, rows in others.items():
         config, _ = write_run(folder, run_id, rows=rows, status="nan")
     with mirror(folder, "online") as started:
         if live:
-            started.begin("aa01", {"seed": 0})
-            started.log("aa01", live_rows(ROWS), replica=1)
-            started.end("aa01", "done")
-        else:  # it was trained before, and the agent's run still has to have its results
+            train(folder, "aa01", as_csv(ROWS[:4]))
+            started.watch(["aa01"], live=[alone("aa01")])
+            assert until(lambda: "agent1" in server.runs)
+        write_run(folder, "aa01")
+        if not live:  # it was trained before, and the agent's run still has to have its results
             started.watch(["aa01"])
         started.watch([*others, "cc01"])
     run = server.runs.pop("agent1")
@@ -432,11 +514,8 @@ def all_calls(started):
     """Everything training may say, and more than a pipe holds; how long it takes to say it."""
     began = time.monotonic()
     started.watch(["aa01"])
-    started.begin("bb01", {"odd": object()})
-    for step in range(2000):
-        started.log("bb01", [(step, "test", f"metric{k}", [0.5]) for k in range(10)])
-    started.end("bb01", "done")
-    started.artifact("fig4-cpu", "cpu", [Path("nowhere.csv")])
+    started.watch(["bb01"], live=[alone("bb01", odd=object(), long="x" * 1_000_000)])
+    started.artifact("fig4-cpu", "cpu", [Path(__file__)])
     return time.monotonic() - began
 
 
@@ -473,13 +552,14 @@ def fake(tmp_path, monkeypatch):
 
 
 def test_a_wandb_that_never_returns_holds_up_nothing(folder, fake, capfd):
-    fake("wandb", """
+    hangs = """
         import time
         class Settings:
             def __init__(self, **_): pass
         def setup(_): pass
         def init(**_): time.sleep(1000)
-    """)  # fmt: skip
+    """
+    fake("wandb", hangs)
     write_run(folder, "aa01")
     started = mirror(folder, "online")
     assert all_calls(started) < LITTLE
@@ -498,7 +578,8 @@ def test_without_wandb_there_is_one_line_and_torch_is_not_needed(folder, tmp_pat
     assert capfd.readouterr().err == (
         "W&B: 1 of 1 runs are not mirrored (ImportError: it is not installed); the same command mirrors them\n"
     )
-    subprocess.run([sys.executable, "-c", "import experiments.engine.tracking"], check=True)
+    parts = "import experiments.engine.mirror, experiments.engine.mirror_process"
+    subprocess.run([sys.executable, "-c", parts], check=True)
     assert not (tmp_path / "seen").exists()
     subprocess.run([sys.executable, "-c", "import torch"], check=True)
     assert (tmp_path / "seen").exists()
@@ -511,19 +592,20 @@ def test_what_cannot_be_online_is_kept_offline_and_said_once(folder, server, cap
         monkeypatch.delenv("WANDB_API_KEY")
     if trouble == "no network":
         monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-        monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "5")
     monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "1")
     server.refuse = trouble == "a key that is refused"
     started = mirror(folder, "online")
-    started.begin("aa01", {"seed": 0})
-    started.log("aa01", live_rows(ROWS[:3]), replica=1)
+    train(folder, "aa01", as_csv(ROWS[:3]))
+    started.watch(["aa01"], live=[alone("aa01")])
     if trouble == "the network goes":
         assert until(lambda: "aa01" in server.runs)
         server.stop()
-    started.log("aa01", live_rows(ROWS[3:]), replica=1)
+    else:
+        assert until((folder / "wandb").exists)  # W&B is told of the run
+    train(folder, "aa01", as_csv(ROWS))
     for run_id in ("aa01", "aa02"):
         write_run(folder, run_id)
-    started.end("aa01", "done")
     started.watch(["aa02"])
     assert closing(started, 30.0) < 15
     assert started._process.poll() == 0
@@ -578,7 +660,7 @@ def test_a_run_for_which_the_disk_has_no_room_is_not_taken_for_mirrored(folder, 
     assert [path.name for path in (folder / "wandb/mirrored").iterdir()] == ["aa01"]
     assert len(list(folder.glob("wandb/offline-run-*"))) == 1
     err = capfd.readouterr().err
-    assert err.startswith("W&B: 1 of 2 runs are not mirrored (OSError: what W&B has written")
+    assert err.startswith("W&B: 1 of 2 runs are not mirrored (OSError: [Errno 27] File too large")
     assert err.count("\n") == 1
     with mirror(folder) as started:
         started.watch(["aa01", "aa02"])
@@ -586,12 +668,21 @@ def test_a_run_for_which_the_disk_has_no_room_is_not_taken_for_mirrored(folder, 
     assert not list(folder.glob("wandb/.partial/wandb/*"))
 
 
+def test_what_wandb_was_killed_over_is_not_taken_for_mirrored(folder, monkeypatch):
+    monkeypatch.setattr(wandb, "teardown", lambda: sys.exit(-9))
+    worker = Worker("offline", "p", folder, "fig4", print, {})
+    worker.written["aa01"] = folder / "wandb/.partial/wandb/offline-run-1-aa01", 1
+    worker._settle()
+    assert (worker.failed, worker.written) == ({"aa01": "SystemExit: -9"}, {})
+    assert not folder.exists()
+
+
 def test_runs_are_mirrored_as_they_finish_whatever_signals_come_and_to_the_end_if_the_command_is_killed(folder):
     write_run(folder, "aa01")
     command = textwrap.dedent(f"""
         import os, signal, time
         from pathlib import Path
-        from experiments.engine.tracking import Mirror, _is_whole, _Live
+        from experiments.engine.mirror import Mirror
         folder = Path({str(folder)!r})
         mirror = Mirror.start(mode="offline", project="p", folder=folder, experiment="fig4")
         mirror.watch(["aa01", "aa02", "aa03"])
