@@ -96,11 +96,11 @@ def summary(report: Report) -> Summary:
         "cost": f"{minutes:.0f} core-minutes" if own else f"the runs of {results.experiment}",
         "runs": _summary(results),
         "verdicts": [
-            {"id": v.claim.id, "text": v.claim.text, "source": v.claim.source, "verdict": v.verdict,
-             "effect": effect(v), "n": int(v.n), "paper": v.claim.paper}
+            {"verdict": v.verdict, "effect": effect(v), "n": int(v.n)}
+            | {key: getattr(v.claim, key) for key in ("id", "text", "source", "paper")}
             for v in report.verdicts
         ],
-    }  # fmt: skip
+    }
 
 
 def names() -> list[str]:
@@ -182,7 +182,7 @@ def _summary(results: Results) -> str:
 
 def _provenance(results: Results) -> list[str]:
     runs = results.runs
-    versions = [column for column in runs if column.startswith("versions.")]
+    versions = [column for column in map(str, runs) if column.startswith("versions.")]
     facts = {
         "git": [
             f"{str(sha)[:12]}{' (dirty)' if dirty else ''}" for sha, dirty in zip(runs.git_sha, runs.dirty, strict=True)
