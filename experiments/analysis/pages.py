@@ -131,35 +131,23 @@ def sources(module: ModuleType, name: str) -> tuple[str, ...]:
 
 def to_markdown(report: Report) -> str:
     """The text of report.md."""
-    return "\n".join(
-        [
-            f"# {report.name}: {report.module.TITLE}",
-            "",
-            "![the figure](figure.png)",
-            "",
-            _summary(report.results),
-            "",
-            *table(
-                ["claim", "verdict", "effect [interval]", "seeds", "paper"],
-                [
-                    [f"**{v.claim.id}** {v.claim.text} ({v.claim.source})", v.verdict, effect(v), v.n, v.claim.paper]
-                    for v in report.verdicts
-                ],
-            ),
-            "",
-            "Positive effects speak for the claim. Intervals over seeds: 95 %, for equivalences (≈) 90 % against the "
-            "margin; for trends the effect is Kendall's tau.",
-            "",
-            "## Deviations and unknowns",
-            "",
-            textwrap.dedent(report.module.NOTES).strip(),
-            "",
-            "## Provenance",
-            "",
-            *_provenance(report.results),
-            "",
-        ]
+    claims = [
+        [f"**{v.claim.id}** {v.claim.text} ({v.claim.source})", v.verdict, effect(v), v.n, v.claim.paper]
+        for v in report.verdicts
+    ]
+    blocks = (
+        f"# {report.name}: {report.module.TITLE}",
+        "![the figure](figure.png)",
+        _summary(report.results),
+        "\n".join(table(["claim", "verdict", "effect [interval]", "seeds", "paper"], claims)),
+        "Positive effects speak for the claim. Intervals over seeds: 95 %, for equivalences (≈) 90 % against the "
+        "margin; for trends the effect is Kendall's tau.",
+        "## Deviations and unknowns",
+        textwrap.dedent(report.module.NOTES).strip(),
+        "## Provenance",
+        "\n".join(_provenance(report.results)),
     )
+    return "\n\n".join(blocks) + "\n"
 
 
 def effect(verdict: Verdict) -> str:

@@ -58,9 +58,9 @@ def panels(columns: int = 1, rows: int = 1, *, width: float = 3.6, height: float
     return figure, figure.subplots(rows, columns, squeeze=False).ravel()
 
 
-def line_with_band(ax: Axes, df: pd.DataFrame, x: str, y: str, look: Look, *, level: float = 0.95) -> Axes:
+def line_with_band(ax: Axes, df: pd.DataFrame, x: str, y: str, look: Look) -> Axes:
     """Mean of y over the seeds at each x, with its t-band. A hollow marker: some seed has no value there, it failed."""
-    rows = [(at, *t_interval(group[y].dropna(), level), group[y].isna().any()) for at, group in df.groupby(x)]
+    rows = [(at, *t_interval(group[y].dropna()), group[y].isna().any()) for at, group in df.groupby(x)]
     at, mean, low, high, _, holes = np.array(rows, dtype=float).reshape(-1, 6).T
     few = len(at) <= 30  # a training curve needs no markers
     ax.plot(at, mean, color=look.color, marker=look.marker if few else None, label=look.label)
@@ -70,32 +70,24 @@ def line_with_band(ax: Axes, df: pd.DataFrame, x: str, y: str, look: Look, *, le
     return ax
 
 
-def scatter_with_bars(
-    ax: Axes, df: pd.DataFrame, x: str, y: str, by: str | list[str], look: Look, *, level: float = 0.95
-) -> Axes:
+def scatter_with_bars(ax: Axes, df: pd.DataFrame, x: str, y: str, by: str, look: Look) -> Axes:
     """One point per level of `by` (a strength, say), joined in that order: means of x and y with their t-intervals."""
     complete = df.dropna(subset=[x, y])
-    points = [(t_interval(group[x], level), t_interval(group[y], level)) for _, group in complete.groupby(by)]
+    points = [(t_interval(group[x]), t_interval(group[y])) for _, group in complete.groupby(by)]
     across, up = (np.array([pair[k] for pair in points], dtype=float).reshape(-1, 4) for k in (0, 1))
-    bars = {name: np.nan_to_num((p[:, 2] - p[:, 1]) / 2) for name, p in (("xerr", across), ("yerr", up))}
-    ax.errorbar(
-        *(across[:, 0], up[:, 0]),
-        **bars,
-        color=look.color,
-        marker=look.marker,
-        label=look.label,
-        lw=0.8,
-        elinewidth=0.8,
-    )
+    style: dict[str, Any] = {"color": look.color, "marker": look.marker, "label": look.label}
+    yerr, xerr = (np.nan_to_num((p[:, 2] - p[:, 1]) / 2) for p in (up, across))
+    ax.errorbar(across[:, 0], up[:, 0], yerr, xerr, lw=0.8, elinewidth=0.8, **style)
     return ax
 
 
-def legend(figure: Figure, **kwargs: Any) -> None:
-    """One legend for all panels, right of them, that names each label once in the order drawn."""
+def with_legend(figure: Figure, **kwargs: Any) -> Figure:
+    """The figure, with one legend for all panels, right of them, that names each label once in the order drawn."""
     named = [ax.get_legend_handles_labels() for ax in figure.axes]
     handles = {label: handle for pair in reversed(named) for handle, label in reversed(list(zip(*pair, strict=True)))}
     order = list(dict.fromkeys(label for _, labels in named for label in labels))
     figure.legend([handles[label] for label in order], order, **{"loc": "outside right upper", **kwargs})
+    return figure
 
 
 def files(figure: Figure, folder: Path) -> dict[Path, bytes]:

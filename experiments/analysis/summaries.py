@@ -22,16 +22,9 @@ def overview(summaries: Sequence[Summary]) -> str:
         for s in summaries
         for v in s["verdicts"]
     ]
-    return "\n".join(
-        [
-            "# Every claim and its verdict",
-            "",
-            "; ".join(f"{number} {verdict}" for verdict, number in sorted(count.items())) + ".",
-            "",
-            *table(["figure", "claim", "verdict", "effect [interval]", "seeds", "paper", "scale"], rows),
-            "",
-        ]
-    )
+    counted = "; ".join(f"{number} {verdict}" for verdict, number in sorted(count.items()))
+    lines = table(["figure", "claim", "verdict", "effect [interval]", "seeds", "paper", "scale"], rows)
+    return "\n".join(["# Every claim and its verdict", "", f"{counted}.", "", *lines, ""])
 
 
 def summary_table(summaries: Sequence[Summary]) -> str:

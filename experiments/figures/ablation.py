@@ -54,18 +54,14 @@ def _adds(key: str, text: str, metric: str, sigma: float, treatment: Arm, contro
     return beats(f"{key}-{metric}-{sigma:g}", text, "ours", metric, treatment, control)
 
 
+BEST = "syre (σ = 0.1) ends at a lower test loss than the best of the other three cells."
 ALONE = "From the shifted start of Eq. (6) syre ends {} than the start alone, γ = 0"
 CENTRE = "From the same start, under γ = 0.01, syre ends {} than plain decay"
 CLAIMS: tuple[Claim, ...] = (
     _stuck("neither", "With neither, or (the same run) from the same weights with a bias but no decay,", NEITHER),
     _stuck("decay", "With decay but no bias", DECAY),
     *map(_free, SIGMAS),
-    Superiority(
-        "both-best",
-        "syre (σ = 0.1) ends at a lower test loss than the best of the other three cells.",
-        "ours",
-        _best_of_four,
-    ),
+    Superiority("both-best", BEST, "ours", _best_of_four),
     *(_adds("decay-adds", ALONE, metric, s, both(s), bias(s)) for metric in ("rank", "loss") for s in SIGMAS),
     *(_adds("centre-adds", CENTRE, m, 0.1, both(0.1, STRONG), bias(0.1, STRONG)) for m in ("rank", "loss")),
 )
@@ -120,5 +116,4 @@ def draw(results: Results) -> Figure:
                     ax.errorbar(at, mean, bar, color=own.color, marker=own.marker, label=own.label)
             ax.set(ylabel=label, title=f"γ = {gamma:g} where γ > 0", ylim=LIMITS[metric])
             ax.set_xticks(range(len(cells)), [cell[0] for cell in cells], fontsize=6.5)
-    plotting.legend(figure)
-    return figure
+    return plotting.with_legend(figure)

@@ -72,5 +72,4 @@ def draw(results: Results) -> Figure:
         ax.axhline(level, color=color, linewidth=0.9, label=label)
         ax.axhspan(level - spread, level + spread, color=color, alpha=0.15, linewidth=0)
     ax.set(xlabel="steps of the environment", ylabel="return", title="AntBulletEnv, PPO, no change of friction")
-    plotting.legend(figure, loc="outside lower center", ncols=1)
-    return figure
+    return plotting.with_legend(figure, loc="outside lower center", ncols=1)

@@ -14,6 +14,7 @@ from experiments.analysis.results import Arm, Results
 TITLE = "collapsed starts: loss, rank and distance of neurons that start identical"
 
 DECAY = arms.decay(gamma=1e-3)
+WHOLE, MOST = {IDENTICAL: 0}, {IDENTICAL: 0.9}
 FIXED = {"vanilla": VANILLA, "weight_decay": DECAY, "l2_init": arms.arm("l2_init", gamma=1e-3)}
 
 
@@ -39,7 +40,7 @@ def _recovers(sigma: float | None, at: float, metric: str, words: str, margin: f
     key, end = arms.ends(sigma)
     whole = f"the {words} of a start without identical neurons, within {margin:g}{unit}"
     text = f"From a fraction {at:g} syre ends at {whole}{end}"
-    one, other = syre(sigma, {IDENTICAL: at}), DECAY | {IDENTICAL: 0}
+    one, other = syre(sigma, {IDENTICAL: at}), DECAY | WHOLE
     return same(f"recovers-{metric}-{at:g}{key}", text, "4", metric, one, other, margin)
 
 
@@ -51,13 +52,12 @@ def _stuck(name: str, at: float) -> Equivalence:
 
 def _free(sigma: float) -> Superiority:
     text = f"From the same start syre takes them apart (final distance > 1/2); fraction 0.9, σ = {sigma:g}."
-    return Superiority(f"free-{sigma:g}", text, "4", final("distance", syre(sigma, {IDENTICAL: 0.9})), margin=0.5)
+    return Superiority(f"free-{sigma:g}", text, "4", final("distance", syre(sigma, MOST)), margin=0.5)
 
 
 def _cost(sigma: float) -> Equivalence:
     text = f"From a start without identical neurons σ = {sigma:g} costs no accuracy (within 0.5 points)."
-    whole = {IDENTICAL: 0}
-    return same(f"cost-{sigma:g}", text, "5.4", "accuracy", syre(sigma, whole), DECAY | whole, 0.005)
+    return same(f"cost-{sigma:g}", text, "5.4", "accuracy", syre(sigma, WHOLE), DECAY | WHOLE, 0.005)
 
 
 LIMITS = {"loss": (0.05, 3), "rank": (0, 105), "distance": (-0.05, 1.05)}
@@ -67,16 +67,11 @@ TITLES = {
     "distance": "final distance of the identical neurons",
 }
 
+WORSE = "Without syre the test loss grows with the fraction of neurons that start identical."
+L2 = "syre (σ = 0.01) ends at a lower test loss than decay towards the start itself, which is symmetric."
 LOSS, RANK = ("loss", "lower test loss"), ("rank", "higher rank")
 CLAIMS: tuple[Claim, ...] = (
-    rises(
-        "worse",
-        "Without syre the test loss grows with the fraction of neurons that start identical.",
-        "4",
-        "loss",
-        DECAY,
-        IDENTICAL,
-    ),
+    rises("worse", WORSE, "4", "loss", DECAY, IDENTICAL),
     falls("narrow", "Without syre the rank falls with that fraction.", "4", "rank", DECAY, IDENTICAL),
     *(_stuck(name, at) for name in FIXED for at in (0.9, 1)),
     *map(_free, SIGMAS),
@@ -85,14 +80,7 @@ CLAIMS: tuple[Claim, ...] = (
     _beats(*LOSS, 0.75, 0.01),
     *(_recovers(sigma, at, "loss", "test loss", 0.05, " nats") for at in (0.9, 1) for sigma in (None, 0.01)),
     _recovers(None, 0.9, "accuracy", "accuracy", 0.01, ""),
-    beats(
-        "l2-init-0.9-0.01",
-        "syre (σ = 0.01) ends at a lower test loss than decay towards the start itself, which is symmetric.",
-        "ours",
-        "loss",
-        syre(0.01, {IDENTICAL: 0.9}),
-        FIXED["l2_init"] | {IDENTICAL: 0.9},
-    ),
+    beats("l2-init-0.9-0.01", L2, "ours", "loss", syre(0.01, MOST), FIXED["l2_init"] | MOST),
     *map(_cost, SIGMAS),
 )
 
@@ -156,5 +144,4 @@ def draw(results: Results) -> Figure:
             plotting.line_with_band(ax, rows, IDENTICAL, metric, mine)
         ax.set(xlabel="fraction identical at the start", title=title, ylim=LIMITS[metric])
     axes[3].set_yscale("log")
-    plotting.legend(figure)
-    return figure
+    return plotting.with_legend(figure)

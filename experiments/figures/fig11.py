@@ -157,8 +157,7 @@ def draw(results: Results) -> Figure:
             arms.curves(ax, _arms(table[table[GAMMA].fillna(0).isin([gamma, 0])]), "task", metric)
             ax.set(xticks=sorted(table["task"].unique()), xlabel="task" if row else "", title=f"γ = {gamma}: {label}")
             ax.set_ylim(0, 1 if metric == "accuracy" else None)
-    plotting.legend(figure, loc="outside lower center", ncols=5)
-    return figure
+    return plotting.with_legend(figure, loc="outside lower center", ncols=5)
 
 
 def _arms(rows: pd.DataFrame) -> Iterator[tuple[plotting.Look, pd.DataFrame]]:

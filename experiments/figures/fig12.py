@@ -175,5 +175,4 @@ def draw(results: Results) -> Figure:
             ax.set(xscale="log", ylim=(0, None), ylabel=label if ax is left else "", xlabel=x if row == 2 else "")
     axes[0].set_title("α = 1")
     axes[1].set_title("γ = 0.1 (vanilla: 0)")
-    plotting.legend(figure, loc="outside lower center", ncols=4)
-    return figure
+    return plotting.with_legend(figure, loc="outside lower center", ncols=4)

@@ -134,8 +134,7 @@ def draw(results: Results) -> Figure:
             ax.yaxis.set_major_formatter("{x:g}")
             ax.yaxis.set_minor_formatter(NullFormatter())
     _draw_barriers(axes[2], results.final(BARRIER, **{GAMMA: 0.03}))
-    plotting.legend(figure)
-    return figure
+    return plotting.with_legend(figure)
 
 
 def _draw_barriers(ax: Axes, rows: pd.DataFrame) -> None:

@@ -169,5 +169,4 @@ def draw(results: Results) -> Figure:
         ):
             arms.curves(ax, arms.by_arm(results.curve(f"{rank}/{way}", **MOST)), "step", f"{rank}/{way}")
             ax.set(xlabel="step, from k = 0.9 n", title=title, ylim=(0, None))
-    plotting.legend(figure)
-    return figure
+    return plotting.with_legend(figure)

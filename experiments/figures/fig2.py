@@ -92,24 +92,15 @@ def _cost(sigma: float) -> Equivalence:
     return same(f"cost-{sigma}", text, "5.4", "accuracy", syre(at, sigma=sigma), decay(at), 0.01)
 
 
+FLAT = (
+    "Without a bias a high dimension is not so helpful: decay alone has as many symmetric neurons with 5 inputs as "
+    "with 300, within 10 of 100."
+)
+LAW_RELU = "With ReLU, too, the symmetry of syre's student (σ = 0.01) falls as the input dimension grows."
 CLAIMS: tuple[Claim, ...] = (
     *(_falls(name, share) for share in (False, True) for name in LAW),
-    Equivalence(
-        "decay-flat",
-        "Without a bias a high dimension is not so helpful: decay alone has as many symmetric neurons with 5 "
-        "inputs as with 300, within 10 of 100.",
-        "5.3",
-        _dimension_helps_decay,
-        margin=10,
-    ),
-    falls(
-        "law-relu-0.01",
-        "With ReLU, too, the symmetry of syre's student (σ = 0.01) falls as the input dimension grows.",
-        "5.3",
-        SYMMETRY,
-        syre(RELU, sigma=0.01),
-        INPUTS,
-    ),
+    Equivalence("decay-flat", FLAT, "5.3", _dimension_helps_decay, margin=10),
+    falls("law-relu-0.01", LAW_RELU, "5.3", SYMMETRY, syre(RELU, sigma=0.01), INPUTS),
     *(_fewer(inputs, sigma) for inputs in (5, 20, 100) for sigma in (None, 0.01)),
     *(_fewer(inputs, 0.01, tolerance=0.01) for inputs in (5, 20, 100)),
     *(_fewer(5, sigma, at=RELU) for sigma in (None, 0.01)),
@@ -173,5 +164,4 @@ def draw(results: Results) -> Figure:
         levels = sorted(rows[INPUTS].unique())
         ax.set_xticks(levels, [str(level) if level != 200 else "" for level in levels])  # 300 stands too near
         ax.minorticks_off()
-    plotting.legend(figure, loc="outside lower center", ncols=4)
-    return figure
+    return plotting.with_legend(figure, loc="outside lower center", ncols=4)

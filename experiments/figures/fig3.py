@@ -82,13 +82,9 @@ def _trained(key: str, *sigmas: float) -> Equivalence:
     return Equivalence(f"trained-{key}", text, "ours", largest, margin=1e-3)
 
 
+PEAK = "Without weight decay the test loss diverges at N = d: it is more than three times that at d/2 and 2d."
 RIDGE_CLAIMS: tuple[Claim, ...] = (
-    Superiority(
-        "peak",
-        "Without weight decay the test loss diverges at N = d: it is more than three times that at d/2 and 2d.",
-        "6.1",
-        lambda results: _peak(losses(results, 0)) - np.log10(3),
-    ),
+    Superiority("peak", PEAK, "6.1", lambda results: _peak(losses(results, 0)) - np.log10(3)),
     *map(_no_peak, GAMMAS),
     *map(_ridge, SIGMAS),
     _small_gamma("over", "N >= 2d", slice(2 * DIMS, None)),
@@ -132,24 +128,20 @@ def _better(key: str, text: str, source: str, metric: str, *at: Arm) -> Superior
 
 
 BEYOND = "The lead is not the anchors' own: at c = 0.01, σ = 1, it is more than the 12 neurons whose anchors alone are "
+LARGER = "syre keeps a larger fraction of its neurons alive than W-fix (0.3) of those that are free."
 NEURON_CLAIMS: tuple[Claim, ...] = (
     _collapse("vanilla", "SGD without decay", VANILLA),
     _collapse("weight_decay", "SGD with decay (γ = 0.1)", DECAY),
-    *(_collapse(f"w_fix-{f:g}", f"With W-fix ({f:g}) what is free", {**W_FIX, FRACTION: f}) for f in (0.1, 0.3, 0.5)),
+    *(_collapse(f"w_fix-{f:g}", f"With W-fix ({f:g}) what is free", W_FIX | {FRACTION: f}) for f in (0.1, 0.3, 0.5)),
     _away("away", "syre", SYRE),
-    _away("away-0.01", "syre at the recommended σ = 0.01", {**SYRE, SIGMA: 0.01}),
+    _away("away-0.01", "syre at the recommended σ = 0.01", SYRE | {SIGMA: 0.01}),
     _better("more", "At γ = 0.1 syre keeps more neurons alive than decay alone.", "6.1", "rank"),
     _better("more-0.01", "The same at the recommended σ = 0.01.", "6.1", "rank", {SIGMA: 0.01}),
     _better("more-keep", "The same (σ = 1) from the start of decay alone.", "ours", "rank", {START: "keep", SIGMA: 1}),
     *(_better(f"more-γ{g:g}", f"The same at γ = {g:g}.", "ours", "rank", {GAMMA: g}) for g in (0.05, 0.2)),
     *(_better(f"more-c{c:g}", f"The same above c = {c:g}.", "ours", f"rank/{c:g}") for c in (1e-2, 1e-4, 1e-6)),
     replace(_better("beyond-anchors", BEYOND + "above c.", "ours", "rank/0.01", {SIGMA: 1}), margin=12.4),
-    Superiority(
-        "w-fix",
-        "syre keeps a larger fraction of its neurons alive than W-fix (0.3) of those that are free.",
-        "6.1",
-        lambda results: _fraction(results, SYRE) - _fraction(results, {**W_FIX, FRACTION: 0.3}),
-    ),
+    Superiority("w-fix", LARGER, "6.1", lambda r: _fraction(r, SYRE) - _fraction(r, W_FIX | {FRACTION: 0.3})),
     _better("loss", "At γ = 0.1 syre reaches a lower test loss than decay alone.", "ours", "loss"),
     _better("loss-0.01", "The same at the recommended σ = 0.01.", "ours", "loss", {SIGMA: 0.01}),
 )
@@ -212,8 +204,7 @@ def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(2, 2, width=3.9, height=2.6)
     _draw_ridge(axes[0], axes[2], results)
     _draw_neurons(axes[1], axes[3], results)
-    plotting.legend(figure)
-    return figure
+    return plotting.with_legend(figure)
 
 
 def _draw_ridge(above: Axes, below: Axes, results: Results, gamma: float = 1e-2) -> None:

@@ -93,5 +93,4 @@ def draw(results: Results) -> Figure:
     for ax, metric in zip(axes, TITLES, strict=True):
         _panel(ax, table, metric)
     axes[0].annotate("the paper: no cost", (0.19, 0.03), xycoords=("data", "axes fraction"), ha="right", fontsize=7)
-    plotting.legend(figure, loc="outside lower center", ncols=4)
-    return figure
+    return plotting.with_legend(figure, loc="outside lower center", ncols=4)

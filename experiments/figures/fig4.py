@@ -140,8 +140,7 @@ def draw(results: Results) -> Figure:
         ax.set(title=f"{spectrum} A", xlabel="degree of symmetry, #{i : |v_i·w| < 0.05}", xlim=(0, 103))
         ax.set_yticks(list(TICKS), TICKS.values())
         ax.set(ylim=(1.4 * best, None), ylabel="objective (linear, then log)" if spectrum == SPECTRA[0] else "")
-    plotting.legend(figure)
-    return figure
+    return plotting.with_legend(figure)
 
 
 def _parts(rows: pd.DataFrame) -> Iterator[tuple[plotting.Look, pd.DataFrame, str]]:

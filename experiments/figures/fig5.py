@@ -125,5 +125,4 @@ def draw(results: Results) -> Figure:
             ax.set_ylim(bottom, 1 if metric == "accuracy" else None)
     axes[0].set_title("α = 1")
     axes[1].set_title("γ = 0.001")
-    plotting.legend(figure)
-    return figure
+    return plotting.with_legend(figure)

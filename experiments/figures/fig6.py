@@ -25,7 +25,6 @@ SYRES = {
     "-1": (", at σ = 1", arm("syre", sigma=1)),
 }
 SHARES = ("rank/99", "rank/effective", "dead")  # counts of units, shown in per cent of the layer
-WINDOW = 0.2  # of the training, at its end (or its beginning), over which a run's records are averaged
 STAYS = 10.0  # per cent of the units: a rank that moves by less stays
 MILLION = 1e6
 FLOOR = -3000  # where the panels of returns are cut: an untrained ant on MuJoCo pays for its torques without limit
@@ -38,17 +37,18 @@ def shares(results: Results, metric: str) -> pd.DataFrame:
     return rows.assign(**{metric: 100 * rows[metric] / width}) if metric in SHARES else rows
 
 
-def late(results: Results, metric: str, arm: Arm, *, early: bool = False) -> pd.Series:
-    """Mean of a metric over the last (or first) fifth of the training, one a seed; NaN for a run that has failed.
+def fifth(rows: pd.DataFrame, metric: str, which: int = 5) -> pd.DataFrame:
+    """Mean of a metric over the records of one fifth of the training, of each seed and sigma; NaN for a failed run."""
+    share = rows["step"] / rows["step"].max()
+    rows = rows[(share > (which - 1) / 5) & (share <= which / 5)]
+    values = rows[metric].where(rows["status"] == "done")
+    return values.groupby([rows["seed"], rows[SIGMA].fillna(0)]).mean().reset_index()
 
-    Where the arm leaves sigma open, each seed takes the one that is best on the other seeds.
-    """
+
+def end(results: Results, metric: str, arm: Arm, which: int = 5) -> pd.Series:
+    """The last fifth, or another, one a seed; an open sigma is the one that is best on the other seeds."""
     rows = select(_judged(shares(results, metric)), **arm)
-    end = rows["step"].max()
-    rows = rows[rows["step"] <= WINDOW * end] if early else rows[rows["step"] > (1 - WINDOW) * end]
-    rows = rows.assign(**{metric: rows[metric].where(rows["status"] == "done")})
-    table = rows.groupby(["seed", rows[SIGMA].fillna(0)])[metric].mean().reset_index()
-    return at_best(table, metric, SIGMA, maximize=metric != "dead")
+    return at_best(fifth(rows, metric, which), metric, SIGMA, maximize=metric != "dead")
 
 
 def _usual(rows: pd.DataFrame) -> pd.DataFrame:
@@ -65,12 +65,12 @@ def _judged(rows: pd.DataFrame) -> pd.DataFrame:
 def beyond(metric: str, treatment: Arm, control: Arm) -> Samples:
     """How much more the treatment has than the control at the end; of dead units, how many fewer."""
     sign = -1 if metric == "dead" else 1
-    return lambda results: sign * (late(results, metric, treatment) - late(results, metric, control))
+    return lambda results: sign * (end(results, metric, treatment) - end(results, metric, control))
 
 
 def moved(metric: str, arm: Arm) -> Samples:
     """The metric at the end minus that at the beginning."""
-    return lambda results: late(results, metric, arm) - late(results, metric, arm, early=True)
+    return lambda results: end(results, metric, arm) - end(results, metric, arm, 1)
 
 
 # metric, its name, control, source, the paper's value, and the smallest scale that can decide
@@ -204,8 +204,7 @@ def draw(results: Results) -> Figure:
             peak = table.groupby([NAME, table[SIGMA].fillna(0), "million"])[metric].mean().max()
             cut(ax, metric, 1.7 * peak)
         grid[-1, column].set_xlabel("million steps; lines: changes of friction")
-    plotting.legend(figure, loc="outside lower center", ncols=4)
-    return figure
+    return plotting.with_legend(figure, loc="outside lower center", ncols=4)
 
 
 def mark_changes(ax: Axes, table: pd.DataFrame) -> None:

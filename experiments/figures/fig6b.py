@@ -8,7 +8,7 @@ from experiments.analysis.arms import VANILLA, arm, decay, look, minus
 from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import paired_differences
-from experiments.figures.fig6 import CONTROLS, MILLION, PANELS, PAPER, cut, mark_changes, shares
+from experiments.figures.fig6 import CONTROLS, MILLION, PANELS, PAPER, STAYS, cut, fifth, mark_changes, shares
 
 TITLE = "PPO on Slippery Ant in MuJoCo, 10 million steps: return, rank of the features and dead units"
 
@@ -18,21 +18,13 @@ SYRES = {
     "abs-0.1": ("at the absolute σ = 0.1", arm("syre", ABSOLUTE, sigma=0.1)),
     "0.01": ("at the recommended σ = 0.01", arm("syre", RELATIVE, sigma=0.01)),
 }
-WINDOW = 0.2  # of the training: a fifth, which is the time between two changes of friction
 UNITS = 5.0  # per cent of the units of a layer: a smaller difference of ranks is not worth naming
-STAYS = 10.0  # per cent of the units: a rank that moves by less stays (as in figure 6)
 RETURN = 100.0  # of a return of some thousand
 
 
-def fifth(results: Results, metric: str, arm: Arm, which: int = 5) -> pd.Series:
-    """Mean of a metric over the records of one fifth of the training, one a seed; NaN for a run that has failed.
-
-    Empty for an arm of which no run is there yet. Ranks and dead units in per cent of the layer.
-    """
-    rows = _of(shares(results, metric), arm)
-    end = rows["step"].max()
-    rows = rows[(rows["step"] > (which - 1) * WINDOW * end) & (rows["step"] <= which * WINDOW * end)]
-    return rows[metric].where(rows["status"] == "done").groupby(rows["seed"]).mean()
+def end(results: Results, metric: str, arm: Arm, which: int = 5) -> pd.Series:
+    """The last fifth, or another, one a seed; empty for an arm of which no run is there yet."""
+    return fifth(_of(shares(results, metric), arm), metric, which).set_index("seed")[metric]
 
 
 def _of(table: pd.DataFrame, arm: Arm) -> pd.DataFrame:
@@ -42,20 +34,20 @@ def _of(table: pd.DataFrame, arm: Arm) -> pd.DataFrame:
 
 def beyond(metric: str, treatment: Arm, control: Arm) -> Samples:
     """How much more the treatment has than the control in the last fifth."""
-    return lambda results: paired_differences(*(fifth(results, metric, arm) for arm in (treatment, control)))
+    return lambda results: paired_differences(*(end(results, metric, arm) for arm in (treatment, control)))
 
 
 def moved(metric: str, arm: Arm) -> Samples:
     """The metric in the last fifth minus that in the first."""
-    return lambda results: fifth(results, metric, arm) - fifth(results, metric, arm, 1)
+    return lambda results: end(results, metric, arm) - end(results, metric, arm, 1)
 
 
 def collapsed(arm: Arm) -> Samples:
     """Half of the best return that a fifth had, minus that of the last."""
 
     def below(results: Results) -> pd.Series:
-        best = pd.concat([fifth(results, "return", arm, k) for k in range(1, 6)], axis=1).max(axis=1)
-        return best / 2 - fifth(results, "return", arm)
+        best = pd.concat([end(results, "return", arm, k) for k in range(1, 6)], axis=1).max(axis=1)
+        return best / 2 - end(results, "return", arm)
 
     return below
 
@@ -92,18 +84,13 @@ def _falls(key: str, paper: str) -> Superiority:
     return Superiority(f"rank-falls-{key}", text, "6.6", minus(moved("rank/99", arm)), margin=STAYS, paper=paper)
 
 
+HALF = "The return of vanilla PPO over the last fifth is less than half of that over its best fifth."
 CLAIMS: tuple[Claim, ...] = (
     *(_gain(key, *pair) for key in SYRES for pair in PAPERS),
     *map(_stays, SYRES),
     _falls("decay", "90 % to 65 % at 9M"),
     _falls("vanilla", "92 % to 52 % at 9M"),
-    Superiority(
-        "return-collapses-vanilla",
-        "The return of vanilla PPO over the last fifth is less than half of that over its best fifth.",
-        "6.6",
-        collapsed(VANILLA),
-        paper="3050 at 2.3M, 0 at 10.7M",
-    ),
+    Superiority("return-collapses-vanilla", HALF, "6.6", collapsed(VANILLA), paper="3050 at 2.3M, 0 at 10.7M"),
 )
 
 NOTES = """
@@ -147,5 +134,4 @@ def draw(results: Results) -> Figure:
         mark_changes(ax, table)
         ax.set(title=label, xlim=(0, None), xlabel="million steps; lines: changes of friction")
         cut(ax, metric, None)
-    plotting.legend(figure, loc="outside lower center", ncols=6)
-    return figure
+    return plotting.with_legend(figure, loc="outside lower center", ncols=6)

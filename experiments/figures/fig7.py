@@ -78,5 +78,4 @@ def draw(results: Results) -> Figure:
             ax.set(ylabel="" if column else label, ylim=(0, 1 if metric == "accuracy" else 105))
         axes[column].set_title(f"noisy {WORDS[noise]}s")
         ax.set_xlabel(AXES[noise])
-    plotting.legend(figure, loc="outside lower center", ncols=3)
-    return figure
+    return plotting.with_legend(figure, loc="outside lower center", ncols=3)

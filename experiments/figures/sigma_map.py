@@ -151,8 +151,7 @@ def draw(results: Results) -> Figure:
     right.set_yscale("symlog", linthresh=1)
     for ax in (left, right):
         _dress(ax)
-    plotting.legend(figure, loc="outside lower center", ncols=2)
-    return figure
+    return plotting.with_legend(figure, loc="outside lower center", ncols=2)
 
 
 def _dress(ax: Axes) -> None:

@@ -246,5 +246,4 @@ def draw(results: Results) -> Figure:
     _lines(ax, results, STRONG, "eigenvalue/")
     ax.axhline(-4, color="0.6", linewidth=0.8, linestyle="--")
     ax.set(xlabel="i", ylabel="log₁₀ λᵢ / λ₁", title=f"eigenvalues, γ = {STRONG:g}")
-    plotting.legend(figure, loc="outside lower center", ncols=4)
-    return figure
+    return plotting.with_legend(figure, loc="outside lower center", ncols=4)

@@ -1,6 +1,6 @@
 """Every proposition, theorem and corollary of the paper, as a numerical experiment (measured by syre/theory)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from math import log, pi, sqrt
 from typing import Any
@@ -45,6 +45,10 @@ def escapes(results: Results, *metrics: str) -> pd.DataFrame:
     return table.assign(**{STRENGTH: table["task.gamma"] * table["task.sigma"]})[table["task.sigma"] > 0]
 
 
+def escaped(results: Results) -> pd.Series:
+    return escapes(results, "escaped").groupby("seed")["escaped"].min()
+
+
 def escape_slope(results: Results) -> pd.Series:
     """Steps per e-folding of 1 / (gamma sigma), in units of 1 / log(1 + eta |lambda|), where gamma sigma <= 1e-4."""
     table = escapes(results)
@@ -83,22 +87,17 @@ thm1, thm2, thm3, thm5 = (partial(value, f"theorem{k}") for k in (1, 2, 3, 5))
 minima, cor1, eq13 = (partial(value, task) for task in ("theorem3_minima", "corollary1", "equation13"))
 
 MIRROR = "A mirror through (0, 1), P = diag(1, 0), has the centre 0 in Definition 1."
+TRANSLATED = "Translated by δ, a function keeps its symmetry, about θ' − Pδ."
 DECAYED = "Weight decay after the translation breaks it, by 4γ|θ'ᵀPφ|."
+features, bound = prop2("rank"), prop2("bound")
 PROPOSITIONS = (
     zero("prop1-centre", "A symmetry holds about every θ† with Pθ† = θ'.", "Prop. 1", prop1("part1")),
     zero("prop1-question", MIRROR, "review", prop1("question")),
-    zero(
-        "prop1-translation", "Translated by δ, a function keeps its symmetry, about θ' − Pδ.", "Prop. 1", prop1("part2")
-    ),
+    zero("prop1-translation", TRANSLATED, "Prop. 1", prop1("part2")),
     nonzero("prop1-control", "... and not about θ'.", "ours", prop1("old_centre")),
     equal("prop1-decay", DECAYED, "5.1", prop1("decayed"), margin=EXACT),
     zero("prop2-mask", "On a symmetric point P∇f = 0.", "Prop. 2", prop2("masked")),
-    zero(
-        "prop2-rank",
-        "The features have rank d − rank P there.",
-        "Prop. 2",
-        lambda r: prop2("rank")(r) - prop2("bound")(r),
-    ),
+    zero("prop2-rank", "The features have rank d − rank P there.", "Prop. 2", lambda r: features(r) - bound(r)),
     zero("prop2-solution", "Gradient descent on the linearised model ends at Eq. (3).", "Prop. 2", prop2("solution")),
     zero("prop2-moved", "... without moving along P.", "Prop. 2", prop2("moved")),
     nonzero("prop2-control", "From a generic point it does move along P.", "ours", prop2("moved/generic")),
@@ -197,10 +196,6 @@ GROUPS = (
 )
 
 
-def _escaped(results: Results) -> pd.Series:
-    return escapes(results, "escaped").groupby("seed")["escaped"].min()
-
-
 NEVER = "Without a bias gradient descent never leaves a symmetric saddle."
 ALWAYS = "With one it does, from γσ = 1e-8 on."
 LINEAR = "The time is linear in log(1/γσ), one e-folding for each: slope 1/log(1 + η|λ|)."
@@ -210,7 +205,7 @@ TRAINING = (
     zero("eq13-advanced", "... and with D at (A + γD)⁻¹(b + γDθ₀).", "ours", eq13("error/advanced", np.max)),
     equal("eq13-slope", "It differs from ridge regression in proportion to σ.", "6.1", displaced),
     zero("escape-never", NEVER, "4", value("escape", "escaped", sigma=0)),
-    equal("escape-always", ALWAYS, "4", _escaped, margin=ZERO),
+    equal("escape-always", ALWAYS, "4", escaped, margin=ZERO),
     equal("escape-slope", LINEAR, "ours", escape_slope),
     Monotone(
         "escape-monotone", "The larger γσ, the sooner.", "5.3", lambda r: -monotonicity(escapes(r), STRENGTH, "steps")
@@ -267,8 +262,10 @@ def second(label: str) -> plotting.Look:
     return plotting.Look(label=label, color=ORANGE, marker="s")
 
 
-def law(ax: Axes, x: list[float], y: list[float], label: str) -> None:
-    ax.plot(x, y, color="black", lw=0.8, ls=":", label=label, zorder=3)
+def law(ax: Axes, x: Iterable[float], of: Callable[[float], float], label: str) -> None:
+    """What a statement predicts between the ends of x."""
+    ends = [float(min(x)), float(max(x))]
+    ax.plot(ends, [of(end) for end in ends], color="black", lw=0.8, ls=":", label=label, zorder=3)
 
 
 def draw(results: Results) -> Figure:
@@ -301,9 +298,8 @@ def theorem3(ax: Axes, results: Results) -> None:
             "corollary1": BLOCK**-0.5,
         }
         plotting.line_with_band(ax, table.assign(x=strength, y=table[metric] * units[task]), "x", "y", look)
-    ends = [1e-5, 1e-1]
-    law(ax, ends, [4 * x for x in ends], "4γσ, 2γσ")
-    law(ax, ends, [2 * x for x in ends], "_")
+    law(ax, (1e-5, 1e-1), lambda x: 4 * x, "4γσ, 2γσ")
+    law(ax, (1e-5, 1e-1), lambda x: 2 * x, "_")
     ax.set(xscale="log", yscale="log", ylim=(3e-6, None), xlabel="γσ", title="Theorem 3 and Corollary 1: strength")
 
 
@@ -311,8 +307,7 @@ def theorem4(ax: Axes, results: Results) -> None:
     table = rows(results, "theorem4", "reflections", "median")
     for kind, look in (("flips", first("sign flips")), ("swaps", second("swaps of neurons"))):
         plotting.line_with_band(ax, select(table, **{"task.kind": kind}), "reflections", "median", look)
-    ends = [float(table["reflections"].min()), float(table["reflections"].max())]
-    law(ax, ends, [sqrt(pi / 2) * log(2) / n for n in ends], "√(π/2) ln 2 / N")
+    law(ax, table["reflections"], lambda n: sqrt(pi / 2) * log(2) / n, "√(π/2) ln 2 / N")
     ax.set(xscale="log", yscale="log", xlabel="reflections N", ylabel="median of min Δ / 4γσ")
     ax.set_title("Theorem 4: the weakest of N")
 
@@ -320,18 +315,17 @@ def theorem4(ax: Axes, results: Results) -> None:
 def rank(ax: Axes, results: Results) -> None:
     table = rows(results, "theorem5", "rank", "rms", group="symmetric")
     plotting.line_with_band(ax, table, "rank", "rms", first("S₂, S₃, S₄ on 2, 3, 4 neurons"))
-    ends = [float(table["rank"].min()), float(table["rank"].max())]
-    law(ax, ends, [sqrt(r) for r in ends], "√rank")
+    law(ax, table["rank"], sqrt, "√rank")
     ax.set(xscale="log", yscale="log", xlabel="rank of I − Ū", ylabel="rms Δ_U / 2γσ", title="Theorem 5 (1): rank")
     ax.minorticks_off()
-    ax.set(yticks=[2, 4, 8, 16], yticklabels=["2", "4", "8", "16"])
+    ax.set_yticks([2, 4, 8, 16], ["2", "4", "8", "16"])
 
 
 def counts(ax: Axes, results: Results) -> None:
     table = rows(results, "theorem5", "log2", "subspaces")
     for group, look in (("regular", second("Z₂^k on 2^k neurons")), ("pairs", first("Z₂^k on k pairs"))):
         plotting.line_with_band(ax, select(table, **{"task.group": group}), "log2", "subspaces", look)
-    law(ax, [1, 4], [1, 4], "log₂|U|")
+    law(ax, (1, 4), lambda x: x, "log₂|U|")
     ax.set(xlabel="log₂|U|", xticks=[1, 2, 3, 4], ylabel="minimal broken subspaces")
     ax.set_title("Theorem 5 (3): how many matter")
 
@@ -341,7 +335,7 @@ def escape(ax: Axes, results: Results) -> None:
     table = table.assign(time=table["steps"] * table["rate"], law=table["expected"] * table["rate"])
     plotting.line_with_band(ax, table, STRENGTH, "time", first("measured"))
     mean = table.groupby(STRENGTH)["law"].mean()
-    law(ax, list(mean.index), list(mean), "log(1 + 0.1 |λ| / f)")
+    ax.plot(mean.index, mean, color="black", lw=0.8, ls=":", label="log(1 + 0.1 |λ| / f)", zorder=3)
     never = rows(results, "escape", "steps", "rate", sigma=0)
     ax.axhline((never["steps"] * never["rate"]).mean(), color=ORANGE, label="no bias: not by then")
     ax.set(xscale="log", ylim=(0, None), xlabel="γσ", ylabel="e-foldings until |Pφ| > 0.1")

@@ -13,7 +13,7 @@ from experiments.analysis import pages
 
 MODULE = """
 from experiments.analysis.arms import arm, beats, by_arm, curves, rises, same
-from experiments.analysis.plotting import legend, panels
+from experiments.analysis.plotting import panels, with_legend
 
 TITLE = "a synthetic figure"
 NOTES = '''
@@ -33,8 +33,7 @@ def draw(results):
     figure, (ax,) = panels()
     curves(ax, by_arm(results.final("rank")), "optim.lr", "rank")
     ax.set(xscale="log", xlabel="lr", ylabel="rank")
-    legend(figure)
-    return figure
+    return with_legend(figure)
 """
 
 

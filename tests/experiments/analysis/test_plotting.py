@@ -34,8 +34,7 @@ def draw():
         plotting.line_with_band(left, rows, "decay", "rank", own)
         plotting.scatter_with_bars(right, rows, "loss", "rank", "decay", own)
     left.set(xscale="log", xlabel="γ", ylabel="rank")
-    plotting.legend(figure)
-    return figure
+    return plotting.with_legend(figure)
 
 
 def test_the_band_is_the_t_interval_of_each_level():
@@ -61,7 +60,7 @@ def test_the_legend_names_each_arm_once():
     figure, axes = plotting.panels(2)
     for ax, label in zip([*axes, *axes], ["b", "a", "b", "c"], strict=True):
         ax.plot([0, 1], label=label)
-    plotting.legend(figure)
+    assert plotting.with_legend(figure) is figure
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["b", "a", "c"]
 
 
