@@ -172,9 +172,7 @@ def _provenance(results: Results) -> list[str]:
     runs = results.runs
     versions = [column for column in map(str, runs) if column.startswith("versions.")]
     facts = {
-        "git": [
-            f"{str(sha)[:12]}{' (dirty)' if dirty else ''}" for sha, dirty in zip(runs.git_sha, runs.dirty, strict=True)
-        ],
+        "git": [str(sha)[:12] + " (dirty)" * bool(dirty) for sha, dirty in zip(runs.git_sha, runs.dirty, strict=True)],
         "device": list(runs["device"]),
         "threads": [f"{threads:g}" for threads in runs["threads"]],
         **{column.removeprefix("versions."): list(runs[column]) for column in versions},

@@ -60,13 +60,6 @@ def _cost(sigma: float) -> Equivalence:
     return same(f"cost-{sigma:g}", text, "5.4", "accuracy", syre(sigma, WHOLE), DECAY | WHOLE, 0.005)
 
 
-LIMITS = {"loss": (0.05, 3), "rank": (0, 105), "distance": (-0.05, 1.05)}
-TITLES = {
-    "loss": "final test loss",
-    "rank": "final rank of the hidden layer (of 100)",
-    "distance": "final distance of the identical neurons",
-}
-
 WORSE = "Without syre the test loss grows with the fraction of neurons that start identical."
 L2 = "syre (σ = 0.01) ends at a lower test loss than decay towards the start itself, which is symmetric."
 LOSS, RANK = ("loss", "lower test loss"), ("rank", "higher rank")
@@ -117,6 +110,11 @@ no fair test of a fraction 1. Half the batch gives as many steps in half the tim
 (tested); the claims allow 1e-6.
 """
 
+PANELS = {  # titles and limits
+    "loss": ("final test loss", (0.05, 3)),
+    "rank": ("final rank of the hidden layer (of 100)", (0, 105)),
+    "distance": ("final distance of the identical neurons", (-0.05, 1.05)),
+}
 SHADES = ("#FDD0A2", "#FDAE6B", "#F16913", "#D94801", "#8C2D04", "#4A1486")
 
 
@@ -134,14 +132,14 @@ def draw(results: Results) -> Figure:
     for ax, sigma in ((axes[1], 0.01), (axes[2], 1)):
         _losses(ax, results.curve("loss", **syre(sigma)), f"syre, σ = {sigma:g}, same start")
     axes[0].set_ylabel("test loss")
-    table = results.final("loss", "rank", "distance")
+    table = results.final(*PANELS)
     weak = table[(table[GAMMA] == 1e-3) | (table[NAME] == "vanilla")]
     shifted = weak[START] == "shift"
-    for ax, (metric, title) in zip(axes[3:], TITLES.items(), strict=True):
+    for ax, (metric, (title, limits)) in zip(axes[3:], PANELS.items(), strict=True):
         arms.curves(ax, arms.by_arm(weak[~shifted].dropna(subset=[metric])), IDENTICAL, metric)
         for look, rows in arms.by_arm(weak[shifted]):
             mine = replace(look, label=f"{look.label}, start of Eq. (6)", marker="x")
             plotting.line_with_band(ax, rows, IDENTICAL, metric, mine)
-        ax.set(xlabel="fraction identical at the start", title=title, ylim=LIMITS[metric])
+        ax.set(xlabel="fraction identical at the start", title=title, ylim=limits)
     axes[3].set_yscale("log")
     return plotting.with_legend(figure)

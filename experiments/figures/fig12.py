@@ -12,12 +12,10 @@ from experiments.analysis.stats import cross_fitted_best, paired_differences, t_
 
 TITLE = "a vision transformer on CIFAR-10: rank and accuracy over weight decay and input scale"
 
-# What is chosen on the other seeds.
-OPEN = [arms.SIGMA, GAMMA, "regularizer.fraction", "regularizer.kappa"]
+OPEN = [arms.SIGMA, GAMMA, "regularizer.fraction", "regularizer.kappa"]  # what is chosen on the other seeds
 STRONG, FAINT, MILD = {GAMMA: 1, ALPHA: 1}, {GAMMA: 0.1, ALPHA: 1e-3}, {GAMMA: 0.01, ALPHA: 1}
 WHOLE = {ALPHA: 1}
 METRICS = {"rank": "rank", "rank/effective": "effective rank", "accuracy": "accuracy"}
-SHORT = {"rank": "rank", "rank/effective": "effective", "accuracy": "accuracy"}  # in ids
 
 
 def _source(metric: str) -> str:
@@ -35,7 +33,7 @@ def _beats(
     metric: str, key: str, text: str, treatment: Arm, control: Arm, source: str = "", scale: str = "smoke"
 ) -> Superiority:
     """Higher, each arm at its best settings on the other seeds; {} in the text is the metric's name."""
-    id, words = f"{SHORT[metric]}-{key}", text.format(METRICS[metric])
+    id, words = f"{metric.removeprefix('rank/')}-{key}", text.format(METRICS[metric])
     gain = lambda results: paired_differences(*(_best(results, metric, a) for a in (treatment, control)))  # noqa: E731
     return Superiority(id, words, source or _source(metric), gain, scale=scale)
 
@@ -58,13 +56,12 @@ def _at(place: str, where: str, at: Arm) -> tuple[Claim, ...]:
 
 
 def _collapses(metric: str, along: str) -> Monotone:
-    id, source = f"{SHORT[metric]}-falls-{along}", _source(metric)
-    if along == "gamma":
-        return falls(
-            id, f"With decay alone the {METRICS[metric]} falls as γ grows.", source, metric, decay(WHOLE), GAMMA
-        )
-    text = f"With decay alone (γ = 0.1) the {METRICS[metric]} falls as the inputs shrink."
-    return rises(id, text, source, metric, decay(gamma=0.1), ALPHA)
+    id, source = f"{metric.removeprefix('rank/')}-falls-{along}", _source(metric)
+    if along == "alpha":
+        text = f"With decay alone (γ = 0.1) the {METRICS[metric]} falls as the inputs shrink."
+        return rises(id, text, source, metric, decay(gamma=0.1), ALPHA)
+    text = f"With decay alone the {METRICS[metric]} falls as γ grows."
+    return falls(id, text, source, metric, decay(WHOLE), GAMMA)
 
 
 def _full_rank(results: Results) -> pd.Series:

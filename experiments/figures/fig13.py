@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from experiments.analysis import arms, plotting
-from experiments.analysis.arms import GAMMA, SIGMA, SIGMAS, beats, falls, final, same
+from experiments.analysis.arms import GAMMA, SIGMA, SIGMAS, arm, beats, decay, falls, final, same, syre
 from experiments.analysis.claims import Claim, Superiority
 from experiments.analysis.results import Results, select
 
@@ -20,25 +19,23 @@ SHARED = "model.shared"
 BARRIER, MIDDLE = "barrier/loss", "accuracy/0.5000"
 
 
-def _arm(name: str, gamma: float = 0.03, sigma: float | None = None, shared: bool = True) -> dict[str, Any]:
-    return arms.arm(name, {SHARED: shared}, gamma=gamma, sigma=sigma)
-
-
-def _syre(sigma: float | None = None, gamma: float = 0.03, start: str = "shift", shared: bool = True) -> dict[str, Any]:
-    return arms.syre({SHARED: shared}, gamma=gamma, sigma=sigma, start=start)
+AT = {SHARED: True, GAMMA: 0.03}
+SYRE, SYRE_001, SYRE_1 = (syre(AT, sigma=sigma) for sigma in (None, 0.01, 1))
+STANDARD, W_ASYM = decay(AT), arm("w_asym", AT)
 
 
 def _offset(gamma: float) -> Superiority:
-    text = f"syre's barrier is lower than that of its shared start with plain decay; σ = 1, γ = {gamma:g}."
-    return beats(f"offset-{gamma:g}", text, "ours", BARRIER, _syre(1, gamma), _arm("offset", gamma, 1))
+    text, at = f"{OFFSET}; σ = 1, γ = {gamma:g}.", AT | {GAMMA: gamma}
+    return beats(f"offset-{gamma:g}", text, "ours", BARRIER, syre(at, sigma=1), arm("offset", at, sigma=1))
 
 
 def _keep(gamma: float) -> Superiority:
-    text = f"From the start of decay alone, too, syre's barrier is lower than decay's; σ = 1, γ = {gamma:g}."
-    return beats(f"keep-{gamma:g}", text, "ours", BARRIER, _syre(1, gamma, "keep"), _arm("weight_decay", gamma))
+    text, at = f"{KEEP}; σ = 1, γ = {gamma:g}.", AT | {GAMMA: gamma}
+    return beats(f"keep-{gamma:g}", text, "ours", BARRIER, syre(at, sigma=1, start="keep"), decay(at))
 
 
-SYRE, STANDARD, W_ASYM = _syre(), _arm("weight_decay"), _arm("w_asym")
+OFFSET = "syre's barrier is lower than that of its shared start with plain decay"
+KEEP = "From the start of decay alone, too, syre's barrier is lower than decay's"
 AGAIN, SIMILAR = "The same at σ = 0.01.", "“performs similarly”"
 THERE = "Between two networks trained with weight decay alone there is a barrier (test loss at the middle)."
 HALF_WAY = "Half-way, syre's network is more accurate than decay's."
@@ -50,16 +47,16 @@ UNSHARED = "syre's barrier (σ = 1) is lower with shared anchors than with ancho
 CLAIMS: tuple[Claim, ...] = (
     Superiority("standard", THERE, "B.7", final(BARRIER, STANDARD)),
     beats("barrier", "syre's barrier is lower.", "B.7", BARRIER, SYRE, STANDARD),
-    beats("barrier-0.01", AGAIN, "B.7", BARRIER, _syre(0.01), STANDARD),
+    beats("barrier-0.01", AGAIN, "B.7", BARRIER, SYRE_001, STANDARD),
     beats("middle", HALF_WAY, "B.7", MIDDLE, SYRE, STANDARD),
-    beats("middle-0.01", AGAIN, "B.7", MIDDLE, _syre(0.01), STANDARD),
+    beats("middle-0.01", AGAIN, "B.7", MIDDLE, SYRE_001, STANDARD),
     same("w-asym-barrier", LIKE_W_ASYM, "B.7", BARRIER, SYRE, W_ASYM, 0.02, paper=SIMILAR),
     same("w-asym-middle", AS_ACCURATE, "B.7", MIDDLE, SYRE, W_ASYM, 0.005, paper=SIMILAR),
-    same("well-behaved", WELL_BEHAVED, "B.7", "accuracy", _syre(1), STANDARD, 0.005),
+    same("well-behaved", WELL_BEHAVED, "B.7", "accuracy", SYRE_1, STANDARD, 0.005),
     falls("sigma", "syre's barrier falls as σ grows.", "ours", BARRIER, SYRE, SIGMA),
     beats("barrier-max", EXCESS, "ours", "barrier/loss/max", SYRE, STANDARD),
     beats("w-asym", "W-asym's barrier is lower than decay's.", "Lim et al.", BARRIER, W_ASYM, STANDARD),
-    beats("unshared", UNSHARED, "ours", BARRIER, _syre(1), _syre(1, shared=False)),
+    beats("unshared", UNSHARED, "ours", BARRIER, SYRE_1, SYRE_1 | {SHARED: False}),
     *(claim(gamma) for gamma in (0.03, 1) for claim in (_offset, _keep)),
 )
 
@@ -119,14 +116,9 @@ def _arms(rows: pd.DataFrame) -> Iterator[tuple[plotting.Look, pd.DataFrame]]:
 
 def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(2, 2, width=3.9, height=2.9)
-    loss, accuracy = _along(results, "loss"), _along(results, "accuracy")
-    for ax, rows, metric, gamma in (
-        (axes[0], loss, "loss", 0.03),
-        (axes[1], accuracy, "accuracy", 0.03),
-        (axes[3], loss, "loss", STRONG),
-    ):
-        few = select(rows, **{GAMMA: gamma, SIGMA: [None, *SIGMAS, 3]})  # all of them in the panel of barriers
-        arms.curves(ax, _arms(few), "at", metric)
+    for ax, metric, gamma in ((axes[0], "loss", 0.03), (axes[1], "accuracy", 0.03), (axes[3], "loss", STRONG)):
+        few = {GAMMA: gamma, SIGMA: [None, *SIGMAS, 3]}  # all of them in the panel of barriers
+        arms.curves(ax, _arms(select(_along(results, metric), **few)), "at", metric)
         ax.set(title=f"test {metric}, γ = {gamma:g}", xlabel="λ (0: network A, 1: network B)")
         if metric == "loss":
             ax.set_yscale("log")
@@ -140,9 +132,9 @@ def draw(results: Results) -> Figure:
 def _draw_barriers(ax: Axes, rows: pd.DataFrame) -> None:
     """Barrier over sigma; what has no sigma is a level."""
     plotting.line_with_band(ax, select(rows, **SYRE), SIGMA, BARRIER, TREND)
-    for look, arm in _arms(rows):
-        if arm[SIGMA].isna().all():
-            ax.axhline(arm[BARRIER].mean(), color=look.color, lw=0.9, ls=":")
+    for look, mine in _arms(rows):
+        if mine[SIGMA].isna().all():
+            ax.axhline(mine[BARRIER].mean(), color=look.color, lw=0.9, ls=":")
         else:
-            plotting.scatter_with_bars(ax, arm, SIGMA, BARRIER, SIGMA, replace(look, label="_"))
+            plotting.scatter_with_bars(ax, mine, SIGMA, BARRIER, SIGMA, replace(look, label="_"))
     ax.set(xscale="log", xlabel="σ", title="loss barrier at λ = ½, γ = 0.03 (dotted: no σ)")

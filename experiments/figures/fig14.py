@@ -147,14 +147,14 @@ epochs, γ = 0.001. syre starts at the same weights as the other arms (`start="k
 from the start of Eq. (6) every rank is whole at step 0.
 """
 
+WAYS = {"1e-06": "rank, above 1e-6 of the largest", "effective": "effective rank"}
 RELU = plotting.Look(label="vanilla at the start, ReLU", color="#777777", marker="x")
 
 
 def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(3, 2, width=3.4, height=2.6)
     for row, (kind, name) in enumerate(KINDS.items()):
-        count, along, effective = axes[3 * row : 3 * row + 3]
-        rank = f"rank/{kind}"
+        count, rank = axes[3 * row], f"rank/{kind}"
         rows = with_counts(results.final(rank, **TANH))
         limits = rows.drop_duplicates("k").sort_values("k")
         count.plot(limits["k"], bound(limits, kind), color="0", lw=0.8, ls=":", label="bound: distinct neurons")
@@ -163,10 +163,7 @@ def draw(results: Results) -> Figure:
         plotting.line_with_band(count, at_start(results, kind, "relu"), "k", rank, RELU)
         arms.curves(count, arms.by_arm(rows), "k", rank)
         count.set(xlabel="neurons identical at the start", ylabel=f"rank of the {name}", title="after training")
-        for ax, way, title in (
-            (along, "1e-06", "rank, above 1e-6 of the largest"),
-            (effective, "effective", "effective rank"),
-        ):
+        for ax, (way, title) in zip(axes[3 * row + 1 :], WAYS.items(), strict=False):
             arms.curves(ax, arms.by_arm(results.curve(f"{rank}/{way}", **MOST)), "step", f"{rank}/{way}")
             ax.set(xlabel="step, from k = 0.9 n", title=title, ylim=(0, None))
     return plotting.with_legend(figure)

@@ -20,18 +20,16 @@ TANH, RELU = {ACTIVATION: "tanh", **CLEAN}, {ACTIVATION: "relu", **CLEAN}
 SYMMETRY = "symmetry/0.1"
 
 
-def _syre(rows: pd.DataFrame) -> pd.DataFrame:
-    """syre with sigma = 0.01 in every dimension."""
-    return select(rows, **syre(sigma=0.01))
-
-
 def _fixed(rows: pd.DataFrame) -> pd.DataFrame:
     """syre with the bias of sigma = 0.01 at 5 inputs in every dimension: sigma = 0.01 sqrt(inputs / 5)."""
     rows = select(rows, **syre())
     return rows[np.isclose(rows[SIGMA], 0.01 * (rows[INPUTS] / 5) ** 0.5, rtol=1e-3)]
 
 
-LAW = {"0.01": ("at σ = 0.01", _syre), "fixed": ("with a bias of fixed size, σ_0 = 0.01/√5", _fixed)}
+LAW: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
+    "0.01": ("at σ = 0.01", lambda rows: select(rows, **syre(sigma=0.01))),
+    "fixed": ("with a bias of fixed size, σ_0 = 0.01/√5", _fixed),
+}
 
 
 def _steadily(arm: Callable[[pd.DataFrame], pd.DataFrame], *, share: bool) -> Samples:

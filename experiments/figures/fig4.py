@@ -10,7 +10,7 @@ from experiments.analysis import plotting
 from experiments.analysis.arms import GAMMA, NAME, SIGMA, by_arm, falls, look
 from experiments.analysis.claims import Claim, Equivalence, Monotone, Samples, Superiority
 from experiments.analysis.results import Results, select
-from experiments.analysis.stats import cross_fitted_best, hypervolume
+from experiments.analysis.stats import at_best, hypervolume
 
 TITLE = "benchmark of symmetry removal: objective against degree of symmetry"
 
@@ -42,10 +42,8 @@ def dominated(results: Results, spectrum: str, threshold: str) -> pd.DataFrame:
 
 def _area(areas: pd.DataFrame, name: str, level: float | None = None) -> pd.Series:
     """One area a seed; the level of the scale is the best of the other seeds unless it is given."""
-    method = areas[areas[NAME] == name]
-    if level is not None:
-        return method[method["level"] == level].set_index("seed")["area"]
-    return cross_fitted_best(method, metric="area", over="level")["area"]
+    only = {} if level is None else {"level": level}
+    return at_best(select(areas, **{NAME: name}, **only), "area", "level")
 
 
 def _least(name: str, spectrum: str) -> Samples:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.analysis import plotting
@@ -150,11 +149,7 @@ def draw(results: Results) -> Figure:
     right.set(title="cost where decay alone is mild", ylabel="points of accuracy")
     right.set_yscale("symlog", linthresh=1)
     for ax in (left, right):
-        _dress(ax)
+        ax.axhline(0, color="0.5", lw=0.8, zorder=0)
+        ax.axvline(0.01, color="0.5", lw=0.8, ls=":", zorder=0)  # recommended in 5.4
+        ax.set(xscale="log", xlabel="σ, in units of 1/√fan_in (dotted: recommended)")
     return plotting.with_legend(figure, loc="outside lower center", ncols=2)
-
-
-def _dress(ax: Axes) -> None:
-    ax.axhline(0, color="0.5", lw=0.8, zorder=0)
-    ax.axvline(0.01, color="0.5", lw=0.8, ls=":", zorder=0)  # recommended in 5.4
-    ax.set(xscale="log", xlabel="σ, in units of 1/√fan_in (dotted: recommended)")

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from experiments.analysis import arms, plotting
 from experiments.analysis.claims import Claim, Equivalence, Monotone, Samples, Superiority
+from experiments.analysis.plotting import Look
 from experiments.analysis.results import Results, select
 from experiments.analysis.stats import loglog_slope, monotonicity
 
@@ -113,8 +114,6 @@ IDENTITY = "Of uncountably many symmetries D = I leaves some: every n ⊥ θ₀.
 OTHER = "... and a blind search finds no other (σ_D = 0.001)."
 NEAREST = "What is then left of the nearest symmetry is in proportion to σ_D, where σ_D ≪ σ."
 PLANTED = "Only a diagonal P with Pθ₀ = θ' may remain: planted, it is found ..."
-left_by_d = slope("theorem2", "task.sigma_d", "found", sigma_d=[1e-4, 1e-3, 1e-2])
-entry = thm2("planted/entry", sigma_d=[1e-3, 1e-2])
 REMOVAL = (
     zero("thm1-decay", BLIND, "5.1", thm1("found", **DECAY)),
     zero("thm1-bias", "A bias alone removes none either ...", "5.1", thm1("found", **BIAS)),
@@ -124,9 +123,9 @@ REMOVAL = (
     zero("thm2-identity", IDENTITY, "5.2", thm2("orthogonal", sigma_d=0)),
     nonzero("thm2-orthogonal", "Distinct D_ii remove these (σ_D = 0.001).", "Thm 2", thm2("orthogonal", sigma_d=1e-3)),
     nonzero("thm2", OTHER, "Thm 2", thm2("found", sigma_d=1e-3)),
-    equal("thm2-slope", NEAREST, "ours", left_by_d),
+    equal("thm2-slope", NEAREST, "ours", slope("theorem2", "task.sigma_d", "found", sigma_d=[1e-4, 1e-3, 1e-2])),
     zero("thm2-planted", PLANTED, "Thm 2", thm2("planted", np.max)),
-    equal("thm2-diagonal", "... and is diagonal.", "Thm 2", entry, margin=EXACT),
+    equal("thm2-diagonal", "... and is diagonal.", "Thm 2", thm2("planted/entry", sigma_d=[1e-3, 1e-2]), margin=EXACT),
 )
 
 MINIMA = "At local minima it is of order γσ: rms above half of 4γσ at every γ."
@@ -135,7 +134,6 @@ CAVEAT = "Where it is strong (γ = 0.1) minima follow the bias, and the rms exce
 PLAIN = "Without a bias the gradient along P vanishes at a symmetric point."
 TORCH = "Torch's weight_decay λ gives λσ√rank P: the paper's γ is half of it."
 UNION = "Pr(Δ < ε) is below its union bound δ = 2Nε/(√2π 4γσ) = 0.1."
-rms = minima("rms", np.min)
 
 
 def _weakest(kind: str) -> Equivalence:
@@ -146,7 +144,7 @@ def _weakest(kind: str) -> Equivalence:
 STRENGTHS = (
     equal("thm3", "At a given φ the difference across a mirror has std 4γσ.", "Thm 3", thm3("ratio")),
     equal("thm3-advanced", "The same with D, σ_D ≪ σ.", "Thm 3", thm3("ratio/advanced")),
-    Superiority("thm3-minima", MINIMA, "Thm 3", rms, margin=0.5, paper="Ω(γσ)"),
+    Superiority("thm3-minima", MINIMA, "Thm 3", minima("rms", np.min), margin=0.5, paper="Ω(γσ)"),
     equal("thm3-weak", WEAK, "ours", minima("rms", gamma=1e-3), margin=0.1),
     Superiority("thm3-caveat", CAVEAT, "ours", lambda r: minima("rms", gamma=0.1)(r) - 1),
     zero("cor1-plain", PLAIN, "Cor. 1", cor1("plain")),
@@ -254,12 +252,7 @@ BLUE, ORANGE, GREEN = (arms.look(name).color for name in ("syre", "weight_decay"
 BLOCK = 5  # weights of a neuron, the rank of a swap: 3 inputs, 2 outputs
 
 
-def first(label: str) -> plotting.Look:
-    return plotting.Look(label=label, color=BLUE, marker="D")
-
-
-def second(label: str) -> plotting.Look:
-    return plotting.Look(label=label, color=ORANGE, marker="s")
+first, second = (partial(Look, color=color, marker=marker) for color, marker in ((BLUE, "D"), (ORANGE, "s")))
 
 
 def law(ax: Axes, x: Iterable[float], of: Callable[[float], float], label: str) -> None:
@@ -278,17 +271,17 @@ def draw(results: Results) -> Figure:
 
 def theorem2(ax: Axes, results: Results) -> None:
     table = rows(results, "theorem2", "orthogonal", "found")
-    plotting.line_with_band(ax, table, "task.sigma_d", "orthogonal", second("reflections n ⊥ θ₀"))
-    plotting.line_with_band(ax, table, "task.sigma_d", "found", first("nearest one found"))
+    plotting.line_with_band(ax, table, "task.sigma_d", "orthogonal", second(label="reflections n ⊥ θ₀"))
+    plotting.line_with_band(ax, table, "task.sigma_d", "found", first(label="nearest one found"))
     ax.set_xscale("symlog", linthresh=1e-4)
     ax.set(yscale="log", xlabel="σ_D (0: D = I)", ylabel="rms residual", title="Theorem 2: (|θ|² − 1)²")
 
 
 def theorem3(ax: Axes, results: Results) -> None:
     for task, metric, look in (
-        ("theorem3", "std", first("Δ at a given φ, std")),
-        ("theorem3_minima", "rms", plotting.Look(label="Δ at minima, rms", color=GREEN, marker="o")),
-        ("corollary1", "rms", second("|P∇ℓ| / √rank P, rms")),
+        ("theorem3", "std", first(label="Δ at a given φ, std")),
+        ("theorem3_minima", "rms", Look(label="Δ at minima, rms", color=GREEN, marker="o")),
+        ("corollary1", "rms", second(label="|P∇ℓ| / √rank P, rms")),
     ):
         table = rows(results, task, metric)
         strength = table["task.gamma"] * table["task.sigma"]
@@ -305,7 +298,7 @@ def theorem3(ax: Axes, results: Results) -> None:
 
 def theorem4(ax: Axes, results: Results) -> None:
     table = rows(results, "theorem4", "reflections", "median")
-    for kind, look in (("flips", first("sign flips")), ("swaps", second("swaps of neurons"))):
+    for kind, look in (("flips", first(label="sign flips")), ("swaps", second(label="swaps of neurons"))):
         plotting.line_with_band(ax, select(table, **{"task.kind": kind}), "reflections", "median", look)
     law(ax, table["reflections"], lambda n: sqrt(pi / 2) * log(2) / n, "√(π/2) ln 2 / N")
     ax.set(xscale="log", yscale="log", xlabel="reflections N", ylabel="median of min Δ / 4γσ")
@@ -314,7 +307,7 @@ def theorem4(ax: Axes, results: Results) -> None:
 
 def rank(ax: Axes, results: Results) -> None:
     table = rows(results, "theorem5", "rank", "rms", group="symmetric")
-    plotting.line_with_band(ax, table, "rank", "rms", first("S₂, S₃, S₄ on 2, 3, 4 neurons"))
+    plotting.line_with_band(ax, table, "rank", "rms", first(label="S₂, S₃, S₄ on 2, 3, 4 neurons"))
     law(ax, table["rank"], sqrt, "√rank")
     ax.set(xscale="log", yscale="log", xlabel="rank of I − Ū", ylabel="rms Δ_U / 2γσ", title="Theorem 5 (1): rank")
     ax.minorticks_off()
@@ -323,7 +316,7 @@ def rank(ax: Axes, results: Results) -> None:
 
 def counts(ax: Axes, results: Results) -> None:
     table = rows(results, "theorem5", "log2", "subspaces")
-    for group, look in (("regular", second("Z₂^k on 2^k neurons")), ("pairs", first("Z₂^k on k pairs"))):
+    for group, look in (("regular", second(label="Z₂^k on 2^k neurons")), ("pairs", first(label="Z₂^k on k pairs"))):
         plotting.line_with_band(ax, select(table, **{"task.group": group}), "log2", "subspaces", look)
     law(ax, (1, 4), lambda x: x, "log₂|U|")
     ax.set(xlabel="log₂|U|", xticks=[1, 2, 3, 4], ylabel="minimal broken subspaces")
@@ -333,7 +326,7 @@ def counts(ax: Axes, results: Results) -> None:
 def escape(ax: Axes, results: Results) -> None:
     table = escapes(results, "expected")
     table = table.assign(time=table["steps"] * table["rate"], law=table["expected"] * table["rate"])
-    plotting.line_with_band(ax, table, STRENGTH, "time", first("measured"))
+    plotting.line_with_band(ax, table, STRENGTH, "time", first(label="measured"))
     mean = table.groupby(STRENGTH)["law"].mean()
     ax.plot(mean.index, mean, color="black", lw=0.8, ls=":", label="log(1 + 0.1 |λ| / f)", zorder=3)
     never = rows(results, "escape", "steps", "rate", sigma=0)
