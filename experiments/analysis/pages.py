@@ -3,9 +3,9 @@
 Each module `experiments/figures/<name>.py` is a figure. It says what is claimed and how it is drawn; it trains nothing:
 
     TITLE: str                                  one line
-    CLAIMS: tuple[Claim, ...]                   see claims.py
+    CLAIMS: tuple[Claim, ...]                   see claims.py, and arms.py for the usual ones
     NOTES: str                                  markdown: deviations from the paper, and what is unknown
-    def draw(results: Results) -> Figure        see plotting.py
+    def draw(results: Results) -> Figure        see plotting.py, and arms.py for the looks
     EXPERIMENT: str | tuple[str, ...]           only if it draws the runs of another figure, or of several
 """
 

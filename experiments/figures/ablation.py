@@ -18,7 +18,6 @@ EXPERIMENT = "fig1"
 MILD, STRONG = 1e-3, 1e-2
 METRICS = {"distance": "distance of neurons\nthat start identical", "rank": "rank (of 100)", "loss": "test loss"}
 LIMITS = {"distance": (-0.05, 1.05), "rank": (0, 105), "loss": (0, 0.4)}
-
 AT = {IDENTICAL: 0.9}
 NEITHER, DECAY = VANILLA | AT, decay(AT, gamma=MILD)
 

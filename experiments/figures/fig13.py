@@ -23,6 +23,9 @@ AT = {SHARED: True, GAMMA: 0.03}
 SYRE, SYRE_001, SYRE_1 = (syre(AT, sigma=sigma) for sigma in (None, 0.01, 1))
 STANDARD, W_ASYM = decay(AT), arm("w_asym", AT)
 
+OFFSET = "syre's barrier is lower than that of its shared start with plain decay"
+KEEP = "From the start of decay alone, too, syre's barrier is lower than decay's"
+
 
 def _offset(gamma: float) -> Superiority:
     text, at = f"{OFFSET}; σ = 1, γ = {gamma:g}.", AT | {GAMMA: gamma}
@@ -34,8 +37,6 @@ def _keep(gamma: float) -> Superiority:
     return beats(f"keep-{gamma:g}", text, "ours", BARRIER, syre(at, sigma=1, start="keep"), decay(at))
 
 
-OFFSET = "syre's barrier is lower than that of its shared start with plain decay"
-KEEP = "From the start of decay alone, too, syre's barrier is lower than decay's"
 AGAIN, SIMILAR = "The same at σ = 0.01.", "“performs similarly”"
 THERE = "Between two networks trained with weight decay alone there is a barrier (test loss at the middle)."
 HALF_WAY = "Half-way, syre's network is more accurate than decay's."

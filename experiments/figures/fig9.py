@@ -7,14 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.analysis import arms, plotting
-from experiments.analysis.arms import GAMMA, NAME, SIGMA, START, beats, by_arm, curves, falls, look, rises, same
+from experiments.analysis.arms import GAMMA, NAME, SIGMA, START, beats, decay, falls, look, rises, same, syre
 from experiments.analysis.claims import Claim, Equivalence, Superiority
 from experiments.analysis.results import Results, select
 
 TITLE = "posterior collapse of a beta-VAE: rank of the encoder over weight decay, reconstruction over beta"
 
 BETA, IMAGES = "task.beta", "task.images"
-NO_IMAGES = {IMAGES: "[]"}  # the runs that record images are another block
+NO_IMAGES: dict[str, Any] = {IMAGES: "[]"}  # the runs that record images are another block
 STRONG = 1000  # the weight decay of figure 10
 
 # (arm, beta) -> gamma -> rank, read off the paper's figure by eye
@@ -26,23 +26,21 @@ PAPER: dict[tuple[str, int], dict[float, float]] = {
 }
 
 
-def _decay(beta: float, gamma: float | None = None) -> dict[str, Any]:
-    return arms.decay(NO_IMAGES, {BETA: beta}, gamma=gamma)
+def at(beta: float, gamma: float | None = None) -> dict[str, Any]:
+    """The runs at one beta, and at one decay if it is given."""
+    return NO_IMAGES | {BETA: beta} | ({GAMMA: gamma} if gamma else {})
 
 
-def _syre(beta: float, gamma: float | None = None, sigma: float | None = None, start: str = "shift") -> dict[str, Any]:
-    return arms.syre(NO_IMAGES, {BETA: beta}, gamma=gamma, sigma=sigma, start=start)
-
-
-VANILLA, DECAY = arms.VANILLA | NO_IMAGES | {BETA: 10}, _decay(10, STRONG)
-SYRE, SYRE_1, SYRE_001 = (_syre(10, STRONG, sigma) for sigma in (None, 1, 0.01))
+HERE = at(10, STRONG)
+VANILLA, DECAY = arms.VANILLA | at(10), decay(HERE)
+SYRE, SYRE_1, SYRE_001 = (syre(HERE, sigma=sigma) for sigma in (None, 1, 0.01))
 
 
 def _as_in_the_paper(name: str, beta: int, least: float) -> Superiority:
     """By how much the largest distance to the paper's ranks, from gamma = `least` on, stays inside the margin."""
     known = {gamma: rank for gamma, rank in PAPER[name, beta].items() if gamma >= least}
     sigma, margin = (1, 15) if name == "syre" else (None, 5)  # of 200
-    arm = _syre(beta, sigma=sigma) if name == "syre" else _decay(beta)
+    arm = syre(at(beta), sigma=sigma) if name == "syre" else decay(at(beta))
 
     def samples(results: Results) -> pd.Series:
         rows = results.final("rank", **arm, **{GAMMA: list(known)})
@@ -61,13 +59,12 @@ def _curves(beta: int) -> tuple[Claim, ...]:
     rising = f"With syre (σ = 1) the rank rises with γ; β = {beta}."
     higher = f"At γ = {STRONG} syre keeps a higher rank than decay alone; β = {beta}."
     again = f"The same at the recommended σ = 0.01; β = {beta}."
-    syre, at_001, decay = _syre(beta, STRONG), _syre(beta, STRONG, 0.01), _decay(beta, STRONG)
-    paper = f"{PAPER['syre', beta][STRONG]:g} against 0"
+    strong, paper = at(beta, STRONG), f"{PAPER['syre', beta][STRONG]:g} against 0"
     return (
-        falls(f"collapse-{beta}", falling, "6.4", "rank", _decay(beta), GAMMA),
-        rises(f"rise-{beta}", rising, "6.4", "rank", _syre(beta, sigma=1), GAMMA),
-        beats(f"rank-{beta}", higher, "6.4", "rank", syre, decay, paper=paper),
-        beats(f"rank-{beta}-0.01", again, "6.4", "rank", at_001, decay),
+        falls(f"collapse-{beta}", falling, "6.4", "rank", decay(at(beta)), GAMMA),
+        rises(f"rise-{beta}", rising, "6.4", "rank", syre(at(beta), sigma=1), GAMMA),
+        beats(f"rank-{beta}", higher, "6.4", "rank", syre(strong), decay(strong), paper=paper),
+        beats(f"rank-{beta}-0.01", again, "6.4", "rank", syre(strong, sigma=0.01), decay(strong)),
         _as_in_the_paper("syre", beta, 0.01),
         _as_in_the_paper("syre", beta, 1),
         _as_in_the_paper("weight_decay", beta, 0.01),
@@ -76,8 +73,8 @@ def _curves(beta: int) -> tuple[Claim, ...]:
 
 def _collapsed(beta: int, source: str, text: str) -> Equivalence:
     """Within one nat of decay alone, which is blind to its input."""
-    at = {BETA: beta}
-    return same(f"collapse-at-{beta}", text, source, "reconstruction", VANILLA | at, DECAY | at, 1.0)
+    one, other = arms.VANILLA | at(beta), decay(at(beta, STRONG))
+    return same(f"collapse-at-{beta}", text, source, "reconstruction", one, other, 1.0)
 
 
 def _reconstructs(key: str, text: str, treatment: dict[str, Any], source: str = "6.4") -> Superiority:
@@ -101,7 +98,7 @@ ANY_BETA, GROWS = arms.VANILLA | NO_IMAGES, "Vanilla's reconstruction loss grows
 CLAIMS: tuple[Claim, ...] = (
     *_curves(1),
     *_curves(10),
-    beats("keep-1", KEEP, "ours", "rank", _syre(10, 1, 1, start="keep"), _decay(10, 1)),
+    beats("keep-1", KEEP, "ours", "rank", syre(at(10, 1), sigma=1, start="keep"), decay(at(10, 1))),
     beats("active", ACTIVE, "ours", "active", SYRE_1, DECAY),
     rises("reconstruction-beta", GROWS, "6.4", "reconstruction", ANY_BETA, BETA),
     _collapsed(10, "6.4", AT_10),
@@ -110,7 +107,7 @@ CLAIMS: tuple[Claim, ...] = (
     _reconstructs("-1", "The same at σ = 1.", SYRE_1),
     _reconstructs("-0.01", "The same at the recommended σ = 0.01.", SYRE_001),
     _reconstructs("-decay", "The same with decay alone.", DECAY, "ours"),
-    _reconstructs("-mild", MILD, _syre(10, 1, 1), "ours"),
+    _reconstructs("-mild", MILD, syre(at(10, 1), sigma=1), "ours"),
     beats("reconstruction-against-decay", LOWER, "6.4", "reconstruction", SYRE_1, DECAY),
     beats("price", PRICE, "ours", "loss", VANILLA, SYRE_1),
 )
@@ -161,7 +158,7 @@ def draw(results: Results) -> Figure:
 
 
 def _ranks(ax: Axes, rows: pd.DataFrame, beta: int) -> None:
-    curves(ax, by_arm(rows[(rows[START] != "keep") & (rows[NAME] != "vanilla")]), GAMMA, "rank")
+    arms.curves(ax, arms.by_arm(rows[(rows[START] != "keep") & (rows[NAME] != "vanilla")]), GAMMA, "rank")
     for name, sigma in (("syre", 1), ("weight_decay", None)):
         known, label = PAPER[name, beta], f"{look(name).label}, the paper's"
         color = look(name, sigma).color
@@ -174,7 +171,7 @@ def _ranks(ax: Axes, rows: pd.DataFrame, beta: int) -> None:
 def _reconstruction(ax: Axes, table: pd.DataFrame, results: Results) -> None:
     rows = table[(table[START] != "keep") & ((table[NAME] == "vanilla") | (table[GAMMA] == STRONG))]
     rows = rows[~rows[SIGMA].isin([0.01, 0.1])]  # at two values of beta only
-    curves(ax, by_arm(rows), BETA, "reconstruction")
+    arms.curves(ax, arms.by_arm(rows), BETA, "reconstruction")
     modes = [f"pca/{i}" for i in range(1, 7)]
     linear = results.final("reconstruction/linear", *modes, **ANY_BETA)
     best = linear.groupby(BETA)["reconstruction/linear"].mean()

@@ -67,9 +67,8 @@ PLACES = {
 
 
 def _both(results: Results, experiment: str, metric: str, at: Arm) -> tuple[pd.DataFrame, pd.Series]:
-    """Seed, sigma and the final value of the metric for syre, and beside each row the value of decay alone."""
-    rows = results.final(metric, **syre(at, {SIGMA: GRID, "experiment": experiment}))
-    rows = rows[["seed", SIGMA, metric]].rename(columns={metric: "value"})
+    """The runs of syre with the final `value` of the metric, and beside each of them the value of decay alone."""
+    rows = results.final(metric, **syre(at, {SIGMA: GRID, "experiment": experiment})).rename(columns={metric: "value"})
     return rows, rows["seed"].map(_decay(results, experiment, metric, at))
 
 
