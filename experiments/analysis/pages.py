@@ -3,9 +3,9 @@
 Each module `experiments/figures/<name>.py` is a figure. It says what is claimed and how it is drawn; it trains nothing:
 
     TITLE: str                                  one line
-    CLAIMS: tuple[Claim, ...]                   see claims.py
+    CLAIMS: tuple[Claim, ...]                   see claims.py, and arms.py for the usual ones
     NOTES: str                                  markdown: deviations from the paper, and what is unknown
-    def draw(results: Results) -> Figure        see plotting.py
+    def draw(results: Results) -> Figure        see plotting.py, and arms.py for the looks
     EXPERIMENT: str | tuple[str, ...]           only if it draws the runs of another figure, or of several
 """
 
@@ -96,11 +96,11 @@ def summary(report: Report) -> Summary:
         "cost": f"{minutes:.0f} core-minutes" if own else f"the runs of {results.experiment}",
         "runs": _summary(results),
         "verdicts": [
-            {"id": v.claim.id, "text": v.claim.text, "source": v.claim.source, "verdict": v.verdict,
-             "effect": effect(v), "n": int(v.n), "paper": v.claim.paper}
+            {"verdict": v.verdict, "effect": effect(v), "n": int(v.n)}
+            | {key: getattr(v.claim, key) for key in ("id", "text", "source", "paper")}
             for v in report.verdicts
         ],
-    }  # fmt: skip
+    }
 
 
 def names() -> list[str]:
@@ -131,35 +131,23 @@ def sources(module: ModuleType, name: str) -> tuple[str, ...]:
 
 def to_markdown(report: Report) -> str:
     """The text of report.md."""
-    return "\n".join(
-        [
-            f"# {report.name}: {report.module.TITLE}",
-            "",
-            "![the figure](figure.png)",
-            "",
-            _summary(report.results),
-            "",
-            *table(
-                ["claim", "verdict", "effect [interval]", "seeds", "paper"],
-                [
-                    [f"**{v.claim.id}** {v.claim.text} ({v.claim.source})", v.verdict, effect(v), v.n, v.claim.paper]
-                    for v in report.verdicts
-                ],
-            ),
-            "",
-            "Positive effects speak for the claim. Intervals over seeds: 95 %, for equivalences (≈) 90 % against the "
-            "margin; for trends the effect is Kendall's tau.",
-            "",
-            "## Deviations and unknowns",
-            "",
-            textwrap.dedent(report.module.NOTES).strip(),
-            "",
-            "## Provenance",
-            "",
-            *_provenance(report.results),
-            "",
-        ]
+    claims = [
+        [f"**{v.claim.id}** {v.claim.text} ({v.claim.source})", v.verdict, effect(v), v.n, v.claim.paper]
+        for v in report.verdicts
+    ]
+    blocks = (
+        f"# {report.name}: {report.module.TITLE}",
+        "![the figure](figure.png)",
+        _summary(report.results),
+        "\n".join(table(["claim", "verdict", "effect [interval]", "seeds", "paper"], claims)),
+        "Positive effects speak for the claim. Intervals over seeds: 95 %, for equivalences (≈) 90 % against the "
+        "margin; for trends the effect is Kendall's tau.",
+        "## Deviations and unknowns",
+        textwrap.dedent(report.module.NOTES).strip(),
+        "## Provenance",
+        "\n".join(_provenance(report.results)),
     )
+    return "\n\n".join(blocks) + "\n"
 
 
 def effect(verdict: Verdict) -> str:
@@ -182,11 +170,9 @@ def _summary(results: Results) -> str:
 
 def _provenance(results: Results) -> list[str]:
     runs = results.runs
-    versions = [column for column in runs if column.startswith("versions.")]
+    versions = [column for column in map(str, runs) if column.startswith("versions.")]
     facts = {
-        "git": [
-            f"{str(sha)[:12]}{' (dirty)' if dirty else ''}" for sha, dirty in zip(runs.git_sha, runs.dirty, strict=True)
-        ],
+        "git": [str(sha)[:12] + " (dirty)" * bool(dirty) for sha, dirty in zip(runs.git_sha, runs.dirty, strict=True)],
         "device": list(runs["device"]),
         "threads": [f"{threads:g}" for threads in runs["threads"]],
         **{column.removeprefix("versions."): list(runs[column]) for column in versions},

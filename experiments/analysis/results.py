@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, cast
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -68,43 +68,37 @@ class Results:
     scale: str
     runs: pd.DataFrame
     metrics: pd.DataFrame
-    _found: dict[tuple[object, ...], pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
+    _found: dict[tuple[str, ...], pd.DataFrame] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def final(self, *metrics: str, split: str = "test", failed: float = float("nan")) -> pd.DataFrame:
-        """The runs, with one more column a metric: its value at the last step of each run.
+    def final(self, *metrics: str, **arm: object) -> pd.DataFrame:
+        """The runs of an arm, with one more column a metric: its value at the last step, NaN for a run without one."""
+        if metrics not in self._found:  # claims ask for the same tables again and again
+            self._found[metrics] = self._final(metrics)
+        return select(self._found[metrics].copy(deep=False), **arm)
 
-        A run that failed, went NaN or ended on a non-finite value has the value `failed`.
-        """
-        return self._once(("final", metrics, split, repr(failed)), lambda: self._final(metrics, split, failed))
+    def curve(self, metric: str, **arm: object) -> pd.DataFrame:
+        """The runs of an arm, one row a recorded step, with the columns `step` and `metric`."""
+        rows = self._rows(metric)[["id", "step", "value"]].rename(columns={"value": metric})
+        return select(self.runs.merge(rows, on="id"), **arm)
 
-    def curve(self, metric: str, split: str = "test") -> pd.DataFrame:
-        """The runs, one row a recorded step, with the columns `step` and `metric`."""
-        return self._once(("curve", metric, split), lambda: self._curve(metric, split))
+    def by_seed(self, metric: str, arm: Arm) -> pd.Series:
+        """A metric at the end of the runs of an arm, by seed. Raises: `ResultsError` where a seed has several runs."""
+        return one_run_each(self.final(metric, **arm), metric, "seed").set_index("seed")[metric]
 
-    def _once(self, key: tuple[object, ...], find: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        """Claims ask for the same tables again and again."""
-        if key not in self._found:
-            self._found[key] = find()
-        return self._found[key].copy(deep=False)
-
-    def _final(self, metrics: Sequence[str], split: str, failed: float) -> pd.DataFrame:
+    def _final(self, metrics: Sequence[str]) -> pd.DataFrame:
         table = self.runs.copy()
         for metric in metrics:
-            last = self._rows(metric, split).sort_values("step", kind="stable").drop_duplicates("id", keep="last")
+            last = self._rows(metric).sort_values("step", kind="stable").drop_duplicates("id", keep="last")
             value = table["id"].map(last.set_index("id")["value"])
-            table[metric] = value.where((table["status"] == "done") & np.isfinite(value), failed)
+            table[metric] = value.where((table["status"] == "done") & np.isfinite(value))
         return table
 
-    def _curve(self, metric: str, split: str) -> pd.DataFrame:
-        rows = self._rows(metric, split)[["id", "step", "value"]].rename(columns={"value": metric})
-        return self.runs.merge(rows, on="id")
-
-    def _rows(self, metric: str, split: str) -> pd.DataFrame:
-        rows = self.metrics[(self.metrics["metric"] == metric) & (self.metrics["split"] == split)]
+    def _rows(self, metric: str) -> pd.DataFrame:
+        rows = self.metrics[(self.metrics["metric"] == metric) & (self.metrics["split"] == "test")]
         if rows.empty:
             known = ", ".join(sorted(set(self.metrics["split"] + "/" + self.metrics["metric"])))
-            some = shorten(known, 1000, placeholder=" ...")  # the pixels of figure 10 are thousands
-            raise ResultsError(f"{self.experiment} has no metric {split}/{metric}; there are: {some}")
+            known = shorten(known, 1000, placeholder=" ...")  # the pixels of figure 10 are thousands
+            raise ResultsError(f"{self.experiment} has no metric test/{metric}; there are: {known}")
         return rows
 
 
@@ -157,9 +151,23 @@ def select(df: pd.DataFrame, **filters: object) -> pd.DataFrame:
     return df
 
 
+def one_run_each(rows: pd.DataFrame, metric: str, *per: str) -> pd.DataFrame:
+    """The rows, if there is one for each combination of the columns `per`.
+
+    Raises: `ResultsError` that names what is open: an arm that leaves a setting open would mix it into the seeds.
+    """
+    repeated = rows[rows.duplicated(list(per), keep=False)]
+    if len(repeated):
+        same = repeated[(repeated[list(per)] == repeated[list(per)].iloc[0]).all(axis=1)]
+        settings = without_provenance(same).drop(columns=["id", "status", metric])
+        open_columns = [str(column) for column in settings if settings[column].nunique(dropna=False) > 1]
+        raise ResultsError(f"an arm leaves {', '.join(open_columns) or 'nothing'} open")
+    return rows
+
+
 def without_provenance(df: pd.DataFrame) -> pd.DataFrame:
     """The table without the columns of `PROVENANCE`: what must be equal, byte for byte, when a sweep is run again."""
-    return df[[column for column in df if not _is_provenance(column)]]
+    return df[[column for column in df if not _is_provenance(str(column))]]
 
 
 def collect(outputs: Path, results: Path, experiment: str, scale: str, run_ids: Iterable[str]) -> Path:
@@ -262,10 +270,25 @@ def read_facts(directory: Path, *keys: str) -> dict[str, Any]:
 
     Raises: `ResultsError` for a file that is missing or damaged.
     """
+    with _reading(directory):
+        facts: dict[str, Any] = json.loads((directory / "run.json").read_text())
+        if missing := [key for key in ("status", *keys) if key not in facts]:
+            raise ValueError(f"run.json has no {', '.join(missing)}")
+        if facts["status"] not in STATUSES:
+            raise ValueError(f"status in run.json is {facts['status']!r}, not one of {', '.join(STATUSES)}")
+        if not isinstance(facts.get("seconds", 0.0), int | float):
+            raise ValueError(f"seconds in run.json is {facts['seconds']!r}, not a number")
+        return facts
+
+
+@contextlib.contextmanager
+def _reading(directory: Path) -> Iterator[None]:
+    """What cannot be read of a run is one line."""
     try:
-        return _facts(directory, *keys)
-    except (OSError, ValueError, TypeError) as error:
-        raise _damaged(directory, error) from None
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ResultsError(f"run {directory} is damaged ({reason}): delete it and run again") from error
 
 
 def facts_of(row: Row) -> dict[str, Any]:
@@ -278,26 +301,10 @@ def facts_of(row: Row) -> dict[str, Any]:
     }
 
 
-def _facts(directory: Path, *keys: str) -> dict[str, Any]:
-    facts = json.loads((directory / "run.json").read_text())
-    if missing := [key for key in ("status", *keys) if key not in facts]:
-        raise ValueError(f"run.json has no {', '.join(missing)}")
-    if facts["status"] not in STATUSES:
-        raise ValueError(f"status in run.json is {facts['status']!r}, not one of {', '.join(STATUSES)}")
-    if not isinstance(facts.get("seconds", 0.0), int | float):
-        raise ValueError(f"seconds in run.json is {facts['seconds']!r}, not a number")
-    return cast(dict[str, Any], facts)
-
-
-def _damaged(directory: Path, error: Exception) -> ResultsError:
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return ResultsError(f"run {directory} is damaged ({reason}): delete it and run again")
-
-
 def _read_run(directory: Path, scale: str) -> tuple[Row, list[Row]]:
     """One run as a row of runs.csv and its rows of metrics.csv, every cell already text."""
-    try:
-        run = _facts(directory)
+    with _reading(directory):
+        run = read_facts(directory)
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml: a thousand configs in a second, not in ten
         config = yaml.load((directory / "config.yaml").read_text(), Loader=loader)
         row = dict(_flatten({key: value for key, value in config.items() if key != "experiment"}))
@@ -308,8 +315,6 @@ def _read_run(directory: Path, scale: str) -> tuple[Row, list[Row]]:
             {**record, "id": directory.name, "value": _cell(float(record["value"]))}
             for record in _named(*_cells(directory / "metrics.csv", METRICS[1:]))
         ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise _damaged(directory, error) from error
     return row, records
 
 
@@ -398,10 +403,10 @@ def _matches(column: pd.Series, wanted: object) -> np.ndarray:
         return column.isna().to_numpy()
     text = column.astype(str).to_numpy(dtype=object)
     if isinstance(wanted, bool):
-        return np.array([cell.lower() == str(wanted).lower() for cell in text], dtype=bool)
+        return np.array([str(cell).lower() == str(wanted).lower() for cell in text], dtype=bool)
     try:
-        number = float(wanted)
-    except (TypeError, ValueError):
+        number = float(str(wanted))
+    except ValueError:
         return np.array(text == str(wanted), dtype=bool)
     numbers = pd.to_numeric(pd.Series(text), errors="coerce").to_numpy(dtype=float)
     return np.isclose(numbers, number, rtol=1e-6, atol=0) | np.array(text == str(wanted), dtype=bool)

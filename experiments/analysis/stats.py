@@ -1,12 +1,13 @@
 """Intervals over seeds, and the per-seed quantities that claims are made of: pure functions of arrays and tables."""
 
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import stdtrit  # Student's quantile; scipy.stats would add seconds to the import for the same number
+
+MIN_LEVELS = 3
 
 
 class Interval(NamedTuple):
@@ -27,21 +28,6 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
         return Interval(mean, float("nan"), float("nan"), n)
     half = float(stdtrit(n - 1, (1 + level) / 2) * x.std(ddof=1) / np.sqrt(n))
     return Interval(mean, mean - half, mean + half, n)
-
-
-def bootstrap_interval(
-    values: ArrayLike,
-    generator: np.random.Generator,
-    *,
-    statistic: Callable[..., np.ndarray] = np.mean,
-    level: float = 0.95,
-    resamples: int = 4000,
-) -> Interval:
-    """Percentile bootstrap interval of `statistic(values, axis=-1)`."""
-    x = np.asarray(values, dtype=float).ravel()
-    draws = statistic(x[generator.integers(len(x), size=(resamples, len(x)))], axis=-1)
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(statistic(x, axis=-1)), float(low), float(high), len(x))
 
 
 def paired_differences(treatment: pd.Series, control: pd.Series) -> pd.Series:
@@ -70,8 +56,9 @@ def kendall(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def monotonicity(df: pd.DataFrame, x: str, y: str) -> pd.Series:
-    """Kendall's tau of column y against column x, one a seed."""
-    return pd.Series({seed: kendall(rows[x], rows[y]) for seed, rows in df.groupby("seed")}, dtype=float)
+    """Kendall's tau of column y against column x, one a seed that has three levels of x: two are no trend."""
+    taus = {seed: kendall(rows[x], rows[y]) for seed, rows in df.groupby("seed") if rows[x].nunique() >= MIN_LEVELS}
+    return pd.Series(taus, dtype=float)
 
 
 def loglog_slope(df: pd.DataFrame, x: str, y: str) -> pd.Series:
@@ -90,9 +77,7 @@ def loglog_slope(df: pd.DataFrame, x: str, y: str) -> pd.Series:
     return pd.Series({seed: slope(rows) for seed, rows in df.groupby("seed")}, dtype=float)
 
 
-def cross_fitted_best(
-    df: pd.DataFrame, *, metric: str, over: str = "regularizer.sigma", maximize: bool = True
-) -> pd.DataFrame:
+def cross_fitted_best(df: pd.DataFrame, *, metric: str, over: str, maximize: bool = True) -> pd.DataFrame:
     """For each seed, the level of `over` that is best on average on the OTHER seeds, and `metric` there on this seed.
 
     The maximum over levels on the same seeds would be biased upwards by the noise it selects. A level with a NaN on the
@@ -108,26 +93,18 @@ def cross_fitted_best(
     return pd.DataFrame.from_dict(best, orient="index", columns=[over, metric]).rename_axis("seed")
 
 
-def pareto_front(points: ArrayLike, maximize: Sequence[bool] = (False, False)) -> np.ndarray:
-    """Mask (n,) of the points (n, k) that no other one beats in one coordinate without losing in another; NaN never."""
-    p = _to_minimize(points, maximize)
-    dominated = [bool(((p <= q).all(axis=1) & (p < q).any(axis=1)).any()) for q in p]
-    return ~np.array(dominated, dtype=bool) & ~np.isnan(p).any(axis=1)
+def at_best(df: pd.DataFrame, metric: str, over: str, *, maximize: bool = True) -> pd.Series:
+    """`metric` of each seed; of several levels of `over`, at the one that is best on the other seeds."""
+    if df[over].nunique() > 1:
+        return cross_fitted_best(df, metric=metric, over=over, maximize=maximize)[metric]
+    return df.set_index("seed")[metric]
 
 
-def hypervolume(points: ArrayLike, reference: ArrayLike, maximize: Sequence[bool] = (False, False)) -> float:
-    """Area that the points (n, 2) dominate, bounded by the worst corner `reference` (2,): larger is a better front."""
-    corner = _to_minimize([reference], maximize)[0]
-    p = _to_minimize(points, maximize)
-    p = p[(p < corner).all(axis=1)]
+def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
+    """Area that the points (n, 2), to be minimised, dominate, bounded by the worst corner `reference` (2,)."""
+    p, corner = np.asarray(points, dtype=float).reshape(-1, 2), np.asarray(reference, dtype=float)
     area, height = 0.0, corner[1]
-    for x, y in sorted(map(tuple, p)):
+    for x, y in sorted(map(tuple, p[(p < corner).all(axis=1)])):
         area += (corner[0] - x) * max(height - y, 0.0)
         height = min(height, y)
     return float(area)
-
-
-def _to_minimize(points: ArrayLike, maximize: Sequence[bool]) -> np.ndarray:
-    """The points (n, k) with the coordinates to be maximised negated."""
-    signs = np.where(list(maximize), -1.0, 1.0)
-    return np.asarray(points, dtype=float).reshape(-1, len(signs)) * signs

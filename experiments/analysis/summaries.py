@@ -16,22 +16,15 @@ Summary = dict[str, Any]  # name, title, scale, seeds, cost, runs and verdicts
 def overview(summaries: Sequence[Summary]) -> str:
     """The text of REPORT.md: every claim of every figure that has results."""
     count = Counter(v["verdict"] for s in summaries for v in s["verdicts"])
+    columns = ("verdict", "effect", "n", "paper")
     rows = [
-        [f"[{s['name']}]({s['name']}/report.md)", f"**{v['id']}** {v['text']}", v["verdict"], v["effect"], v["n"],
-         v["paper"], s["scale"]]
+        [f"[{s['name']}]({s['name']}/report.md)", f"**{v['id']}** {v['text']}", *map(v.get, columns), s["scale"]]
         for s in summaries
         for v in s["verdicts"]
-    ]  # fmt: skip
-    return "\n".join(
-        [
-            "# Every claim and its verdict",
-            "",
-            "; ".join(f"{number} {verdict}" for verdict, number in sorted(count.items())) + ".",
-            "",
-            *table(["figure", "claim", "verdict", "effect [interval]", "seeds", "paper", "scale"], rows),
-            "",
-        ]
-    )
+    ]
+    counted = "; ".join(f"{number} {verdict}" for verdict, number in sorted(count.items()))
+    lines = table(["figure", "claim", "verdict", "effect [interval]", "seeds", "paper", "scale"], rows)
+    return "\n".join(["# Every claim and its verdict", "", f"{counted}.", "", *lines, ""])
 
 
 def summary_table(summaries: Sequence[Summary]) -> str:

@@ -1,103 +1,69 @@
 """The two-by-two of bias and decay (section 5) from a start with identical neurons: drawn from the runs of figure 1."""
 
-from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.analysis import plotting
+from experiments.analysis.arms import IDENTICAL, SIGMA, SIGMAS, VANILLA, arm, beats, decay, final, look, syre
 from experiments.analysis.claims import Claim, Equivalence, Superiority
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import t_interval
-from experiments.figures.fig1 import FRACTION, GAMMA, NAME, SIGMA, SIGMAS, START, furthest
+from experiments.figures.fig1 import furthest
 
 TITLE = "two-by-two: bias and decay, apart and together, from a collapsed start"
 EXPERIMENT = "fig1"
 
-NEITHER: Arm = {NAME: "vanilla"}
 MILD, STRONG = 1e-3, 1e-2
 METRICS = {"distance": "distance of neurons\nthat start identical", "rank": "rank (of 100)", "loss": "test loss"}
-
 LIMITS = {"distance": (-0.05, 1.05), "rank": (0, 105), "loss": (0, 0.4)}
+AT = {IDENTICAL: 0.9}
+NEITHER, DECAY = VANILLA | AT, decay(AT, gamma=MILD)
 
 
-def decay(gamma: float = MILD) -> Arm:
-    return {NAME: "weight_decay", GAMMA: gamma}
-
-
-def bias(sigma: float, gamma: float = 0.0) -> Arm:
+def bias(sigma: float, gamma: float = 0.0) -> dict[str, Any]:
     """The start of Eq. (6), w_0 = init + b; then plain decay or none."""
-    return {NAME: "offset", SIGMA: sigma, GAMMA: gamma}
+    return arm("offset", AT, sigma=sigma, gamma=gamma)
 
 
-def both(sigma: float, gamma: float = MILD, start: str = "shift") -> Arm:
-    return {NAME: "syre", SIGMA: sigma, GAMMA: gamma, START: start}
-
-
-def _final(metric: str, arm: Arm) -> Callable[[Results], pd.Series]:
-    return lambda r: select(r.final(metric), **{FRACTION: 0.9, **arm}).set_index("seed")[metric]
+def both(sigma: float, gamma: float = MILD, start: str = "shift") -> dict[str, Any]:
+    return syre(AT, sigma=sigma, gamma=gamma, start=start)
 
 
 def _best_of_four(results: Results) -> pd.Series:
     """How far the loss of syre (sigma = 0.1) is below the best of the three other cells."""
-    others = [_final("loss", arm)(results) for arm in (NEITHER, decay(), bias(0.1))]
-    return pd.concat(others, axis=1).min(axis=1, skipna=False) - _final("loss", both(0.1))(results)
+    others = [results.by_seed("loss", cell) for cell in (NEITHER, DECAY, bias(0.1))]
+    return pd.concat(others, axis=1).min(axis=1, skipna=False) - results.by_seed("loss", both(0.1))
 
 
-def _adds(name: str, text: str, metric: str, treatment: Arm, control: Arm) -> Superiority:
-    return Superiority(
-        id=f"{name}-{metric}-{treatment[SIGMA]:g}",
-        text=f"{text}; σ = {treatment[SIGMA]:g}.",
-        source="ours",
-        metric=metric,
-        treatment={FRACTION: 0.9, **treatment},
-        control={FRACTION: 0.9, **control},
-        better="lower" if metric == "loss" else "higher",
-    )
+def _stuck(key: str, words: str, arm: Arm) -> Equivalence:
+    text = f"{words} the neurons that start identical never come apart (distance < 1e-6)."
+    return Equivalence(f"{key}-stuck", text, "5.1", furthest(arm), margin=1e-6)
 
 
+def _free(sigma: float) -> Superiority:
+    text = f"With both, from the same weights, they come apart (final distance above 1/2); σ = {sigma:g}."
+    return Superiority(f"both-free-{sigma:g}", text, "5.1", final("distance", both(sigma, start="keep")), margin=0.5)
+
+
+def _adds(key: str, text: str, metric: str, sigma: float, treatment: Arm, control: Arm) -> Superiority:
+    words = {"rank": "at a higher rank", "loss": "at a lower test loss"}[metric]
+    text = f"{text.format(words)}; σ = {sigma:g}."
+    return beats(f"{key}-{metric}-{sigma:g}", text, "ours", metric, treatment, control)
+
+
+BEST = "syre (σ = 0.1) ends at a lower test loss than the best of the other three cells."
+ALONE = "From the shifted start of Eq. (6) syre ends {} than the start alone, γ = 0"
+CENTRE = "From the same start, under γ = 0.01, syre ends {} than plain decay"
 CLAIMS: tuple[Claim, ...] = (
-    *(
-        Equivalence(
-            id=f"{name}-stuck",
-            text=f"{text} the neurons that start identical never come apart (distance < 1e-6).",
-            source="5.1",
-            samples=furthest({FRACTION: 0.9, **arm}),
-            margin=1e-6,
-        )
-        for name, text, arm in (
-            ("neither", "With neither, or (the same run) from the same weights with a bias but no decay,", NEITHER),
-            ("decay", "With decay but no bias", decay()),
-        )
-    ),
-    *(
-        Superiority(
-            id=f"both-free-{sigma:g}",
-            text=f"With both, from the same weights, they come apart (final distance above 1/2); σ = {sigma:g}.",
-            source="5.1",
-            samples=_final("distance", both(sigma, start="keep")),
-            margin=0.5,
-        )
-        for sigma in SIGMAS
-    ),
-    Superiority(
-        id="both-best",
-        text="syre (σ = 0.1) ends at a lower test loss than the best of the other three cells.",
-        source="ours",
-        samples=_best_of_four,
-    ),
-    *(
-        _adds("decay-adds", f"From the shifted start of Eq. (6) syre ends {word} than the start alone, γ = 0", metric,
-              both(sigma), bias(sigma))
-        for metric, word in (("rank", "at a higher rank"), ("loss", "at a lower test loss"))
-        for sigma in SIGMAS
-    ),
-    *(
-        _adds("centre-adds", f"From the same start, under γ = 0.01, syre ends {word} than plain decay", metric,
-              both(0.1, STRONG), bias(0.1, STRONG))
-        for metric, word in (("rank", "at a higher rank"), ("loss", "at a lower test loss"))
-    ),
-)  # fmt: skip
+    _stuck("neither", "With neither, or (the same run) from the same weights with a bias but no decay,", NEITHER),
+    _stuck("decay", "With decay but no bias", DECAY),
+    *map(_free, SIGMAS),
+    Superiority("both-best", BEST, "ours", _best_of_four),
+    *(_adds("decay-adds", ALONE, metric, s, both(s), bias(s)) for metric in ("rank", "loss") for s in SIGMAS),
+    *(_adds("centre-adds", CENTRE, m, 0.1, both(0.1, STRONG), bias(0.1, STRONG)) for m in ("rank", "loss")),
+)
 
 NOTES = """
 **What it shows.** Neither, or decay alone: stuck, to the last bit. Bias alone, from the same start: the same run as
@@ -121,34 +87,32 @@ Settings, unknowns and runs are those of figure 1.
 """
 
 
-Cell = tuple[str, str, list[Arm]]  # label, the regularizer whose colour it has, one arm a sigma
+Cell = tuple[str, str, list[dict[str, Any]]]  # label, the regularizer whose colour it has, one arm a sigma
 
 
 def _cells(gamma: float, sigmas: tuple[float, ...]) -> list[Cell]:
     """From left to right; the start that syre keeps is that of the cells without bias."""
-    same = [("σ > 0\nγ > 0\nsame start", "syre", [both(s, gamma, "keep") for s in sigmas])]
-    shifted = [("σ > 0\nγ > 0\nshifted", "syre", [both(s, gamma) for s in sigmas])]
-    without = ("σ = 0\nγ > 0", "weight_decay", [decay(gamma)])
+    same: Cell = ("σ > 0\nγ > 0\nsame start", "syre", [both(s, gamma, "keep") for s in sigmas])
+    shifted: Cell = ("σ > 0\nγ > 0\nshifted", "syre", [both(s, gamma) for s in sigmas])
+    without: Cell = ("σ = 0\nγ > 0", "weight_decay", [decay(AT, gamma=gamma)])
     if gamma == STRONG:
-        plain = ("decay to 0\nγ > 0\nshifted", "offset", [bias(s, gamma) for s in sigmas])
-        return [without, *same, plain, *shifted]
-    nothing = [("σ = 0\nγ = 0", "vanilla", [NEITHER]), ("σ > 0\nγ = 0\nsame start", "vanilla", [NEITHER])]
-    return [*nothing, without, *same, ("σ > 0\nγ = 0\nshifted", "offset", [bias(s) for s in sigmas]), *shifted]
+        return [without, same, ("decay to 0\nγ > 0\nshifted", "offset", [bias(s, gamma) for s in sigmas]), shifted]
+    nothing: list[Cell] = [(label, "vanilla", [NEITHER]) for label in ("σ = 0\nγ = 0", "σ > 0\nγ = 0\nsame start")]
+    return [*nothing, without, same, ("σ > 0\nγ = 0\nshifted", "offset", [bias(s) for s in sigmas]), shifted]
 
 
 def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(3, 2, width=3.7, height=2.6)
-    table = select(results.final(*METRICS), **{FRACTION: 0.9})
+    table = results.final(*METRICS)
     for row, (gamma, sigmas) in enumerate(((MILD, SIGMAS), (STRONG, (0.1,)))):
         cells = _cells(gamma, sigmas)
         for ax, (metric, label) in zip(axes[3 * row :], METRICS.items(), strict=False):
-            for place, (_, name, arms) in enumerate(cells):
-                for k, arm in enumerate(arms):
-                    look = plotting.look(name, arm[SIGMA] if name == "syre" else None)
-                    mean, low, high, _ = t_interval(select(table, **arm)[metric].dropna())
-                    at, bar = place + 0.2 * (k - (len(arms) - 1) / 2), [[mean - low], [high - mean]]
-                    ax.errorbar(at, mean, bar, color=look.color, marker=look.marker, label=look.label)
+            for place, (_, name, levels) in enumerate(cells):
+                for k, level in enumerate(levels):
+                    own = look(name, level[SIGMA] if name == "syre" else None)
+                    mean, low, high, _ = t_interval(select(table, **level)[metric].dropna())
+                    at, bar = place + 0.2 * (k - (len(levels) - 1) / 2), [[mean - low], [high - mean]]
+                    ax.errorbar(at, mean, bar, color=own.color, marker=own.marker, label=own.label)
             ax.set(ylabel=label, title=f"γ = {gamma:g} where γ > 0", ylim=LIMITS[metric])
             ax.set_xticks(range(len(cells)), [cell[0] for cell in cells], fontsize=6.5)
-    plotting.legend(figure)
-    return figure
+    return plotting.with_legend(figure)

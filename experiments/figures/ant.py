@@ -1,11 +1,10 @@
 """The stock PyBullet ant with rl-baselines3-zoo's hyperparameters, beside the returns that are published for it."""
 
-from collections.abc import Callable
-
 import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.analysis import plotting
+from experiments.analysis.arms import final, look
 from experiments.analysis.claims import Claim, Superiority
 from experiments.analysis.results import Results
 from experiments.analysis.stats import Interval
@@ -13,32 +12,28 @@ from experiments.analysis.stats import Interval
 TITLE = "the stock PyBullet ant under PPO, beside published returns"
 
 # Published returns of PPO with these hyperparameters after 2 million steps, and the spread that is given with each.
-BASELINES, BASELINES_SPREAD = 2364, 120  # stable-baselines3, issue 48, as it is given there
-ZOO, ZOO_SPREAD = 2866, 56  # rl-baselines3-zoo, benchmark.md: one run, over its episodes
-
-
-def _above(level: float) -> Callable[[Results], pd.Series]:
-    """The final return of the mean action minus a level, one a seed."""
-    return lambda results: results.final("return/final").set_index("seed")["return/final"] - level
+BASELINES = (2364, 120)  # stable-baselines3, issue 48, as it is given there
+ZOO = (2866, 56)  # rl-baselines3-zoo, benchmark.md: one run, over its episodes
+LEARNS = "The ant learns to walk: its return rises by more than 1000."
 
 
 def _gain(results: Results) -> pd.Series:
     """The return of the episodes at the end of training minus that at its beginning, one a seed."""
-    curve = results.curve("return").sort_values("step")
-    ends = curve.groupby("seed")["return"]
+    ends = results.curve("return").sort_values("step").groupby("seed")["return"]
     return ends.last() - ends.first()
 
 
+def _reaches(key: str, source: str, level: int, spread: int, note: str = "") -> Superiority:
+    """The final return of the mean action."""
+    samples, paper = final("return/final", {}, less=level - spread), f"{level} ± {spread}{note}"
+    return Superiority(key, f"The final return is not below {level} - {spread}.", source, samples, paper=paper)
+
+
 CLAIMS: tuple[Claim, ...] = (
-    Superiority(id="learns", text="The ant learns to walk: its return rises by more than 1000.", source="ours",
-                margin=1000, samples=_gain),
-    Superiority(id="baselines", text=f"The final return is not below {BASELINES} - {BASELINES_SPREAD}.",
-                source="stable-baselines3, issue 48", paper=f"{BASELINES} ± {BASELINES_SPREAD}",
-                samples=_above(BASELINES - BASELINES_SPREAD)),
-    Superiority(id="zoo", text=f"The final return is not below {ZOO} - {ZOO_SPREAD}.",
-                source="rl-baselines3-zoo, benchmark.md", paper=f"{ZOO} ± {ZOO_SPREAD} (one run)",
-                samples=_above(ZOO - ZOO_SPREAD)),
-)  # fmt: skip
+    Superiority("learns", LEARNS, "ours", _gain, margin=1000),
+    _reaches("baselines", "stable-baselines3, issue 48", *BASELINES),
+    _reaches("zoo", "rl-baselines3-zoo, benchmark.md", *ZOO, " (one run)"),
+)
 
 NOTES = """
 **What it shows.** After 2 million steps the mean action returns 2978 [2308, 3649] over three seeds (3141, 2667, 3127):
@@ -62,21 +57,17 @@ def beside(final: Interval, level: float) -> str:
 
 
 def draw(results: Results) -> Figure:
-    figure, axes = plotting.panels(1, 1, width=4.6, height=3.2)
-    (ax,) = axes
-    plotting.line_with_band(ax, results.curve("return"), "step", "return", plotting.look("vanilla"))
+    figure, (ax,) = plotting.panels(1, 1, width=4.6, height=3.2)
+    plotting.line_with_band(ax, results.curve("return"), "step", "return", look("vanilla"))
     ax.lines[0].set_label("training episodes")
     final = plotting.t_interval(results.final("return/final")["return/final"].dropna())
     label = f"final, mean action: {final.mean:.0f} [{final.low:.0f}, {final.high:.0f}]"
-    end = results.metrics["step"].max()
-    ax.errorbar(end, final.mean, yerr=(final.high - final.low) / 2, color="#0072B2", marker="D", label=label)
-    for level, spread, color, source in (
-        (BASELINES, BASELINES_SPREAD, "#D55E00", "stable-baselines3, issue 48"),
-        (ZOO, ZOO_SPREAD, "#009E73", "rl-baselines3-zoo"),
-    ):
+    end, bar = results.metrics["step"].max(), (final.high - final.low) / 2
+    ax.errorbar(end, final.mean, yerr=bar, color="#0072B2", marker="D", label=label)
+    sources = {BASELINES: ("#D55E00", "stable-baselines3, issue 48"), ZOO: ("#009E73", "rl-baselines3-zoo")}
+    for (level, spread), (color, source) in sources.items():
         label = f"{level} ± {spread}, {source}: ours is {beside(final, level)} it"
         ax.axhline(level, color=color, linewidth=0.9, label=label)
         ax.axhspan(level - spread, level + spread, color=color, alpha=0.15, linewidth=0)
     ax.set(xlabel="steps of the environment", ylabel="return", title="AntBulletEnv, PPO, no change of friction")
-    plotting.legend(figure, loc="outside lower center", ncols=1)
-    return figure
+    return plotting.with_legend(figure, loc="outside lower center", ncols=1)

@@ -1,146 +1,80 @@
 """Figure 1 (section 4): training from a start at which a fraction of the hidden neurons are identical."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.analysis import plotting
-from experiments.analysis.claims import Claim, Equivalence, Monotone, Superiority
-from experiments.analysis.results import Arm, Results, select
+from experiments.analysis import arms, plotting
+from experiments.analysis.arms import GAMMA, IDENTICAL, NAME, SIGMAS, START, VANILLA, beats, falls, final, rises, same
+from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority
+from experiments.analysis.results import Arm, Results
 
 TITLE = "collapsed starts: loss, rank and distance of neurons that start identical"
 
-FRACTION, GAMMA = "model.identical", "regularizer.weight_decay"
-NAME, SIGMA, START = "regularizer.name", "regularizer.sigma", "regularizer.start"
-SIGMAS = (0.01, 0.1, 1)
-DECAY: Arm = {NAME: "weight_decay", GAMMA: 1e-3}
-FIXED: dict[str, Arm] = {
-    "vanilla": {NAME: "vanilla"},
-    "weight_decay": DECAY,
-    "l2_init": {NAME: "l2_init", GAMMA: 1e-3},
-}
+DECAY = arms.decay(gamma=1e-3)
+WHOLE, MOST = {IDENTICAL: 0}, {IDENTICAL: 0.9}
+FIXED = {"vanilla": VANILLA, "weight_decay": DECAY, "l2_init": arms.arm("l2_init", gamma=1e-3)}
 
 
-def syre(sigma: float | None = None, start: str = "keep") -> Arm:
-    """syre at the decay of the control, from its start unless said otherwise; every sigma unless one is given."""
-    return {NAME: "syre", START: start, GAMMA: 1e-3} | ({SIGMA: sigma} if sigma else {})
+def syre(sigma: float | None = None, *at: Arm) -> Arm:
+    """syre at the decay of the control and from its start; every sigma unless one is given."""
+    return arms.syre(*at, sigma=sigma, gamma=1e-3, start="keep")
 
 
-def furthest(arm: Arm) -> Callable[[Results], pd.Series]:
+def furthest(arm: Arm) -> Samples:
     """The largest distance, anywhere in training, of the neurons that start identical, one a seed."""
-    return lambda results: select(results.curve("distance"), **arm).groupby("seed")["distance"].max()
+    return lambda results: results.curve("distance", **arm).groupby("seed")["distance"].max()
 
 
-def _distance(arm: Arm) -> Callable[[Results], pd.Series]:
-    return lambda results: select(results.final("distance"), **arm).set_index("seed")["distance"]
+def _beats(metric: str, words: str, at: float, sigma: float | None) -> Superiority:
+    """syre against decay alone from the same collapsed start."""
+    key, end = arms.ends(sigma)
+    text = f"From a start with a fraction {at:g} of identical neurons syre ends at a {words} than decay alone{end}"
+    start = {IDENTICAL: at}
+    return beats(f"{metric}-{at:g}{key}", text, "4", metric, syre(sigma, start), DECAY | start)
 
 
-def _beats(metric: str, at: float, sigma: float | None, better: str) -> Superiority:
-    """syre against decay alone from the same collapsed start; sigma from the other seeds unless it is given."""
-    return Superiority(
-        id=f"{metric}-{at:g}" + (f"-{sigma:g}" if sigma else ""),
-        text=f"From a start with a fraction {at:g} of identical neurons syre ends at a {better} "
-        + {"loss": "test loss", "rank": "rank"}[metric]
-        + " than decay alone"
-        + (f"; σ = {sigma:g}." if sigma else "."),
-        source="4",
-        metric=metric,
-        treatment={**syre(sigma), FRACTION: at},
-        control={**DECAY, FRACTION: at},
-        better=better,
-        tune="" if sigma else SIGMA,
-    )
+def _recovers(sigma: float | None, at: float, metric: str, words: str, margin: float, unit: str) -> Equivalence:
+    key, end = arms.ends(sigma)
+    whole = f"the {words} of a start without identical neurons, within {margin:g}{unit}"
+    text = f"From a fraction {at:g} syre ends at {whole}{end}"
+    one, other = syre(sigma, {IDENTICAL: at}), DECAY | WHOLE
+    return same(f"recovers-{metric}-{at:g}{key}", text, "4", metric, one, other, margin)
 
 
-def _recovers(sigma: float | None, at: float, metric: str = "loss", margin: float = 0.05) -> Equivalence:
-    name, unit = {"loss": ("test loss", "nats"), "accuracy": ("accuracy", "")}[metric]
-    return Equivalence(
-        id=f"recovers-{metric}-{at:g}" + (f"-{sigma:g}" if sigma else ""),
-        text=f"From a fraction {at:g} syre ends at the {name} of a start without identical neurons, within "
-        f"{margin:g} {unit}".rstrip() + (f"; σ = {sigma:g}." if sigma else "."),
-        source="4",
-        metric=metric,
-        treatment={**syre(sigma), FRACTION: at},
-        control={**DECAY, FRACTION: 0},
-        better="lower" if metric == "loss" else "higher",
-        tune="" if sigma else SIGMA,
-        margin=margin,
-    )  # fmt: skip
+def _stuck(name: str, at: float) -> Equivalence:
+    text = f"With {arms.look(name).label} copies of a neuron stay equal (distance < 1e-6); fraction {at:g}."
+    source = "ours" if name == "l2_init" else "4, Proposition 3"
+    return Equivalence(f"stuck-{name}-{at:g}", text, source, furthest({**FIXED[name], IDENTICAL: at}), margin=1e-6)
 
 
-LIMITS = {"loss": (0.05, 3), "rank": (0, 105), "distance": (-0.05, 1.05)}
-TITLES = {
-    "loss": "final test loss",
-    "rank": "final rank of the hidden layer (of 100)",
-    "distance": "final distance of the identical neurons",
-}
+def _free(sigma: float) -> Superiority:
+    text = f"From the same start syre takes them apart (final distance > 1/2); fraction 0.9, σ = {sigma:g}."
+    return Superiority(f"free-{sigma:g}", text, "4", final("distance", syre(sigma, MOST)), margin=0.5)
 
+
+def _cost(sigma: float) -> Equivalence:
+    text = f"From a start without identical neurons σ = {sigma:g} costs no accuracy (within 0.5 points)."
+    return same(f"cost-{sigma:g}", text, "5.4", "accuracy", syre(sigma, WHOLE), DECAY | WHOLE, 0.005)
+
+
+WORSE = "Without syre the test loss grows with the fraction of neurons that start identical."
+L2 = "syre (σ = 0.01) ends at a lower test loss than decay towards the start itself, which is symmetric."
+LOSS, RANK = ("loss", "lower test loss"), ("rank", "higher rank")
 CLAIMS: tuple[Claim, ...] = (
-    Monotone(
-        id="worse",
-        text="Without syre the test loss grows with the fraction of neurons that start identical.",
-        source="4",
-        metric="loss",
-        treatment=DECAY,
-        over=FRACTION,
-    ),
-    Monotone(
-        id="narrow",
-        text="Without syre the rank falls with that fraction.",
-        source="4",
-        metric="rank",
-        treatment=DECAY,
-        over=FRACTION,
-        direction="decreasing",
-    ),
-    *(
-        Equivalence(
-            id=f"stuck-{name}-{at:g}",
-            text=f"With {plotting.look(name).label} copies of a neuron stay equal (distance < 1e-6); fraction {at:g}.",
-            source="ours" if name == "l2_init" else "4, Proposition 3",
-            samples=furthest({**arm, FRACTION: at}),
-            margin=1e-6,
-        )
-        for name, arm in FIXED.items()
-        for at in (0.9, 1)
-    ),
-    *(
-        Superiority(
-            id=f"free-{sigma:g}",
-            text=f"From the same start syre takes them apart (final distance > 1/2); fraction 0.9, σ = {sigma:g}.",
-            source="4",
-            samples=_distance({**syre(sigma), FRACTION: 0.9}),
-            margin=0.5,
-        )
-        for sigma in SIGMAS
-    ),
-    *(_beats("loss", at, sigma, "lower") for at in (0.9, 1) for sigma in (None, 0.01)),
-    *(_beats("rank", 0.9, sigma, "higher") for sigma in (None, 0.01)),
-    _beats("loss", 0.75, 0.01, "lower"),
-    *(_recovers(sigma, at) for at in (0.9, 1) for sigma in (None, 0.01)),
-    _recovers(None, 0.9, "accuracy", 0.01),
-    replace(
-        _beats("loss", 0.9, 0.01, "lower"),
-        id="l2-init-0.9-0.01",
-        text="syre (σ = 0.01) ends at a lower test loss than decay towards the start itself, which is symmetric.",
-        source="ours",
-        control={**FIXED["l2_init"], FRACTION: 0.9},
-    ),
-    *(
-        Equivalence(
-            id=f"cost-{sigma:g}",
-            text=f"From a start without identical neurons σ = {sigma:g} costs no accuracy (within 0.5 points).",
-            source="5.4",
-            metric="accuracy",
-            treatment={**syre(sigma), FRACTION: 0},
-            control={**DECAY, FRACTION: 0},
-            margin=0.005,
-        )
-        for sigma in SIGMAS
-    ),
+    rises("worse", WORSE, "4", "loss", DECAY, IDENTICAL),
+    falls("narrow", "Without syre the rank falls with that fraction.", "4", "rank", DECAY, IDENTICAL),
+    *(_stuck(name, at) for name in FIXED for at in (0.9, 1)),
+    *map(_free, SIGMAS),
+    *(_beats(*LOSS, at, sigma) for at in (0.9, 1) for sigma in (None, 0.01)),
+    *(_beats(*RANK, 0.9, sigma) for sigma in (None, 0.01)),
+    _beats(*LOSS, 0.75, 0.01),
+    *(_recovers(sigma, at, "loss", "test loss", 0.05, " nats") for at in (0.9, 1) for sigma in (None, 0.01)),
+    _recovers(None, 0.9, "accuracy", "accuracy", 0.01, ""),
+    beats("l2-init-0.9-0.01", L2, "ours", "loss", syre(0.01, MOST), FIXED["l2_init"] | MOST),
+    *map(_cost, SIGMAS),
 )
 
 NOTES = """
@@ -176,12 +110,17 @@ no fair test of a fraction 1. Half the batch gives as many steps in half the tim
 (tested); the claims allow 1e-6.
 """
 
+PANELS = {  # titles and limits
+    "loss": ("final test loss", (0.05, 3)),
+    "rank": ("final rank of the hidden layer (of 100)", (0, 105)),
+    "distance": ("final distance of the identical neurons", (-0.05, 1.05)),
+}
 SHADES = ("#FDD0A2", "#FDAE6B", "#F16913", "#D94801", "#8C2D04", "#4A1486")
 
 
-def _curves(ax: Axes, rows: pd.DataFrame, title: str) -> None:
+def _losses(ax: Axes, rows: pd.DataFrame, title: str) -> None:
     """Test loss over training, a line for each fraction, the darker the larger."""
-    for shade, (fraction, run) in zip(SHADES, rows.groupby(FRACTION), strict=False):
+    for shade, (fraction, run) in zip(SHADES, rows.groupby(IDENTICAL), strict=False):
         mine = plotting.Look(label=f"identical at the start: {fraction:g}", color=shade, marker="")
         plotting.line_with_band(ax, run, "step", "loss", mine)
     ax.set(yscale="log", ylim=(0.05, 3), xlabel="step", title=title)
@@ -189,21 +128,18 @@ def _curves(ax: Axes, rows: pd.DataFrame, title: str) -> None:
 
 def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(3, 2, width=3.2, height=2.6)
-    curves = results.curve("loss")
-    _curves(axes[0], select(curves, **DECAY), "weight decay")
+    _losses(axes[0], results.curve("loss", **DECAY), "weight decay")
     for ax, sigma in ((axes[1], 0.01), (axes[2], 1)):
-        _curves(ax, select(curves, **syre(sigma)), f"syre, σ = {sigma:g}, same start")
+        _losses(ax, results.curve("loss", **syre(sigma)), f"syre, σ = {sigma:g}, same start")
     axes[0].set_ylabel("test loss")
-    table = results.final("loss", "rank", "distance")
+    table = results.final(*PANELS)
     weak = table[(table[GAMMA] == 1e-3) | (table[NAME] == "vanilla")]
-    same = weak[weak[START] != "shift"]
-    for ax, (metric, title) in zip(axes[3:], TITLES.items(), strict=True):
-        for look, arm in plotting.arms(same):
-            plotting.line_with_band(ax, arm.dropna(subset=[metric]), FRACTION, metric, look)
-        for look, arm in plotting.arms(weak[weak[START] == "shift"]):
+    shifted = weak[START] == "shift"
+    for ax, (metric, (title, limits)) in zip(axes[3:], PANELS.items(), strict=True):
+        arms.curves(ax, arms.by_arm(weak[~shifted].dropna(subset=[metric])), IDENTICAL, metric)
+        for look, rows in arms.by_arm(weak[shifted]):
             mine = replace(look, label=f"{look.label}, start of Eq. (6)", marker="x")
-            plotting.line_with_band(ax, arm, FRACTION, metric, mine)
-        ax.set(xlabel="fraction identical at the start", title=title, ylim=LIMITS[metric])
+            plotting.line_with_band(ax, rows, IDENTICAL, metric, mine)
+        ax.set(xlabel="fraction identical at the start", title=title, ylim=limits)
     axes[3].set_yscale("log")
-    plotting.legend(figure)
-    return figure
+    return plotting.with_legend(figure)

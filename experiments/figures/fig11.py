@@ -1,125 +1,114 @@
 """Figure 11 (section 6.6): accuracy and rank over ten tasks, MNIST and nine permutations of its pixels."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.analysis import plotting
-from experiments.analysis.claims import Claim, Equivalence, Monotone, Superiority
+from experiments.analysis import arms, plotting
+from experiments.analysis.arms import GAMMA, SIGMA, VANILLA, arm, beats, decay, minus, syre
+from experiments.analysis.claims import Claim, Equivalence, Monotone, Samples, Superiority
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import cross_fitted_best, monotonicity
 
 TITLE = "plasticity over ten pixel-permuted MNIST tasks: accuracy and rank"
 
-GAMMA, NAME, SIGMA, START = "regularizer.weight_decay", "regularizer.name", "regularizer.sigma", "regularizer.start"
 PERTURB = "regularizer.perturb"
 STRONG, MILD = 0.15, 0.05
 WIDTH = 128
 SIMILAR = 0.02  # "remains similar": within two points of accuracy; a drop is more than that
 
-DECAY: Arm = {NAME: "weight_decay", GAMMA: STRONG}
-SYRE: Arm = {NAME: "syre", START: "shift", GAMMA: STRONG}  # at the best sigma of the other seeds
-SYRES: dict[str, Arm] = {"": SYRE, "-0.01": {**SYRE, SIGMA: 0.01}, "-keep": {**SYRE, SIGMA: 1, START: "keep"}}
-WHICH = {"": "", "-0.01": ", at the recommended σ = 0.01", "-keep": ", at σ = 1 from the same start as decay alone"}
-OTHERS: dict[str, tuple[str, Arm]] = {
-    "l2-init": ("L2 init", {NAME: "l2_init", GAMMA: STRONG}),
-    "dropout": ("dropout", {NAME: "dropout", GAMMA: STRONG}),
-    "shrink-perturb": ("shrink & perturb (0.4, 0.1)", {NAME: "shrink_perturb", GAMMA: STRONG, PERTURB: 0.1}),
-    "restart": ("nearly a fresh start at each task", {NAME: "shrink_perturb", GAMMA: STRONG, PERTURB: 1}),
-    "no-decay": ("shrink & perturb (0.4, 0.1) without decay", {NAME: "shrink_perturb", GAMMA: 0}),
-    "vanilla": ("vanilla, which has no decay", {NAME: "vanilla"}),
+DECAY, SYRE = decay(gamma=STRONG), syre(gamma=STRONG)
+SYRES = {
+    "": ("", SYRE),  # at the best sigma of the other seeds
+    "-0.01": (", at the recommended σ = 0.01", syre(gamma=STRONG, sigma=0.01)),
+    "-keep": (", at σ = 1 from the same start as decay alone", syre(gamma=STRONG, sigma=1, start="keep")),
+}
+OTHERS = {
+    "l2-init": ("L2 init", arm("l2_init", gamma=STRONG)),
+    "dropout": ("dropout", arm("dropout", gamma=STRONG)),
+    "shrink-perturb": ("shrink & perturb (0.4, 0.1)", arm("shrink_perturb", {PERTURB: 0.1}, gamma=STRONG)),
+    "restart": ("nearly a fresh start at each task", arm("shrink_perturb", {PERTURB: 1}, gamma=STRONG)),
+    "no-decay": ("shrink & perturb (0.4, 0.1) without decay", arm("shrink_perturb", gamma=0)),
+    "vanilla": ("vanilla, which has no decay", VANILLA),
 }
 
 
-def by_task(results: Results, metric: str) -> pd.DataFrame:
+def by_task(results: Results, metric: str, arm: Arm) -> pd.DataFrame:
     """One row a run and task: the metric on the test set of the task just trained, at its end."""
     rows = results.curve(metric)
     task = rows["step"] * rows["data.tasks"] / rows["step"].max()
-    return rows.assign(task=task.round().astype(int)).query("task > 0")
+    return select(rows.assign(task=task.round().astype(int)).query("task > 0"), **arm)
 
 
-def change(metric: str, arm: Arm, since: int) -> Callable[[Results], pd.Series]:
+def change(metric: str, arm: Arm, since: int) -> Samples:
     """The metric at the last task minus that at task `since`, one a seed; an open sigma by last-task accuracy."""
 
     def samples(results: Results) -> pd.Series:
-        rows = select(by_task(results, metric), **arm)
+        rows = by_task(results, metric, arm)
         table = rows[rows["task"] == rows["task"].max()].set_index("id").copy()
         table[metric] -= rows[rows["task"] == since].set_index("id")[metric]
         if table[SIGMA].nunique() > 1:
-            final = select(results.final("accuracy"), **arm)
-            best = cross_fitted_best(final, metric="accuracy", over=SIGMA)[SIGMA]
+            best = cross_fitted_best(results.final("accuracy", **arm), metric="accuracy", over=SIGMA)[SIGMA]
             table = table[table[SIGMA] == table["seed"].map(best)]
         return table.set_index("seed")[metric]
 
     return samples
 
 
-def fall(metric: str, arm: Arm, since: int = 1) -> Callable[[Results], pd.Series]:
-    """How much the metric has fallen since task `since`."""
-    return lambda results: -change(metric, arm, since)(results)
+def _trend(gamma: float) -> Samples:
+    return lambda results: -monotonicity(by_task(results, "rank", decay(gamma=gamma)), "task", "rank")
 
 
-def _trend(metric: str, gamma: float) -> Callable[[Results], pd.Series]:
-    arm = {**DECAY, GAMMA: gamma}
-    return lambda results: -monotonicity(select(by_task(results, metric), **arm), "task", metric)
+def _drops(since: int, words: str, source: str, paper: str = "") -> Superiority:
+    text = f"Without syre the accuracy at the last task is more than two points below that at {words}."
+    fall = minus(change("accuracy", DECAY, since))
+    return Superiority(f"accuracy-drops-{since}", text, source, fall, margin=SIMILAR, paper=paper)
 
 
-def _beats(name: str, text: str, treatment: Arm, control: Arm, metric: str = "accuracy", source: str = "6.6") -> Claim:
-    return Superiority(id=name, text=text, source=source, metric=metric, treatment=treatment, control=control,
-                       tune="" if SIGMA in treatment else SIGMA)  # fmt: skip
+def _stays(key: str, since: int, words: str, source: str) -> Equivalence:
+    which, arm = SYRES[key]
+    text = f"With syre the accuracy at the last task is that at the {words}, within two points{which}."
+    id, samples = f"accuracy-stays-{since}{key}", change("accuracy", arm, since)
+    return Equivalence(id, text, source, samples, margin=SIMILAR)
+
+
+def _rank_stays(key: str) -> Equivalence:
+    which, arm = SYRES[key]
+    text = f"With syre the rank at the last task is that at the first, within 10 % of the width{which}."
+    return Equivalence(f"rank-stays{key}", text, "6.6", change("rank", arm, 1), margin=0.1 * WIDTH)
+
+
+def _beats_decay(metric: str, key: str) -> Superiority:
+    (which, arm), words = SYRES[key], "effective rank" if metric == "rank/effective" else metric
+    text = f"At the last task syre has a higher {words} than decay alone{which}."
+    return beats(f"{metric.replace('/', '-')}-decay{key}", text, "6.6", metric, arm, DECAY)
+
+
+def _mild(metric: str) -> Superiority:
+    text = f"At γ = 0.05 too syre has a higher {metric} at the last task than decay alone."
+    return beats(f"{metric}-decay-mild", text, "ours", metric, syre(gamma=MILD), decay(gamma=MILD))
+
+
+def _beats_other(key: str) -> Superiority:
+    words, other = OTHERS[key]
+    text = f"At the last task syre has a higher accuracy than {words}."
+    return beats(f"accuracy-{key}", text, "ours", "accuracy", SYRE, other)
 
 
 CLAIMS: tuple[Claim, ...] = (
-    Monotone(id="rank-falls", text="Without syre the rank falls from task to task (γ = 0.15).", source="6.6",
-             samples=_trend("rank", STRONG)),
-    Monotone(id="rank-falls-mild", text="So it does at γ = 0.05.", source="ours", samples=_trend("rank", MILD)),
-    *(
-        Superiority(
-            id=f"accuracy-drops-{since}",
-            text=f"Without syre the accuracy at the last task is more than two points below that at {words}.",
-            source=source, paper=paper, margin=SIMILAR, samples=fall("accuracy", DECAY, since),
-        )
-        for since, words, source, paper in (
-            (1, "the first", "6.6", "breaks down after about task 6"),
-            (2, "the second, the first permuted one", "ours", ""),
-        )
-    ),
-    *(
-        Equivalence(
-            id=f"accuracy-stays-{since}{key}",
-            text=f"With syre the accuracy at the last task is that at the {words}, within two points{WHICH[key]}.",
-            source=source, margin=SIMILAR, samples=change("accuracy", arm, since),
-        )
-        for since, words, source in ((1, "first", "6.6"), (2, "second (permuted, like the last)", "ours"))
-        for key, arm in SYRES.items()
-    ),
-    *(
-        Equivalence(
-            id=f"rank-stays{key}",
-            text=f"With syre the rank at the last task is that at the first, within 10 % of the width{WHICH[key]}.",
-            source="6.6", margin=0.1 * WIDTH, samples=change("rank", arm, 1),
-        )
-        for key, arm in SYRES.items()
-    ),
-    *(
-        _beats(f"{metric.replace('/', '-')}-decay{key}",
-               f"At the last task syre has a higher {words} than decay alone{WHICH[key]}.", arm, DECAY, metric)
-        for metric, words in (("accuracy", "accuracy"), ("rank", "rank"), ("rank/effective", "effective rank"))
-        for key, arm in SYRES.items()
-    ),
-    *(
-        _beats(f"{metric}-decay-mild", f"At γ = 0.05 too syre has a higher {metric} at the last task than decay alone.",
-               {**SYRE, GAMMA: MILD}, {**DECAY, GAMMA: MILD}, metric, "ours")
-        for metric in ("accuracy", "rank")
-    ),
-    *(
-        _beats(f"accuracy-{key}", f"At the last task syre has a higher accuracy than {words}.", SYRE, arm,
-               source="ours")
-        for key, (words, arm) in OTHERS.items()
-    ),
-)  # fmt: skip
+    Monotone("rank-falls", "Without syre the rank falls from task to task (γ = 0.15).", "6.6", _trend(STRONG)),
+    Monotone("rank-falls-mild", "So it does at γ = 0.05.", "ours", _trend(MILD)),
+    _drops(1, "the first", "6.6", "breaks down after about task 6"),
+    _drops(2, "the second, the first permuted one", "ours"),
+    *(_stays(key, 1, "first", "6.6") for key in SYRES),
+    *(_stays(key, 2, "second (permuted, like the last)", "ours") for key in SYRES),
+    *map(_rank_stays, SYRES),
+    *(_beats_decay(metric, key) for metric in ("accuracy", "rank", "rank/effective") for key in SYRES),
+    *map(_mild, ("accuracy", "rank")),
+    *map(_beats_other, OTHERS),
+)
 
 NOTES = """
 **What it shows.** The picture of the paper: under strong decay (γ = 0.15) the rank of decay alone falls to 2 of 128
@@ -153,8 +142,7 @@ perturb: w ← 0.4 w + 0.1 ε between tasks (Ash & Adams), or 0.4 w + ε, nearly
 Dropout 0.1 after every activation. γ is torch's `weight_decay`.
 """
 
-SAME_START = plotting.Look(label="syre, σ = 1, start of the others", color="#009E73", marker="x")
-RESTART = replace(plotting.look("shrink_perturb"), label="shrink & perturb, 0.4, 1", marker="h", color="#B58BC4")
+RESTART = replace(arms.look("shrink_perturb"), label="shrink & perturb, 0.4, 1", marker="h", color="#B58BC4")
 NO_DECAY = replace(RESTART, label="shrink & perturb, no decay", marker="d", color="#DDA0DD")
 METRICS = {"accuracy": "test accuracy", "rank": f"rank (of {WIDTH}), numerical", "rank/effective": "effective rank"}
 
@@ -162,20 +150,18 @@ METRICS = {"accuracy": "test accuracy", "rank": f"rank (of {WIDTH}), numerical",
 def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(len(METRICS), 2, width=3.1, height=2.5)
     for k, (metric, label) in enumerate(METRICS.items()):
-        table = by_task(results, metric)
+        table = by_task(results, metric, {})
         table = table[~table[SIGMA].isin([0.001, 0.3, 3, 10])]  # these only in the map over sigma
         for row, gamma in enumerate((STRONG, MILD)):
             ax = axes[row * len(METRICS) + k]
-            for look, arm in _arms(table[table[GAMMA].fillna(0).isin([gamma, 0])]):
-                plotting.line_with_band(ax, arm, "task", metric, look)
+            arms.curves(ax, _arms(table[table[GAMMA].fillna(0).isin([gamma, 0])]), "task", metric)
             ax.set(xticks=sorted(table["task"].unique()), xlabel="task" if row else "", title=f"γ = {gamma}: {label}")
             ax.set_ylim(0, 1 if metric == "accuracy" else None)
-    plotting.legend(figure, loc="outside lower center", ncols=5)
-    return figure
+    return plotting.with_legend(figure, loc="outside lower center", ncols=5)
 
 
 def _arms(rows: pd.DataFrame) -> Iterator[tuple[plotting.Look, pd.DataFrame]]:
-    """The arms of one panel; apart, syre from the start of the others and the further settings of shrink & perturb."""
-    apart = {SAME_START: rows[START] == "keep", RESTART: rows[PERTURB] == 1, NO_DECAY: rows[GAMMA] == 0}
-    yield from plotting.arms(rows[~sum(apart.values()).astype(bool)])
+    """The arms of one panel; apart, last, the further settings of shrink & perturb."""
+    apart = {RESTART: rows[PERTURB] == 1, NO_DECAY: rows[GAMMA] == 0}
+    yield from arms.with_same_start(rows[(rows[PERTURB] != 1) & (rows[GAMMA] != 0)])
     yield from ((look, rows[own]) for look, own in apart.items() if own.any())

@@ -4,113 +4,94 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.analysis import plotting
+from experiments.analysis import arms, plotting
+from experiments.analysis.arms import ALPHA, GAMMA, NAME, START, VANILLA, arm, decay, falls, final, rises, same, syre
 from experiments.analysis.claims import Claim, Equivalence, Monotone, Superiority
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import cross_fitted_best, paired_differences, t_interval
 
 TITLE = "a vision transformer on CIFAR-10: rank and accuracy over weight decay and input scale"
 
-NAME, GAMMA, ALPHA = "regularizer.name", "regularizer.weight_decay", "data.input_scale"
-SIGMA, START = "regularizer.sigma", "regularizer.start"
-OPEN = [SIGMA, GAMMA, "regularizer.fraction", "regularizer.kappa"]  # what is chosen on the other seeds
+OPEN = [arms.SIGMA, GAMMA, "regularizer.fraction", "regularizer.kappa"]  # what is chosen on the other seeds
 STRONG, FAINT, MILD = {GAMMA: 1, ALPHA: 1}, {GAMMA: 0.1, ALPHA: 1e-3}, {GAMMA: 0.01, ALPHA: 1}
-METRICS = {"rank": "rank", "effective": "effective rank", "accuracy": "accuracy"}
-W_ASYM = "W-asym at the best of its grid"
+WHOLE = {ALPHA: 1}
+METRICS = {"rank": "rank", "rank/effective": "effective rank", "accuracy": "accuracy"}
 
 
-def _arm(name: str, at: Arm, sigma: float | None = None, start: str = "shift") -> Arm:
-    """The runs of a regularizer at a place; what is not given stays open."""
-    own = {"syre": {START: start}}.get(name, {}) | ({SIGMA: sigma} if sigma else {})
-    return {NAME: name, **own, **at}
-
-
-def _column(metric: str) -> str:
-    return "rank/effective" if metric == "effective" else metric
+def _source(metric: str) -> str:
+    return "ours" if metric == "rank/effective" else "B.5"
 
 
 def _best(results: Results, metric: str, arm: Arm) -> pd.Series:
     """The metric of each seed at the settings (of those the arm leaves open) that are best on the other seeds."""
-    rows = select(results.final(metric), **arm)
+    rows = results.final(metric, **arm)
     settings = rows.groupby(OPEN, dropna=False).ngroup()
     return cross_fitted_best(rows.assign(settings=settings), metric=metric, over="settings")[metric]
 
 
-def _beats(metric: str, key: str, text: str, treatment: Arm, control: Arm, *, source: str = "",
-           scale: str = "smoke") -> Superiority:  # fmt: skip
+def _beats(
+    metric: str, key: str, text: str, treatment: Arm, control: Arm, source: str = "", scale: str = "smoke"
+) -> Superiority:
     """Higher, each arm at its best settings on the other seeds; {} in the text is the metric's name."""
-    return Superiority(
-        id=f"{metric}-{key}", text=text.format(METRICS[metric]), scale=scale,
-        source=source or ("ours" if metric == "effective" else "B.5"),
-        samples=lambda results: paired_differences(*(_best(results, _column(metric), a) for a in (treatment, control))),
-    )  # fmt: skip
+    id, words = f"{metric.removeprefix('rank/')}-{key}", text.format(METRICS[metric])
+    gain = lambda results: paired_differences(*(_best(results, metric, a) for a in (treatment, control)))  # noqa: E731
+    return Superiority(id, words, source or _source(metric), gain, scale=scale)
 
 
 def _at(place: str, where: str, at: Arm) -> tuple[Claim, ...]:
     """What is claimed of syre at one place."""
-    syre, decay = _arm("syre", at), _arm("weight_decay", at)
-    beats_decay = ((m, "", f"{where} syre has a higher {{}} than decay alone.", syre, decay) for m in METRICS)
-    recommended = ((m, "-0.01", f"{where} the same at the recommended σ = 0.01 ({{}}).", _arm("syre", at, 0.01), decay)
-                   for m in METRICS)  # fmt: skip
-    others = (
-        (metric, key, f"{where} {words}.", treatment, control)
-        for key, words, treatment, control in (
-            ("-keep", "syre (σ = 1) has a higher {} than decay alone from the same start", _arm("syre", at, 1, "keep"),
-             decay),
-            ("-w-asym", f"syre has a higher {{}} than {W_ASYM}", syre, _arm("w_fix", at)),
-            ("-sigma-asym", "syre has a higher {} than σ-asym", syre, _arm("sigma_asym", at)),
-        )
-        for metric in ("effective", "accuracy")
-    )  # fmt: skip
-    return tuple(
-        _beats(metric, place + key, *rest, source="ours" if key == "-keep" else "")
-        for metric, key, *rest in (*beats_decay, *recommended, *others)
+    alone, kept = decay(at), syre(at, sigma=1, start="keep")
+    same_start = f"{where} syre (σ = 1) has a higher {{}} than decay alone from the same start."
+    w_asym = f"{where} syre has a higher {{}} than W-asym at the best of its grid."
+    sigma_asym = f"{where} syre has a higher {{}} than σ-asym."
+    recommended = f"{where} the same at the recommended σ = 0.01 ({{}})."
+    two = ("rank/effective", "accuracy")
+    return (
+        *(_beats(m, place, f"{where} syre has a higher {{}} than decay alone.", syre(at), alone) for m in METRICS),
+        *(_beats(m, f"{place}-0.01", recommended, syre(at, sigma=0.01), alone) for m in METRICS),
+        *(_beats(m, f"{place}-keep", same_start, kept, alone, "ours") for m in two),
+        *(_beats(m, f"{place}-w-asym", w_asym, syre(at), arm("w_fix", at)) for m in two),
+        *(_beats(m, f"{place}-sigma-asym", sigma_asym, syre(at), arm("sigma_asym", at)) for m in two),
     )
 
 
-def _trend(metric: str, along: str, text: str, at: Arm, over: str, direction: str) -> Monotone:
-    return Monotone(id=f"{metric}-falls-{along}", text=text.format(METRICS[metric]), metric=_column(metric),
-                    source="ours" if metric == "effective" else "B.5", treatment=_arm("weight_decay", at), over=over,
-                    direction=direction)  # fmt: skip
+def _collapses(metric: str, along: str) -> Monotone:
+    id, source = f"{metric.removeprefix('rank/')}-falls-{along}", _source(metric)
+    if along == "alpha":
+        text = f"With decay alone (γ = 0.1) the {METRICS[metric]} falls as the inputs shrink."
+        return rises(id, text, source, metric, decay(gamma=0.1), ALPHA)
+    text = f"With decay alone the {METRICS[metric]} falls as γ grows."
+    return falls(id, text, source, metric, decay(WHOLE), GAMMA)
 
 
 def _full_rank(results: Results) -> pd.Series:
     """Of the width: the rank of syre under strong decay, less that of vanilla."""
     width = results.runs["model.dim"].max()
-    vanilla = select(results.final("rank"), **{NAME: "vanilla", ALPHA: 1}).set_index("seed")["rank"]
-    return paired_differences(_best(results, "rank", _arm("syre", STRONG)), vanilla) / width
+    vanilla = results.by_seed("rank", VANILLA | WHOLE)
+    return paired_differences(_best(results, "rank", syre(STRONG)), vanilla) / width
 
 
-def _level(results: Results) -> pd.Series:
-    vanilla = select(results.final("accuracy"), **{NAME: "vanilla", ALPHA: 1})
-    return vanilla.set_index("seed")["accuracy"] - 0.8
+def _most_accurate(name: str, what: str) -> Superiority:
+    text = f"At its best γ syre is more accurate than {what}."
+    return _beats("accuracy", f"best-{name}", text, syre(WHOLE), arm(name, WHOLE), scale="paper")
 
 
+FULL = "syre's rank at γ = 1 is that of vanilla, within 10 % of the width."
+COST = "At mild decay (γ = 0.01) the recommended σ costs no accuracy (within one point)."
+LEVEL = "Vanilla has the accuracy that the cited repository states, within two points."
+LEVEL_OF = final("accuracy", VANILLA | WHOLE, less=0.8)
 CLAIMS: tuple[Claim, ...] = (
-    *(_trend(metric, "gamma", "With decay alone the {} falls as γ grows.", {ALPHA: 1}, GAMMA, "decreasing")
-      for metric in METRICS),
-    *(_trend(metric, "alpha", "With decay alone (γ = 0.1) the {} falls as the inputs shrink.", {GAMMA: 0.1}, ALPHA,
-             "increasing") for metric in METRICS),
+    *(_collapses(metric, along) for along in ("gamma", "alpha") for metric in METRICS),
     *_at("gamma", "At γ = 1", STRONG),
     *_at("alpha", "At α = 0.001 (γ = 0.1)", FAINT),
-    Equivalence(
-        id="full-rank", text="syre's rank at γ = 1 is that of vanilla, within 10 % of the width.", source="B.5",
-        margin=0.1, samples=_full_rank,
-    ),
-    Equivalence(
-        id="cost-0.01", text="At mild decay (γ = 0.01) the recommended σ costs no accuracy (within one point).",
-        source="5.4", metric="accuracy", treatment=_arm("syre", MILD, 0.01), control=_arm("weight_decay", MILD),
-        margin=0.01,
-    ),
-    *(_beats("accuracy", f"best-{name}", f"At its best γ syre is more accurate than {what}.", _arm("syre", {ALPHA: 1}),
-             _arm(name, {ALPHA: 1}), scale="paper")
-      for name, what in (("vanilla", "vanilla"), ("weight_decay", "decay alone at its best"),
-                         ("w_fix", "W-asym at the best of its grid and γ"), ("sigma_asym", "σ-asym at its best"))),
-    Equivalence(
-        id="level", text="Vanilla has the accuracy that the cited repository states, within two points.", source="ours",
-        paper="0.80", margin=0.02, scale="paper", samples=_level,
-    ),
-)  # fmt: skip
+    Equivalence("full-rank", FULL, "B.5", _full_rank, margin=0.1),
+    same("cost-0.01", COST, "5.4", "accuracy", syre(MILD, sigma=0.01), decay(MILD), 0.01),
+    _most_accurate("vanilla", "vanilla"),
+    _most_accurate("weight_decay", "decay alone at its best"),
+    _most_accurate("w_fix", "W-asym at the best of its grid and γ"),
+    _most_accurate("sigma_asym", "σ-asym at its best"),
+    Equivalence("level", LEVEL, "ours", LEVEL_OF, margin=0.02, paper="0.80", scale="paper"),
+)
 
 NOTES = """
 **What it shows.** Over γ the paper's picture: decay alone goes from effective rank 20 of 64 and accuracy 0.36 at γ =
@@ -162,36 +143,33 @@ itself. Dotted: vanilla, which has no γ; in the right column too it has none.
 scale; so are the best settings over γ.
 """
 
-W_ASYM_LOOK = plotting.Look(label="W-asym, best of a grid", color="#7FBC41", marker=">")
-SAME_START = plotting.Look(label="syre, σ = 1, start of the others", color="#009E73", marker="x")
+W_ASYM = plotting.Look(label="W-asym, best of a grid", color="#7FBC41", marker=">")
 AXES = {"rank": "rank, numerical", "rank/effective": "effective rank", "accuracy": "test accuracy"}
 
 
 def _panel(ax: Axes, results: Results, metric: str, at: Arm, over: str) -> None:
-    table = select(results.final(metric), **at)
+    table = results.final(metric, **at)
     rows = table[~table[NAME].isin(["w_fix", "vanilla"])]
-    for look, arm in plotting.arms(rows[rows[START] != "keep"]):
-        plotting.line_with_band(ax, arm, over, metric, look)
-    w_asym = [_best(results, metric, _arm("w_fix", {**at, over: x})).reset_index().assign(**{over: x})
-              for x in select(table, **{NAME: "w_fix"})[over].unique()]  # fmt: skip
-    plotting.line_with_band(ax, pd.concat(w_asym), over, metric, W_ASYM_LOOK)
+    arms.curves(ax, arms.by_arm(rows[rows[START] != "keep"]), over, metric)
+    grid = [(x, arm("w_fix", at, {over: x})) for x in select(table, **arm("w_fix"))[over].unique()]
+    w_asym = [_best(results, metric, settings).reset_index().assign(**{over: x}) for x, settings in grid]
+    plotting.line_with_band(ax, pd.concat(w_asym), over, metric, W_ASYM)
     for _, points in rows[rows[START] == "keep"].groupby(over):  # no line: few places
-        plotting.line_with_band(ax, points, over, metric, SAME_START)
+        plotting.line_with_band(ax, points, over, metric, arms.SAME_START)
 
 
 def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(2, 3, width=3.8, height=2.4)
-    vanilla = select(results.final(*AXES), **{NAME: "vanilla"})
-    black = plotting.look("vanilla")
+    vanilla = results.final(*AXES, **VANILLA)
+    black = arms.look("vanilla")
     for row, (metric, label) in enumerate(AXES.items()):
         left, right = axes[2 * row : 2 * row + 2]
-        _panel(left, results, metric, {ALPHA: 1}, GAMMA)
+        _panel(left, results, metric, WHOLE, GAMMA)
         _panel(right, results, metric, {GAMMA: 0.1}, ALPHA)
-        left.axhline(t_interval(select(vanilla, **{ALPHA: 1})[metric].dropna()).mean, color=black.color, lw=0.8, ls=":")
+        left.axhline(t_interval(select(vanilla, **WHOLE)[metric].dropna()).mean, color=black.color, lw=0.8, ls=":")
         plotting.line_with_band(right, vanilla, ALPHA, metric, black)
         for ax, x in ((left, "weight decay γ"), (right, "input scale α")):
             ax.set(xscale="log", ylim=(0, None), ylabel=label if ax is left else "", xlabel=x if row == 2 else "")
     axes[0].set_title("α = 1")
     axes[1].set_title("γ = 0.1 (vanilla: 0)")
-    plotting.legend(figure, loc="outside lower center", ncols=4)
-    return figure
+    return plotting.with_legend(figure, loc="outside lower center", ncols=4)

@@ -1,5 +1,6 @@
 """Figure 13 (section B.7): test loss and accuracy on the straight line between two networks trained apart."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pandas as pd
@@ -7,112 +8,57 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from experiments.analysis import plotting
-from experiments.analysis.claims import Claim, Equivalence, Monotone, Superiority
-from experiments.analysis.results import Arm, Results, select
+from experiments.analysis import arms, plotting
+from experiments.analysis.arms import GAMMA, SIGMA, SIGMAS, arm, beats, decay, falls, final, same, syre
+from experiments.analysis.claims import Claim, Superiority
+from experiments.analysis.results import Results, select
 
 TITLE = "linear mode connectivity on MNIST: the line between two networks trained apart"
 
-GAMMA, NAME, SIGMA, START = "regularizer.weight_decay", "regularizer.name", "regularizer.sigma", "regularizer.start"
 SHARED = "model.shared"
 BARRIER, MIDDLE = "barrier/loss", "accuracy/0.5000"
 
 
-def _arm(name: str, gamma: float = 0.03, *, sigma: float | None = None, **more: object) -> Arm:
-    """One arm; syre's sigma is left open (to be chosen on the other seeds) unless it is given."""
-    start = {START: "shift"} if name == "syre" else {}
-    return {NAME: name, GAMMA: gamma, SHARED: True, **start, **({SIGMA: sigma} if sigma else {}), **more}
+AT = {SHARED: True, GAMMA: 0.03}
+SYRE, SYRE_001, SYRE_1 = (syre(AT, sigma=sigma) for sigma in (None, 0.01, 1))
+STANDARD, W_ASYM = decay(AT), arm("w_asym", AT)
+
+OFFSET = "syre's barrier is lower than that of its shared start with plain decay"
+KEEP = "From the start of decay alone, too, syre's barrier is lower than decay's"
 
 
-def _standard_barrier(results: Results) -> pd.Series:
-    return select(results.final(BARRIER), **_arm("weight_decay")).set_index("seed")[BARRIER]
+def _offset(gamma: float) -> Superiority:
+    text, at = f"{OFFSET}; σ = 1, γ = {gamma:g}.", AT | {GAMMA: gamma}
+    return beats(f"offset-{gamma:g}", text, "ours", BARRIER, syre(at, sigma=1), arm("offset", at, sigma=1))
 
 
-def _better(name: str, text: str, metric: str, treatment: Arm, control: Arm, source: str = "ours") -> Superiority:
-    """A lower barrier, or a higher accuracy, than the control."""
-    better = "lower" if metric.startswith("barrier") else "higher"
-    tune = "" if SIGMA in treatment or treatment[NAME] != "syre" else SIGMA
-    arms = {"treatment": treatment, "control": control}
-    return Superiority(id=name, text=text, source=source, metric=metric, better=better, tune=tune, **arms)
+def _keep(gamma: float) -> Superiority:
+    text, at = f"{KEEP}; σ = 1, γ = {gamma:g}.", AT | {GAMMA: gamma}
+    return beats(f"keep-{gamma:g}", text, "ours", BARRIER, syre(at, sigma=1, start="keep"), decay(at))
 
 
-SYRE, STANDARD, W_ASYM = _arm("syre"), _arm("weight_decay"), _arm("w_asym")
-
+AGAIN, SIMILAR = "The same at σ = 0.01.", "“performs similarly”"
+THERE = "Between two networks trained with weight decay alone there is a barrier (test loss at the middle)."
+HALF_WAY = "Half-way, syre's network is more accurate than decay's."
+LIKE_W_ASYM = "syre's barrier is that of W-asymmetric networks, within 0.02 nats."
+AS_ACCURATE = "Half-way, syre's network is as accurate as W-asym's, within 0.5 points."
+WELL_BEHAVED = "The two networks themselves are as accurate as decay's, within 0.5 points (σ = 1)."
+EXCESS = "barrier, with the largest excess over the chord."
+UNSHARED = "syre's barrier (σ = 1) is lower with shared anchors than with anchors of each network's own."
 CLAIMS: tuple[Claim, ...] = (
-    Superiority(
-        id="standard",
-        text="Between two networks trained with weight decay alone there is a barrier (test loss at the middle).",
-        source="B.7",
-        samples=_standard_barrier,
-    ),
-    _better("barrier", "syre's barrier is lower.", BARRIER, SYRE, STANDARD, "B.7"),
-    _better("barrier-0.01", "The same at σ = 0.01.", BARRIER, _arm("syre", sigma=0.01), STANDARD, "B.7"),
-    _better("middle", "Half-way, syre's network is more accurate than decay's.", MIDDLE, SYRE, STANDARD, "B.7"),
-    _better("middle-0.01", "The same at σ = 0.01.", MIDDLE, _arm("syre", sigma=0.01), STANDARD, "B.7"),
-    Equivalence(
-        id="w-asym-barrier",
-        text="syre's barrier is that of W-asymmetric networks, within 0.02 nats.",
-        source="B.7",
-        paper="“performs similarly”",
-        metric=BARRIER,
-        treatment=SYRE,
-        control=W_ASYM,
-        better="lower",
-        tune=SIGMA,
-        margin=0.02,
-    ),
-    Equivalence(
-        id="w-asym-middle",
-        text="Half-way, syre's network is as accurate as W-asym's, within 0.5 points.",
-        source="B.7",
-        paper="“performs similarly”",
-        metric=MIDDLE,
-        treatment=SYRE,
-        control=W_ASYM,
-        tune=SIGMA,
-        margin=0.005,
-    ),
-    Equivalence(
-        id="well-behaved",
-        text="The two networks themselves are as accurate as decay's, within 0.5 points (σ = 1).",
-        source="B.7",
-        metric="accuracy",
-        treatment=_arm("syre", sigma=1),
-        control=STANDARD,
-        margin=0.005,
-    ),
-    Monotone(
-        id="sigma",
-        text="syre's barrier falls as σ grows.",
-        source="ours",
-        metric=BARRIER,
-        treatment=SYRE,
-        over=SIGMA,
-        direction="decreasing",
-    ),
-    _better("barrier-max", "barrier, with the largest excess over the chord.", "barrier/loss/max", SYRE, STANDARD),
-    _better("w-asym", "W-asym's barrier is lower than decay's.", BARRIER, W_ASYM, STANDARD, "Lim et al."),
-    _better(
-        "unshared",
-        "syre's barrier (σ = 1) is lower with shared anchors than with anchors of each network's own.",
-        BARRIER,
-        _arm("syre", sigma=1),
-        _arm("syre", sigma=1, **{SHARED: False}),
-    ),
-    *(
-        _better(
-            f"{kind}-{gamma:g}",
-            f"{text}; σ = 1, γ = {gamma:g}.",
-            BARRIER,
-            _arm("syre", gamma, sigma=1, **({START: "keep"} if kind == "keep" else {})),
-            _arm("offset", gamma, sigma=1) if kind == "offset" else _arm("weight_decay", gamma),
-        )
-        for gamma in (0.03, 1)
-        for kind, text in (
-            ("offset", "syre's barrier is lower than that of its shared start with plain decay"),
-            ("keep", "From the start of decay alone, too, syre's barrier is lower than decay's"),
-        )
-    ),
+    Superiority("standard", THERE, "B.7", final(BARRIER, STANDARD)),
+    beats("barrier", "syre's barrier is lower.", "B.7", BARRIER, SYRE, STANDARD),
+    beats("barrier-0.01", AGAIN, "B.7", BARRIER, SYRE_001, STANDARD),
+    beats("middle", HALF_WAY, "B.7", MIDDLE, SYRE, STANDARD),
+    beats("middle-0.01", AGAIN, "B.7", MIDDLE, SYRE_001, STANDARD),
+    same("w-asym-barrier", LIKE_W_ASYM, "B.7", BARRIER, SYRE, W_ASYM, 0.02, paper=SIMILAR),
+    same("w-asym-middle", AS_ACCURATE, "B.7", MIDDLE, SYRE, W_ASYM, 0.005, paper=SIMILAR),
+    same("well-behaved", WELL_BEHAVED, "B.7", "accuracy", SYRE_1, STANDARD, 0.005),
+    falls("sigma", "syre's barrier falls as σ grows.", "ours", BARRIER, SYRE, SIGMA),
+    beats("barrier-max", EXCESS, "ours", "barrier/loss/max", SYRE, STANDARD),
+    beats("w-asym", "W-asym's barrier is lower than decay's.", "Lim et al.", BARRIER, W_ASYM, STANDARD),
+    beats("unshared", UNSHARED, "ours", BARRIER, SYRE_1, SYRE_1 | {SHARED: False}),
+    *(claim(gamma) for gamma in (0.03, 1) for claim in (_offset, _keep)),
 )
 
 NOTES = """
@@ -147,9 +93,8 @@ where the anchored decay goes 37 % of the way. `distance` in the table is `|A �
 networks.
 """
 
-KEEP = plotting.Look(label="syre, σ = 1, start of the others", color="#009E73", marker="x")
-UNSHARED = plotting.Look(label="syre, σ = 1, anchors not shared", color="#000000", marker="P")
-TREND = plotting.Look(label="_", color=plotting.LOOKS["syre"].color, marker="")  # joins the points of syre
+OWN_ANCHORS = plotting.Look(label="syre, σ = 1, anchors not shared", color="#000000", marker="P")
+TREND = plotting.Look(label="_", color=arms.LOOKS["syre"].color, marker="")  # joins the points of syre
 STRONG = 1.0  # γ of the last panel
 
 
@@ -162,41 +107,35 @@ def _along(results: Results, metric: str) -> pd.DataFrame:
     return long.assign(at=long["at"].str.removeprefix(f"{metric}/").astype(float))
 
 
-def _arms(rows: pd.DataFrame) -> list[tuple[plotting.Look, pd.DataFrame]]:
-    """The arms of some rows, controls of syre under looks of their own."""
-    keep, unshared = rows[START] == "keep", rows[SHARED].astype(str) == "False"
-    looks = [*plotting.arms(rows[~keep & ~unshared]), (KEEP, rows[keep]), (UNSHARED, rows[unshared])]
-    return [(look, arm) for look, arm in looks if len(arm)]
+def _arms(rows: pd.DataFrame) -> Iterator[tuple[plotting.Look, pd.DataFrame]]:
+    """The arms of some rows; syre with anchors that are not shared comes last."""
+    unshared = rows[SHARED].astype(str) == "False"
+    yield from arms.with_same_start(rows[~unshared])
+    if unshared.any():
+        yield OWN_ANCHORS, rows[unshared]
 
 
 def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(2, 2, width=3.9, height=2.9)
-    loss, accuracy = _along(results, "loss"), _along(results, "accuracy")
-    for ax, rows, metric, gamma in (
-        (axes[0], loss, "loss", 0.03),
-        (axes[1], accuracy, "accuracy", 0.03),
-        (axes[3], loss, "loss", STRONG),
-    ):
-        few = select(rows, **{GAMMA: gamma, SIGMA: [None, 0.01, 0.1, 1, 3]})  # all of them in the panel of barriers
-        for look, arm in _arms(few):
-            plotting.line_with_band(ax, arm, "at", metric, look)
+    for ax, metric, gamma in ((axes[0], "loss", 0.03), (axes[1], "accuracy", 0.03), (axes[3], "loss", STRONG)):
+        few = {GAMMA: gamma, SIGMA: [None, *SIGMAS, 3]}  # all of them in the panel of barriers
+        arms.curves(ax, _arms(select(_along(results, metric), **few)), "at", metric)
         ax.set(title=f"test {metric}, γ = {gamma:g}", xlabel="λ (0: network A, 1: network B)")
         if metric == "loss":
             ax.set_yscale("log")
             ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ax.yaxis.set_major_formatter("{x:g}")
             ax.yaxis.set_minor_formatter(NullFormatter())
-    _draw_barriers(axes[2], select(results.final(BARRIER), **{GAMMA: 0.03}))
-    plotting.legend(figure)
-    return figure
+    _draw_barriers(axes[2], results.final(BARRIER, **{GAMMA: 0.03}))
+    return plotting.with_legend(figure)
 
 
 def _draw_barriers(ax: Axes, rows: pd.DataFrame) -> None:
     """Barrier over sigma; what has no sigma is a level."""
     plotting.line_with_band(ax, select(rows, **SYRE), SIGMA, BARRIER, TREND)
-    for look, arm in _arms(rows):
-        if arm[SIGMA].isna().all():
-            ax.axhline(arm[BARRIER].mean(), color=look.color, lw=0.9, ls=":")
+    for look, mine in _arms(rows):
+        if mine[SIGMA].isna().all():
+            ax.axhline(mine[BARRIER].mean(), color=look.color, lw=0.9, ls=":")
         else:
-            plotting.scatter_with_bars(ax, arm, SIGMA, BARRIER, SIGMA, replace(look, label="_"))
+            plotting.scatter_with_bars(ax, mine, SIGMA, BARRIER, SIGMA, replace(look, label="_"))
     ax.set(xscale="log", xlabel="σ", title="loss barrier at λ = ½, γ = 0.03 (dotted: no σ)")

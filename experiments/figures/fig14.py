@@ -1,35 +1,32 @@
 """Figure 14 (appendix C): ranks of the tangent kernel and of the gradient against the number of collapsed neurons."""
 
 import json
-from collections.abc import Callable
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.analysis import plotting
-from experiments.analysis.claims import Claim, Equivalence, Monotone, Superiority
-from experiments.analysis.results import Arm, Results, select
+from experiments.analysis import arms, plotting
+from experiments.analysis.arms import IDENTICAL, SIGMAS, beats, decay, falls
+from experiments.analysis.claims import Claim, Equivalence, Monotone, Samples, Superiority
+from experiments.analysis.results import Arm, Results
 
 TITLE = "rank of the tangent kernel and of the gradient against the number of identical neurons"
 
-FRACTION, ACTIVATION, HIDDEN = "model.identical", "model.activation", "model.hidden"
-NAME, SIGMA = "regularizer.name", "regularizer.sigma"
-SIGMAS = (0.01, 0.1, 1)
+ACTIVATION, HIDDEN = "model.activation", "model.hidden"
 CLASSES = 10
-TANH: Arm = {ACTIVATION: "tanh"}
-VANILLA: Arm = {NAME: "vanilla", **TANH}
-DECAY: Arm = {NAME: "weight_decay", **TANH}
+TANH, MOST = {ACTIVATION: "tanh"}, {ACTIVATION: "tanh", IDENTICAL: 0.9}
+VANILLA = arms.VANILLA | TANH
 KINDS = {"ntk": "tangent kernel", "gradient": "gradient second moment"}
 
 
 def syre(sigma: float | None = None) -> Arm:
-    return {NAME: "syre", **TANH} | ({SIGMA: sigma} if sigma else {})
+    return arms.syre(MOST, sigma=sigma, start="keep")
 
 
 def with_counts(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows, with m inputs, n neurons, k of them identical, and d parameters of the last two layers."""
     m, n = (rows[HIDDEN].map(lambda text, i=i: json.loads(text)[i]) for i in (-2, -1))
-    k = (rows[FRACTION] * n).round()
+    k = (rows[IDENTICAL] * n).round()
     return rows.assign(m=m, n=n, k=k, d=n * (m + 1 + CLASSES) + CLASSES)
 
 
@@ -44,118 +41,80 @@ def bound(rows: pd.DataFrame, kind: str) -> pd.Series:
     return distinct * (rows["m"] + 1 + CLASSES - lost) + CLASSES - (kind == "gradient")
 
 
-def at_start(results: Results, kind: str) -> pd.DataFrame:
-    curve = results.curve(f"rank/{kind}")
-    return with_counts(curve[curve["step"] == 0])
+def at_start(results: Results, kind: str, activation: str) -> pd.DataFrame:
+    """Vanilla before it is trained."""
+    return with_counts(results.curve(f"rank/{kind}", **arms.VANILLA, **{ACTIVATION: activation}, step=0))
 
 
-def _excess(kind: str, activation: str) -> Callable[[Results], pd.Series]:
+def _excess(kind: str, activation: str) -> Samples:
     """Rank at the start minus the bound, as a fraction of d: the furthest from 0 over all k, one a seed."""
 
     def samples(results: Results) -> pd.Series:
-        rows = select(at_start(results, kind), **{NAME: "vanilla", ACTIVATION: activation})
+        rows = at_start(results, kind, activation)
         excess = (rows[f"rank/{kind}"] - bound(rows, kind)) / rows["d"]
-        return excess.groupby(rows["seed"]).agg(lambda e: e.loc[e.abs().idxmax()])
+        return excess.groupby(rows["seed"]).agg(lambda e: max(e, key=abs))
 
     return samples
 
 
-def _share(metric: str, arm: Arm, of: Arm) -> Callable[[Results], pd.Series]:
-    """`metric` at the end of one arm, relative to that of another, minus 1; one a seed."""
-
-    def samples(results: Results) -> pd.Series:
-        one, other = (select(results.final(metric), **a).set_index("seed")[metric] for a in (arm, of))
-        return one / other - 1
-
-    return samples
-
-
-def _growth(kind: str, arm: Arm, tolerance: str = "") -> Callable[[Results], pd.Series]:
+def _growth(kind: str, arm: Arm, tolerance: str = "") -> Samples:
     """The largest rank in training minus the bound of the start, as a fraction of d; one a seed."""
 
     def samples(results: Results) -> pd.Series:
         rank = f"rank/{kind}{tolerance}"
-        rows = select(with_counts(results.curve(rank)), **{FRACTION: 0.9, **arm})
+        rows = with_counts(results.curve(rank, **arm))
         return ((rows[rank] - bound(rows, kind)) / rows["d"]).groupby(rows["seed"]).max()
 
     return samples
 
 
+def _falls(kind: str) -> Monotone:
+    text = f"The more neurons start identical, the lower the rank of the {KINDS[kind]} that vanilla ends with."
+    return falls(f"falls-{kind}", text, "C", f"rank/{kind}", VANILLA, IDENTICAL)
+
+
+def _count(kind: str, activation: str, margin: float) -> Equivalence:
+    rank = f"At the start the rank of the {KINDS[kind]} is what distinct neurons can span, at every k"
+    text, source = f"{rank}, within {margin:.0%} of d; {activation}.", "C, Propositions 2 and 3"
+    return Equivalence(f"count-{kind}-{activation}", text, source, _excess(kind, activation), margin=margin)
+
+
+def _stuck(kind: str, name: str) -> Equivalence:
+    rank = f"With {arms.look(name).label} the rank of the {KINDS[kind]} stays at its bound"
+    text, source = f"{rank}, within 1 % of d; fraction 0.9.", "4, Proposition 3"
+    return Equivalence(f"stuck-{kind}-{name}", text, source, _growth(kind, arms.arm(name, MOST)), margin=0.01)
+
+
+def _free(kind: str, sigma: float, tolerance: str) -> Superiority:
+    rank = f"syre (σ = {sigma:g}) takes the rank of the {KINDS[kind]} above that bound by over half of d; fraction 0.9"
+    text = rank + (", singular values above 1e-6 of the largest." if tolerance else ".")
+    id, source = f"free-{kind}-{sigma:g}{tolerance.replace('/', '-')}", "ours" if tolerance else "4"
+    return Superiority(id, text, source, _growth(kind, syre(sigma), tolerance), margin=0.5)
+
+
+def _effective(kind: str, sigma: float | None) -> Superiority:
+    key, end = arms.ends(sigma)
+    text = f"The effective rank of the {KINDS[kind]} ends higher than with decay alone (fraction 0.9){end}"
+    return beats(f"effective-{kind}{key}", text, "4", f"rank/{kind}/effective", syre(sigma), decay(MOST))
+
+
+def _recovers(sigma: float) -> Equivalence:
+    def share(results: Results) -> pd.Series:
+        ends = (results.by_seed("rank/ntk/effective", arm) for arm in (syre(sigma), decay(TANH, {IDENTICAL: 0})))
+        return next(ends) / next(ends) - 1
+
+    rank = "The effective rank of the tangent kernel ends where it does without identical neurons"
+    text = f"{rank}, within 10 %; σ = {sigma:g}, fraction 0.9."
+    return Equivalence(f"recovers-{sigma:g}", text, "4", share, margin=0.1)
+
+
 CLAIMS: tuple[Claim, ...] = (
-    *(
-        Monotone(
-            id=f"falls-{kind}",
-            text=f"The more neurons start identical, the lower the rank of the {name} that vanilla ends with.",
-            source="C",
-            metric=f"rank/{kind}",
-            treatment=VANILLA,
-            over=FRACTION,
-            direction="decreasing",
-        )
-        for kind, name in KINDS.items()
-    ),
-    *(
-        Equivalence(
-            id=f"count-{kind}-{activation}",
-            text=f"At the start the rank of the {name} is what distinct neurons can span, at every k, within "
-            f"{margin:.0%} of d; {activation}.",
-            source="C, Propositions 2 and 3",
-            samples=_excess(kind, activation),
-            margin=margin,
-        )
-        for kind, name in KINDS.items()
-        for activation, margin in (("tanh", 0.01), ("relu", 0.1))
-    ),
-    *(
-        Equivalence(
-            id=f"stuck-{kind}-{arm[NAME]}",
-            text=f"With {plotting.look(str(arm[NAME])).label} the rank of the {name} stays at its bound, "
-            "within 1 % of d; fraction 0.9.",
-            source="4, Proposition 3",
-            samples=_growth(kind, arm),
-            margin=0.01,
-        )
-        for kind, name in KINDS.items()
-        for arm in (VANILLA, DECAY)
-    ),
-    *(
-        Superiority(
-            id=f"free-{kind}-{sigma:g}" + tolerance.replace("/", "-"),
-            text=f"syre (σ = {sigma:g}) takes the rank of the {name} above that bound by over half of d; fraction 0.9"
-            + (", singular values above 1e-6 of the largest." if tolerance else "."),
-            source="ours" if tolerance else "4",
-            samples=_growth(kind, syre(sigma), tolerance),
-            margin=0.5,
-        )
-        for kind, name in KINDS.items()
-        for tolerance in ("", "/1e-06")
-        for sigma in SIGMAS
-    ),
-    *(
-        Superiority(
-            id=f"effective-{kind}" + (f"-{sigma}" if sigma else ""),
-            text=f"The effective rank of the {name} ends higher than with decay alone (fraction 0.9)"
-            + (f"; σ = {sigma}." if sigma else "."),
-            source="4",
-            metric=f"rank/{kind}/effective",
-            treatment={**syre(sigma), FRACTION: 0.9},
-            control={**DECAY, FRACTION: 0.9},
-            tune="" if sigma else SIGMA,
-        )
-        for kind, name in KINDS.items()
-        for sigma in (None, 0.01)
-    ),
-    *(
-        Equivalence(
-            id=f"recovers-{sigma:g}",
-            text="The effective rank of the tangent kernel ends where it does without identical neurons, within 10 %; "
-            f"σ = {sigma:g}, fraction 0.9.",
-            source="4",
-            samples=_share("rank/ntk/effective", {**syre(sigma), FRACTION: 0.9}, {**DECAY, FRACTION: 0}),
-            margin=0.1,
-        )
-        for sigma in (0.01, 1)
-    ),
+    *map(_falls, KINDS),
+    *(_count(kind, *at) for kind in KINDS for at in (("tanh", 0.01), ("relu", 0.1))),
+    *(_stuck(kind, name) for kind in KINDS for name in ("vanilla", "weight_decay")),
+    *(_free(kind, sigma, tolerance) for kind in KINDS for tolerance in ("", "/1e-06") for sigma in SIGMAS),
+    *(_effective(kind, sigma) for kind in KINDS for sigma in (None, 0.01)),
+    *map(_recovers, (0.01, 1)),
 )
 
 NOTES = """
@@ -188,29 +147,23 @@ epochs, γ = 0.001. syre starts at the same weights as the other arms (`start="k
 from the start of Eq. (6) every rank is whole at step 0.
 """
 
+WAYS = {"1e-06": "rank, above 1e-6 of the largest", "effective": "effective rank"}
+RELU = plotting.Look(label="vanilla at the start, ReLU", color="#777777", marker="x")
+
 
 def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(3, 2, width=3.4, height=2.6)
     for row, (kind, name) in enumerate(KINDS.items()):
-        count, along, effective = axes[3 * row : 3 * row + 3]
-        rank = f"rank/{kind}"
-        rows = with_counts(results.final(rank))
-        limits = rows[rows[ACTIVATION] == "tanh"].drop_duplicates("k").sort_values("k")
+        count, rank = axes[3 * row], f"rank/{kind}"
+        rows = with_counts(results.final(rank, **TANH))
+        limits = rows.drop_duplicates("k").sort_values("k")
         count.plot(limits["k"], bound(limits, kind), color="0", lw=0.8, ls=":", label="bound: distinct neurons")
         printed = limits["d"] - limits["k"] * (limits["m"] + CLASSES)
         count.plot(limits["k"], printed, color="0.5", lw=0.8, ls="--", label="d − k rank(P), as printed")
-        start = select(at_start(results, kind), **{NAME: "vanilla", ACTIVATION: "relu"})
-        relu = plotting.Look(label="vanilla at the start, ReLU", color="#777777", marker="x")
-        plotting.line_with_band(count, start, "k", rank, relu)
-        for look, arm in plotting.arms(rows[rows[ACTIVATION] == "tanh"]):
-            plotting.line_with_band(count, arm, "k", rank, look)
+        plotting.line_with_band(count, at_start(results, kind, "relu"), "k", rank, RELU)
+        arms.curves(count, arms.by_arm(rows), "k", rank)
         count.set(xlabel="neurons identical at the start", ylabel=f"rank of the {name}", title="after training")
-        for ax, way, title in (
-            (along, "1e-06", "rank, above 1e-6 of the largest"),
-            (effective, "effective", "effective rank"),
-        ):
-            for look, arm in plotting.arms(select(results.curve(f"{rank}/{way}"), **{FRACTION: 0.9, **TANH})):
-                plotting.line_with_band(ax, arm, "step", f"{rank}/{way}", look)
+        for ax, (way, title) in zip(axes[3 * row + 1 :], WAYS.items(), strict=False):
+            arms.curves(ax, arms.by_arm(results.curve(f"{rank}/{way}", **MOST)), "step", f"{rank}/{way}")
             ax.set(xlabel="step, from k = 0.9 n", title=title, ylim=(0, None))
-    plotting.legend(figure)
-    return figure
+    return plotting.with_legend(figure)

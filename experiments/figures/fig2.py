@@ -6,150 +6,108 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.analysis import plotting
-from experiments.analysis.claims import Claim, Equivalence, Monotone, Superiority
-from experiments.analysis.results import Results, select
+from experiments.analysis import arms, plotting
+from experiments.analysis.arms import NAME, SIGMA, SIGMAS, START, beats, decay, falls, minus, same, syre
+from experiments.analysis.claims import Claim, Equivalence, Monotone, Samples, Superiority
+from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import monotonicity
 
 TITLE = "symmetric neurons of a student network against its input dimension"
 
-NAME, SIGMA, START, INPUTS = "regularizer.name", "regularizer.sigma", "regularizer.start", "data.inputs"
-ACTIVATION, LABELS, NOISE = "model.activation", "data.label_noise", "data.input_noise"
-SIGMAS = [0.01, 0.1, 1]
+INPUTS, ACTIVATION, LABELS, NOISE = "data.inputs", "model.activation", "data.label_noise", "data.input_noise"
 CLEAN = {LABELS: 0, NOISE: 0}
 TANH, RELU = {ACTIVATION: "tanh", **CLEAN}, {ACTIVATION: "relu", **CLEAN}
 SYMMETRY = "symmetry/0.1"
 
 
-def _syre(rows: pd.DataFrame) -> pd.DataFrame:
-    """syre with sigma = 0.01 in every dimension."""
-    return select(rows, **{NAME: "syre", START: "shift", SIGMA: 0.01})
-
-
 def _fixed(rows: pd.DataFrame) -> pd.DataFrame:
     """syre with the bias of sigma = 0.01 at 5 inputs in every dimension: sigma = 0.01 sqrt(inputs / 5)."""
-    rows = select(rows, **{NAME: "syre", START: "shift"})
+    rows = select(rows, **syre())
     return rows[np.isclose(rows[SIGMA], 0.01 * (rows[INPUTS] / 5) ** 0.5, rtol=1e-3)]
 
 
-LAW = {"0.01": ("at σ = 0.01", _syre), "fixed": ("with a bias of fixed size, σ_0 = 0.01/√5", _fixed)}
+LAW: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
+    "0.01": ("at σ = 0.01", lambda rows: select(rows, **syre(sigma=0.01))),
+    "fixed": ("with a bias of fixed size, σ_0 = 0.01/√5", _fixed),
+}
 
 
-def _falls(arm: Callable[[pd.DataFrame], pd.DataFrame], *, share: bool) -> Callable[[Results], pd.Series]:
-    """How steadily (Kendall's tau) an arm's symmetry, or its share of that of decay alone, falls with the dimension."""
+def _steadily(arm: Callable[[pd.DataFrame], pd.DataFrame], *, share: bool) -> Samples:
+    """How steadily (Kendall's tau) an arm's symmetry, or its share of that of decay alone, rises with the dimension."""
 
     def samples(results: Results) -> pd.Series:
-        rows = select(results.final(SYMMETRY), **TANH)
-        decay = select(rows, **{NAME: "weight_decay"}).set_index(["seed", INPUTS])[SYMMETRY]
+        rows = results.final(SYMMETRY, **TANH)
+        alone = select(rows, **decay()).set_index(["seed", INPUTS])[SYMMETRY]
         left = arm(rows).set_index(["seed", INPUTS])[SYMMETRY]
-        return -monotonicity((left / decay.clip(lower=1) if share else left).reset_index(name="y"), INPUTS, "y")
+        return monotonicity((left / alone.clip(lower=1) if share else left).reset_index(name="y"), INPUTS, "y")
 
     return samples
 
 
 def _dimension_helps_decay(results: Results) -> pd.Series:
-    rows = select(results.final(SYMMETRY), **{NAME: "weight_decay", **TANH})
-    left = rows.pivot(index="seed", columns=INPUTS, values=SYMMETRY)
+    left = results.final(SYMMETRY, **decay(TANH)).pivot(index="seed", columns=INPUTS, values=SYMMETRY)
     return left[5] - left[300]
 
 
-def _fewer(inputs: int, sigma: float | None = None, tolerance: float = 0.1, activation: str = "tanh") -> Superiority:
-    """syre against decay alone; sigma from the other seeds unless it is given."""
-    at = {INPUTS: inputs, ACTIVATION: activation, **CLEAN}
-    return Superiority(
-        id=f"fewer-{activation}-{inputs}{'' if tolerance == 0.1 else f'-t{tolerance}'}{f'-{sigma}' if sigma else ''}",
-        text=f"syre{f' (σ = {sigma})' if sigma else ''} leaves fewer symmetric neurons than decay alone; "
-        f"{inputs} inputs, {activation}, tolerance {tolerance}.",
-        source="5.3",
-        metric=f"symmetry/{tolerance}",
-        treatment={NAME: "syre", START: "shift", SIGMA: sigma or SIGMAS, **at},
-        control={NAME: "weight_decay", **at},
-        tune="" if sigma else SIGMA,
-        better="lower",
-    )
+def _falls(name: str, share: bool) -> Monotone:
+    words, arm = LAW[name]
+    text = f"The symmetry of syre's student, {words}, falls as the input dimension grows."
+    if share:
+        text = f"Of decay alone's symmetric neurons syre, {words}, leaves a smaller share in higher dimension."
+    samples = minus(_steadily(arm, share=share))
+    return Monotone(f"{'share' if share else 'law'}-{name}", text, "ours" if share else "5.3", samples)
+
+
+def _against(id: str, text: str, source: str, metric: str, inputs: int, arm: Arm, at: Arm = TANH) -> Superiority:
+    """syre against decay alone."""
+    at = {INPUTS: inputs, **at}
+    return beats(id, text, source, metric, {**at, **arm}, decay(at))
+
+
+def _fewer(inputs: int, sigma: float | None = None, tolerance: float = 0.1, at: Arm = TANH) -> Superiority:
+    """At the best sigma of `SIGMAS` on the other seeds unless it is given."""
+    key = ("" if tolerance == 0.1 else f"-t{tolerance}") + (f"-{sigma}" if sigma else "")
+    who = f"syre (σ = {sigma})" if sigma else "syre"
+    where = f"{inputs} inputs, {at[ACTIVATION]}, tolerance {tolerance}"
+    text = f"{who} leaves fewer symmetric neurons than decay alone; {where}."
+    arm = syre({SIGMA: sigma or SIGMAS})
+    return _against(f"fewer-{at[ACTIVATION]}-{inputs}{key}", text, "5.3", f"symmetry/{tolerance}", inputs, arm, at)
+
+
+def _keep(inputs: int) -> Superiority:
+    text = f"syre (σ = 1) leaves fewer also from the same start as decay alone; {inputs} inputs."
+    return _against(f"keep-{inputs}", text, "ours", SYMMETRY, inputs, syre(sigma=1, start="keep"))
 
 
 def _rank(inputs: int, metric: str) -> Superiority:
-    at = {INPUTS: inputs, **TANH}
     kind = "effective" if metric == "rank/effective" else "numerical"
-    return Superiority(
-        id=f"{kind}-rank-{inputs}-0.01",
-        text=f"At σ = 0.01 the hidden layer has a higher {kind} rank than with decay alone; {inputs} inputs.",
-        source="B.1",
-        metric=metric,
-        treatment={NAME: "syre", START: "shift", SIGMA: 0.01, **at},
-        control={NAME: "weight_decay", **at},
-    )
+    text = f"At σ = 0.01 the hidden layer has a higher {kind} rank than with decay alone; {inputs} inputs."
+    return _against(f"{kind}-rank-{inputs}-0.01", text, "B.1", metric, inputs, syre(sigma=0.01))
 
 
+def _cost(sigma: float) -> Equivalence:
+    at, text = {INPUTS: 20, **TANH}, f"σ = {sigma} costs no accuracy (within 1 point); 20 inputs."
+    return same(f"cost-{sigma}", text, "5.4", "accuracy", syre(at, sigma=sigma), decay(at), 0.01)
+
+
+FLAT = (
+    "Without a bias a high dimension is not so helpful: decay alone has as many symmetric neurons with 5 inputs as "
+    "with 300, within 10 of 100."
+)
+LAW_RELU = "With ReLU, too, the symmetry of syre's student (σ = 0.01) falls as the input dimension grows."
 CLAIMS: tuple[Claim, ...] = (
-    *(
-        Monotone(
-            id=f"law-{name}",
-            text=f"The symmetry of syre's student, {words}, falls as the input dimension grows.",
-            source="5.3",
-            samples=_falls(arm, share=False),
-        )
-        for name, (words, arm) in LAW.items()
-    ),
-    *(
-        Monotone(
-            id=f"share-{name}",
-            text=f"Of decay alone's symmetric neurons syre, {words}, leaves a smaller share in higher dimension.",
-            source="ours",
-            samples=_falls(arm, share=True),
-        )
-        for name, (words, arm) in LAW.items()
-    ),
-    Equivalence(
-        id="decay-flat",
-        text="Without a bias a high dimension is not so helpful: decay alone has as many symmetric neurons with 5 "
-        "inputs as with 300, within 10 of 100.",
-        source="5.3",
-        samples=_dimension_helps_decay,
-        margin=10,
-    ),
-    Monotone(
-        id="law-relu-0.01",
-        text="With ReLU, too, the symmetry of syre's student (σ = 0.01) falls as the input dimension grows.",
-        source="5.3",
-        metric=SYMMETRY,
-        treatment={NAME: "syre", START: "shift", SIGMA: 0.01, **RELU},
-        over=INPUTS,
-        direction="decreasing",
-    ),
+    *(_falls(name, share) for share in (False, True) for name in LAW),
+    Equivalence("decay-flat", FLAT, "5.3", _dimension_helps_decay, margin=10),
+    falls("law-relu-0.01", LAW_RELU, "5.3", SYMMETRY, syre(RELU, sigma=0.01), INPUTS),
     *(_fewer(inputs, sigma) for inputs in (5, 20, 100) for sigma in (None, 0.01)),
     *(_fewer(inputs, 0.01, tolerance=0.01) for inputs in (5, 20, 100)),
-    *(_fewer(5, sigma, activation="relu") for sigma in (None, 0.01)),
-    *(
-        Superiority(
-            id=f"keep-{inputs}",
-            text=f"syre (σ = 1) leaves fewer also from the same start as decay alone; {inputs} inputs.",
-            source="ours",
-            metric=SYMMETRY,
-            treatment={NAME: "syre", START: "keep", SIGMA: 1, INPUTS: inputs, **TANH},
-            control={NAME: "weight_decay", INPUTS: inputs, **TANH},
-            better="lower",
-        )
-        for inputs in (5, 20)
-    ),
+    *(_fewer(5, sigma, at=RELU) for sigma in (None, 0.01)),
+    *map(_keep, (5, 20)),
     *(_rank(inputs, metric) for inputs in (5, 20) for metric in ("rank", "rank/effective")),
-    *(
-        Equivalence(
-            id=f"cost-{sigma}",
-            text=f"σ = {sigma} costs no accuracy (within 1 point); 20 inputs.",
-            source="5.4",
-            metric="accuracy",
-            treatment={NAME: "syre", START: "shift", SIGMA: sigma, INPUTS: 20, **TANH},
-            control={NAME: "weight_decay", INPUTS: 20, **TANH},
-            margin=0.01,
-        )
-        for sigma in SIGMAS
-    ),
+    *map(_cost, SIGMAS),
 )
 
 FIXED = plotting.Look(label="syre, bias fixed at 0.01/√5", color="#CC79A7", marker="v")
-SAME_START = plotting.Look(label="syre, σ = 1, start of the others", color="#009E73", marker="x")
 
 NOTES = """
 **What it shows.** As in the paper, syre's student is less symmetric the more inputs it has, with tanh and with ReLU,
@@ -198,14 +156,10 @@ def draw(results: Results) -> Figure:
     for ax, (at, metric, title, label) in zip(axes, views, strict=True):
         rows = select(table, **at)
         plain = rows[(rows[NAME] != "syre") | (rows[SIGMA].isin(SIGMAS) & (rows[START] == "shift"))]
-        for look, arm in plotting.arms(plain):
-            plotting.line_with_band(ax, arm, INPUTS, metric, look)
-        if at is TANH:
-            plotting.line_with_band(ax, _fixed(rows), INPUTS, metric, FIXED)
-            plotting.line_with_band(ax, rows[rows[START] == "keep"], INPUTS, metric, SAME_START)
+        further = [(FIXED, _fixed(rows)), (arms.SAME_START, rows[rows[START] == "keep"])] if at is TANH else []
+        arms.curves(ax, [*arms.by_arm(plain), *further], INPUTS, metric)
         ax.set(xscale="log", title=title, ylabel=label, ylim=(-3, 103), xlabel="input dimension")
         levels = sorted(rows[INPUTS].unique())
         ax.set_xticks(levels, [str(level) if level != 200 else "" for level in levels])  # 300 stands too near
         ax.minorticks_off()
-    plotting.legend(figure, loc="outside lower center", ncols=4)
-    return figure
+    return plotting.with_legend(figure, loc="outside lower center", ncols=4)

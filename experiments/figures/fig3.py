@@ -8,20 +8,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.analysis import plotting
+from experiments.analysis import arms, plotting
+from experiments.analysis.arms import GAMMA, NAME, SAME_START, SIGMA, SIGMAS, START, VANILLA, arm, beats, decay, look
 from experiments.analysis.claims import Claim, Equivalence, Superiority
 from experiments.analysis.results import Arm, Results, select
-from experiments.analysis.stats import cross_fitted_best
+from experiments.analysis.stats import at_best
 
 TITLE = "compatibility with standard training: ridge regression, and neurons that die in reparametrised regression"
 
-GAMMA, NAME, SIGMA, START = "regularizer.weight_decay", "regularizer.name", "regularizer.sigma", "regularizer.start"
 FRACTION, DEPTH = "regularizer.fraction", "model.depth"
-DIMS, GAMMAS, SIGMAS = 100, (1e-3, 1e-2, 1e-1), (0.01, 0.1, 1)  # left
+DIMS, GAMMAS = 100, (1e-3, 1e-2, 1e-1)  # left
 SAME = 0.05  # of the loss: curves closer than this cannot be told apart in the figure
 STRONG = {DEPTH: 2, GAMMA: 0.1}
-SYRE = {NAME: "syre", START: "shift", **STRONG}
-W_FIX = {NAME: "w_fix", "regularizer.kappa": 0.07, **STRONG}
+SYRE, DECAY = arms.syre(STRONG), decay(STRONG)
+W_FIX = arm("w_fix", {"regularizer.kappa": 0.07}, STRONG)
 ANCHORS = 0.652  # of the products of two anchors, N(0, 1/d) each, this fraction is above 0.001 at d = 200
 
 
@@ -30,16 +30,16 @@ ANCHORS = 0.652  # of the products of two anchors, N(0, 1/d) each, this fraction
 
 def losses(results: Results, gamma: float, sigma: float = 0, trained: bool = False) -> pd.DataFrame:
     """Test losses of the closed form, or of trained models: one row a seed, one column an N. sigma = 0 is ridge."""
-    arm = {"task.name": "ridge", "task.weight_decay": gamma, "task.sigma": sigma}
+    runs: Arm = {"task.name": "ridge", "task.weight_decay": gamma, "task.sigma": sigma}
     if trained:
-        arm = {DEPTH: 1, GAMMA: gamma, NAME: "syre" if sigma else "weight_decay", SIGMA: sigma or None}
-    rows = select(results.final("loss"), **arm)
+        runs = {DEPTH: 1, GAMMA: gamma, NAME: "syre" if sigma else "weight_decay", SIGMA: sigma or None}
+    rows = results.final("loss", **runs)
     return rows.pivot(index="seed", columns="data.samples" if trained else "task.samples", values="loss")
 
 
 def _peak(loss: pd.DataFrame) -> pd.Series:
     """log10 of the loss at N = d over the larger of those at d/2 and 2d."""
-    return np.log10(loss[DIMS] / loss[[DIMS // 2, 2 * DIMS]].max(axis=1))
+    return (loss[DIMS] / loss[[DIMS // 2, 2 * DIMS]].max(axis=1)).pipe(np.log10)
 
 
 def _gap(mine: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
@@ -56,142 +56,94 @@ def _largest(tables: Iterable[pd.DataFrame]) -> pd.Series:
     return pd.concat(list(tables), axis=1).max(axis=1, skipna=False)
 
 
+def _no_peak(gamma: float) -> Superiority:
+    text = f"With syre (σ = 0.01, γ = {gamma:g}) it does not: it is less than twice that at d/2 or 2d."
+    return Superiority(f"no-peak-{gamma:g}", text, "6.1", lambda r: np.log10(2) - _peak(losses(r, gamma, 0.01)))
+
+
+def _ridge(sigma: float) -> Equivalence:
+    text = f"syre (σ = {sigma:g}) is essentially ridge regression: losses within 5 % at every N and γ."
+    largest = lambda r: _largest(_from_ridge(r, gamma, sigma) for gamma in GAMMAS)  # noqa: E731
+    return Equivalence(f"ridge-{sigma:g}", text, "6.1", largest, margin=SAME)
+
+
+def _small_gamma(key: str, where: str, part: slice) -> Equivalence:
+    text = f"A small γ alone makes the difference negligible: σ = 1, γ = 0.001, {where}."
+    largest = lambda r: _largest([_from_ridge(r, 1e-3, 1).loc[:, part]])  # noqa: E731
+    return Equivalence(f"small-γ-{key}", text, "6.1", largest, margin=SAME)
+
+
+def _trained(key: str, *sigmas: float) -> Equivalence:
+    def largest(results: Results) -> pd.Series:
+        pairs = [(gamma, sigma) for gamma in GAMMAS for sigma in sigmas]
+        return _largest(_gap(losses(results, *pair, trained=True), losses(results, *pair)) for pair in pairs)
+
+    text = f"Gradient descent reaches the closed form of {key}: losses within 0.1 % at every N and γ trained."
+    return Equivalence(f"trained-{key}", text, "ours", largest, margin=1e-3)
+
+
+PEAK = "Without weight decay the test loss diverges at N = d: it is more than three times that at d/2 and 2d."
 RIDGE_CLAIMS: tuple[Claim, ...] = (
-    Superiority(
-        id="peak",
-        text="Without weight decay the test loss diverges at N = d: it is more than three times that at d/2 and 2d.",
-        source="6.1",
-        samples=lambda results: _peak(losses(results, 0)) - np.log10(3),
-    ),
-    *(
-        Superiority(
-            id=f"no-peak-{gamma:g}",
-            text=f"With syre (σ = 0.01, γ = {gamma:g}) it does not: it is less than twice that at d/2 or 2d.",
-            source="6.1",
-            samples=lambda results, gamma=gamma: np.log10(2) - _peak(losses(results, gamma, 0.01)),
-        )
-        for gamma in GAMMAS
-    ),
-    *(
-        Equivalence(
-            id=f"ridge-{sigma:g}",
-            text=f"syre (σ = {sigma:g}) is essentially ridge regression: losses within 5 % at every N and γ.",
-            source="6.1",
-            samples=lambda results, sigma=sigma: _largest(_from_ridge(results, gamma, sigma) for gamma in GAMMAS),
-            margin=SAME,
-        )
-        for sigma in SIGMAS
-    ),
-    *(
-        Equivalence(
-            id=f"small-γ-{name}",
-            text=f"A small γ alone makes the difference negligible: σ = 1, γ = 0.001, {where}.",
-            source="6.1",
-            samples=lambda results, part=part: _largest([_from_ridge(results, 1e-3, 1).loc[:, part]]),
-            margin=SAME,
-        )
-        for name, where, part in (
-            ("over", "N >= 2d", slice(2 * DIMS, None)),
-            ("under", "N <= d/2, where the data leave half of w open", slice(None, DIMS // 2)),
-        )
-    ),
-    *(
-        Equivalence(
-            id=f"trained-{name}",
-            text=f"Gradient descent reaches the closed form of {name}: losses within 0.1 % at every N and γ trained.",
-            source="ours",
-            samples=lambda results, sigmas=sigmas: _largest(
-                _gap(losses(results, g, s, trained=True), losses(results, g, s)) for g in GAMMAS for s in sigmas
-            ),
-            margin=1e-3,
-        )
-        for name, sigmas in (("ridge", (0,)), ("syre", (0.01, 1)))
-    ),
+    Superiority("peak", PEAK, "6.1", lambda results: _peak(losses(results, 0)) - np.log10(3)),
+    *map(_no_peak, GAMMAS),
+    *map(_ridge, SIGMAS),
+    _small_gamma("over", "N >= 2d", slice(2 * DIMS, None)),
+    _small_gamma("under", "N <= d/2, where the data leave half of w open", slice(None, DIMS // 2)),
+    _trained("ridge", 0),
+    _trained("syre", 0.01, 1),
 )
 
 
 # ---- right: reparametrised regression --------------------------------------------------------------------------------
 
 
-def alive(results: Results) -> pd.DataFrame:
+def alive(results: Results, arm: Arm) -> pd.DataFrame:
     """Curves of the fraction of neurons that are alive, of those without an entry that W-fix holds fixed."""
     free = results.final("free").set_index("id")["free"]
-    table = select(results.curve("rank/free"), **{DEPTH: 2})
+    table = results.curve("rank/free", **{DEPTH: 2, **arm})
     return table.assign(alive=table["rank/free"] / table["id"].map(free))
 
 
 def _fraction(results: Results, arm: Arm, of_training: str = "last") -> pd.Series:
     """Alive fraction at the end, or the lowest ("min") of training, one a seed; sigma from the other seeds if open."""
-    rows = select(alive(results), **arm)
+    rows = alive(results, arm)
     rows = rows[rows["step"] > 0].groupby(["seed", SIGMA], dropna=False)["alive"].agg(of_training).reset_index()
-    if rows[SIGMA].nunique() > 1:
-        return cross_fitted_best(rows, metric="alive")["alive"]
-    return rows.set_index("seed")["alive"]
+    return at_best(rows, "alive", SIGMA)
 
 
-def _collapse(name: str, who: str, arm: Arm) -> Superiority:
-    return Superiority(
-        id=f"collapse-{name}",
-        text=f"{who} collapses: fewer than half of the neurons are alive at the end.",
-        source="6.1",
-        samples=lambda results: 0.5 - _fraction(results, arm),
-    )
+def _collapse(key: str, who: str, arm: Arm) -> Superiority:
+    text = f"{who} collapses: fewer than half of the neurons are alive at the end."
+    return Superiority(f"collapse-{key}", text, "6.1", lambda results: 0.5 - _fraction(results, arm))
 
 
-def _away(name: str, who: str, arm: Arm) -> Superiority:
-    return Superiority(
-        id=name,
-        text=f"{who} stays away from it throughout: at least half of the neurons are alive.",
-        source="6.1",
-        samples=lambda results: _fraction(results, arm, "min") - 0.5,
-    )
+def _away(key: str, who: str, arm: Arm) -> Superiority:
+    text = f"{who} stays away from it throughout: at least half of the neurons are alive."
+    return Superiority(key, text, "6.1", lambda results: _fraction(results, arm, "min") - 0.5)
 
 
-def _better(name: str, text: str, metric: str = "rank", source: str = "6.1", **arm: object) -> Superiority:
-    """syre against decay alone at the same gamma; sigma from the other seeds unless it is given."""
-    treatment = {**SYRE, **arm}
-    return Superiority(
-        id=name,
-        text=text,
-        source=source,
-        metric=metric,
-        treatment=treatment,
-        control={NAME: "weight_decay", DEPTH: 2, GAMMA: treatment[GAMMA]},
-        better="lower" if metric == "loss" else "higher",
-        tune="" if SIGMA in treatment else SIGMA,
-    )
+def _better(key: str, text: str, source: str, metric: str, *at: Arm) -> Superiority:
+    """syre against decay alone at the same gamma."""
+    treatment = arms.syre(STRONG, *at)
+    return beats(key, text, source, metric, treatment, DECAY | {GAMMA: treatment[GAMMA]})
 
 
+BEYOND = "The lead is not the anchors' own: at c = 0.01, σ = 1, it is more than the 12 neurons whose anchors alone are "
+LARGER = "syre keeps a larger fraction of its neurons alive than W-fix (0.3) of those that are free."
 NEURON_CLAIMS: tuple[Claim, ...] = (
-    _collapse("vanilla", "SGD without decay", {NAME: "vanilla"}),
-    _collapse("weight_decay", "SGD with decay (γ = 0.1)", {NAME: "weight_decay", **STRONG}),
-    *(_collapse(f"w_fix-{f:g}", f"With W-fix ({f:g}) what is free", {**W_FIX, FRACTION: f}) for f in (0.1, 0.3, 0.5)),
+    _collapse("vanilla", "SGD without decay", VANILLA),
+    _collapse("weight_decay", "SGD with decay (γ = 0.1)", DECAY),
+    *(_collapse(f"w_fix-{f:g}", f"With W-fix ({f:g}) what is free", W_FIX | {FRACTION: f}) for f in (0.1, 0.3, 0.5)),
     _away("away", "syre", SYRE),
-    _away("away-0.01", "syre at the recommended σ = 0.01", {**SYRE, SIGMA: 0.01}),
-    _better("more", "At γ = 0.1 syre keeps more neurons alive than decay alone."),
-    _better("more-0.01", "The same at the recommended σ = 0.01.", **{SIGMA: 0.01}),
-    _better("more-keep", "The same (σ = 1) from the start of decay alone.", source="ours", **{START: "keep", SIGMA: 1}),
-    *(_better(f"more-γ{g:g}", f"The same at γ = {g:g}.", source="ours", **{GAMMA: g}) for g in (0.05, 0.2)),
-    *(_better(f"more-c{c:g}", f"The same above c = {c:g}.", f"rank/{c:g}", "ours") for c in (1e-2, 1e-4, 1e-6)),
-    replace(
-        _better(
-            "beyond-anchors",
-            "The lead is not the anchors' own: at c = 0.01, σ = 1, it is more than the "
-            "12 neurons whose anchors alone are above c.",
-            "rank/0.01",
-            "ours",
-            **{SIGMA: 1},
-        ),
-        margin=12.4,
-    ),
-    Superiority(
-        id="w-fix",
-        text="syre keeps a larger fraction of its neurons alive than W-fix (0.3) of those that are free.",
-        source="6.1",
-        samples=lambda results: _fraction(results, SYRE) - _fraction(results, {**W_FIX, FRACTION: 0.3}),
-    ),
-    _better("loss", "At γ = 0.1 syre reaches a lower test loss than decay alone.", "loss", "ours"),
-    _better("loss-0.01", "The same at the recommended σ = 0.01.", "loss", "ours", **{SIGMA: 0.01}),
+    _away("away-0.01", "syre at the recommended σ = 0.01", SYRE | {SIGMA: 0.01}),
+    _better("more", "At γ = 0.1 syre keeps more neurons alive than decay alone.", "6.1", "rank"),
+    _better("more-0.01", "The same at the recommended σ = 0.01.", "6.1", "rank", {SIGMA: 0.01}),
+    _better("more-keep", "The same (σ = 1) from the start of decay alone.", "ours", "rank", {START: "keep", SIGMA: 1}),
+    *(_better(f"more-γ{g:g}", f"The same at γ = {g:g}.", "ours", "rank", {GAMMA: g}) for g in (0.05, 0.2)),
+    *(_better(f"more-c{c:g}", f"The same above c = {c:g}.", "ours", f"rank/{c:g}") for c in (1e-2, 1e-4, 1e-6)),
+    replace(_better("beyond-anchors", BEYOND + "above c.", "ours", "rank/0.01", {SIGMA: 1}), margin=12.4),
+    Superiority("w-fix", LARGER, "6.1", lambda r: _fraction(r, SYRE) - _fraction(r, W_FIX | {FRACTION: 0.3})),
+    _better("loss", "At γ = 0.1 syre reaches a lower test loss than decay alone.", "ours", "loss"),
+    _better("loss-0.01", "The same at the recommended σ = 0.01.", "ours", "loss", {SIGMA: 0.01}),
 )
 
 CLAIMS = RIDGE_CLAIMS + NEURON_CLAIMS
@@ -243,55 +195,54 @@ Verdicts rest on seeds 0 to 9, which no choice has used.
 
 TICKS = (0.2, 0.5, 1, 2, 5)
 TRAINED = plotting.Look(label="trained (line: closed form)", color="0.2", marker="o")
-SAME_START = plotting.Look(label="syre, σ = 1, start of the others", color="#009E73", marker="x")
-FREE = replace(plotting.look("w_fix"), label="W-fix 0.3, its free neurons")
+SMALL = replace(look("syre", 1), label="syre, σ = 1, γ = 0.001", marker="x")
+FREE = replace(look("w_fix"), label="W-fix 0.3, its free neurons")
 FROZEN = replace(FREE, label="W-fix 0.3, all its neurons", color="#C9A45C", marker="v")
 
 
 def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(2, 2, width=3.9, height=2.6)
-    _draw_ridge(*axes[::2], results)
-    _draw_neurons(*axes[1::2], results)
-    plotting.legend(figure)
-    return figure
+    _draw_ridge(axes[0], axes[2], results)
+    _draw_neurons(axes[1], axes[3], results)
+    return plotting.with_legend(figure)
 
 
 def _draw_ridge(above: Axes, below: Axes, results: Results, gamma: float = 1e-2) -> None:
-    _over_samples(above, losses(results, 0), plotting.look("vanilla"))
+    _over_samples(above, losses(results, 0), look("vanilla"))
     for sigma in SIGMAS:
-        _over_samples(above, losses(results, gamma, sigma), plotting.look("syre", sigma))
-        _over_samples(below, _from_ridge(results, gamma, sigma), plotting.look("syre", sigma))
-    _over_samples(above, losses(results, gamma), plotting.look("weight_decay"))  # last, or sigma = 0.01 hides it
-    small = replace(plotting.look("syre", 1), label="syre, σ = 1, γ = 0.001", marker="x")
-    _over_samples(below, _from_ridge(results, 1e-3, 1), small)
+        _over_samples(above, losses(results, gamma, sigma), look("syre", sigma))
+        _over_samples(below, _from_ridge(results, gamma, sigma), look("syre", sigma))
+    _over_samples(above, losses(results, gamma), look("weight_decay"))  # last, or sigma = 0.01 hides it
+    _over_samples(below, _from_ridge(results, 1e-3, 1), SMALL)
     for sigma in (0, 1):
-        mean = np.log10(losses(results, gamma, sigma, trained=True)).mean()
-        above.plot(np.log10(mean.index / DIMS), mean, TRAINED.marker, mfc="none", mec=TRAINED.color, ms=8,
-                   label=TRAINED.label)  # fmt: skip
+        mean = losses(results, gamma, sigma, trained=True).pipe(np.log10).mean()
+        at = np.log10(mean.index / DIMS)
+        above.plot(at, mean, TRAINED.marker, mfc="none", mec=TRAINED.color, ms=8, label=TRAINED.label)
     below.axhline(np.log10(SAME), color="0.4", lw=0.8, ls=":")
     above.set(title=f"ridge regression, γ = {gamma:g}", ylabel="test loss", ylim=(-1, 1))
     below.set(xlabel="N / d", ylabel="|syre / ridge − 1|", ylim=(-6, 0.5))
-    above.set_yticks(np.log10(TICKS), TICKS)
+    above.set_yticks(np.log10(TICKS), list(map(str, TICKS)))
     below.set_yticks(range(-6, 1, 2), ["1e−6", "1e−4", "0.01", "1"])
     for ax in (above, below):
-        ax.set_xticks(np.log10(TICKS), TICKS)
+        ax.set_xticks(np.log10(TICKS), list(map(str, TICKS)))
 
 
 def _over_samples(ax: Axes, table: pd.DataFrame, look: plotting.Look) -> None:
     """A table seed x N in the log, where the mean of heavy-tailed losses means something."""
-    long = np.log10(table.rename(columns=lambda n: np.log10(n / DIMS))).melt(var_name="n", value_name="value")
+    logs = pd.DataFrame(np.log10(table.rename(columns=lambda n: np.log10(n / DIMS))))
+    long = logs.melt(var_name="n", value_name="value")
     plotting.line_with_band(ax, long, "n", "value", look)
 
 
 def _draw_neurons(above: Axes, below: Axes, results: Results) -> None:
-    curves = alive(results).merge(results.curve("loss")[["id", "step", "loss"]], on=["id", "step"])
-    arms = [(plotting.look("vanilla"), select(curves, **{NAME: "vanilla"}))]
-    arms += plotting.arms(select(curves, **STRONG, **{NAME: ["weight_decay", "syre"], START: [None, "shift"]}))
-    arms += [(SAME_START, select(curves, **{START: "keep"})), (FREE, select(curves, **W_FIX, **{FRACTION: 0.3}))]
-    for look, rows in sorted(arms, key=lambda arm: arm[0].label == "weight decay"):
-        plotting.line_with_band(above, rows, "step", "alive", look)
-        plotting.line_with_band(below, rows, "step", "loss", look)
-    ranks = select(results.curve("rank"), **W_FIX, **{FRACTION: 0.3})
+    table = alive(results, {}).merge(results.curve("loss")[["id", "step", "loss"]], on=["id", "step"])
+    strong = {**STRONG, NAME: ["weight_decay", "syre"], START: [None, "shift"]}
+    drawn = [(look("vanilla"), select(table, **VANILLA)), *arms.by_arm(select(table, **strong))]
+    drawn += [(SAME_START, select(table, **{START: "keep"})), (FREE, select(table, **W_FIX, **{FRACTION: 0.3}))]
+    drawn.sort(key=lambda arm: arm[0].label == "weight decay")
+    arms.curves(above, drawn, "step", "alive")
+    arms.curves(below, drawn, "step", "loss")
+    ranks = results.curve("rank", **W_FIX, **{FRACTION: 0.3})
     plotting.line_with_band(above, ranks.assign(alive=ranks["rank"] / ranks["data.dims"]), "step", "alive", FROZEN)
     above.axhline(ANCHORS, color="0.4", lw=0.8, ls=":", label="anchors of σ = 1 alone")
     above.set(title="reparametrised regression, γ = 0.1", ylabel="fraction of neurons alive", ylim=(0, 1))

@@ -5,58 +5,46 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.analysis import plotting
+from experiments.analysis.arms import SIGMA, VANILLA, beats, decay, same, syre
 from experiments.analysis.claims import Claim, Equivalence, Superiority
-from experiments.analysis.results import Arm, Results, select
+from experiments.analysis.results import Results, select
 
 TITLE = "what the bias costs: ResNet18 on CIFAR-10 over sigma"
 
-GAMMA, NAME, SIGMA, START = "regularizer.weight_decay", "regularizer.name", "regularizer.sigma", "regularizer.start"
 USUAL, STRONG = 5e-4, 5e-3  # weight decay as in the literature, and ten times that, for a short run
-SMALL, LARGE = (0.01, 0.05, 0.1, 0.2), 1
+SMALL = (0.01, 0.05, 0.1, 0.2)
 MARGIN, SHORT = 0.005, 0.02  # what counts as no cost, of accuracy: after a full training, and after a short one
+SAME_START = ", from the same start,"
 
 
-def _decay(gamma: float) -> Arm:
-    return {NAME: "weight_decay", GAMMA: gamma}
+def _free(sigma: float) -> Equivalence:
+    text = f"σ = {sigma:g} costs no accuracy: within half a point of decay alone."
+    one, other = syre(sigma=sigma, gamma=USUAL), decay(gamma=USUAL)
+    options = {"paper": "negligible below 0.2", "scale": "paper"}
+    return same(f"free-{sigma:g}", text, "6.1", "accuracy", one, other, MARGIN, **options)
 
 
-def _syre(sigma: float, gamma: float, start: str = "shift") -> Arm:
-    return {NAME: "syre", SIGMA: sigma, GAMMA: gamma, START: start}
+def _free_short(sigma: float, start: str = "shift", key: str = "", words: str = "") -> Equivalence:
+    text = f"At γ = 0.005, σ = {sigma:g}{words} is within two points of decay alone."
+    one, other = syre(sigma=sigma, gamma=STRONG, start=start), decay(gamma=STRONG)
+    return same(f"free-short-{sigma:g}{key}", text, "ours", "accuracy", one, other, SHORT)
+
+
+def _drops(gamma: float, start: str = "shift", key: str = "", words: str = "") -> Superiority:
+    text = f"At γ = {gamma:g}, σ = 1{words} costs more than half a point of accuracy."
+    source, paper = ("ours", "") if key else ("6.1", "flat, then drops")
+    one, other = decay(gamma=gamma), syre(sigma=1, gamma=gamma, start=start)
+    return beats(f"drops-{gamma:g}{key}", text, source, "accuracy", one, other, margin=MARGIN, paper=paper)
 
 
 CLAIMS: tuple[Claim, ...] = (
-    *(
-        Equivalence(
-            id=f"free-{sigma:g}", text=f"σ = {sigma:g} costs no accuracy: within half a point of decay alone.",
-            source="6.1", paper="negligible below 0.2", metric="accuracy", margin=MARGIN, scale="paper",
-            treatment=_syre(sigma, USUAL), control=_decay(USUAL),
-        )
-        for sigma in SMALL
-    ),
-    *(
-        Equivalence(
-            id=f"free-short-{sigma:g}{key}",
-            text=f"At γ = 0.005, σ = {sigma:g}{words} is within two points of decay alone.",
-            source="ours", metric="accuracy", margin=SHORT, treatment=_syre(sigma, STRONG, start),
-            control=_decay(STRONG),
-        )
-        for sigma, start, key, words in (
-            *((sigma, "shift", "", "") for sigma in SMALL),
-            (0.2, "keep", "-keep", ", from the same start,"),
-        )
-    ),
-    *(
-        Superiority(
-            id=f"drops-{gamma:g}{key}",
-            text=f"At γ = {gamma:g}, σ = 1{words} costs more than half a point of accuracy.",
-            source="6.1" if not key else "ours", paper="flat, then drops" if not key else "", metric="accuracy",
-            margin=MARGIN, treatment=_decay(gamma), control=_syre(LARGE, gamma, start),
-        )
-        for gamma, start, key, words in (
-            (USUAL, "shift", "", ""), (STRONG, "shift", "", ""), (STRONG, "keep", "-keep", ", from the same start,"),
-        )
-    ),
-)  # fmt: skip
+    *map(_free, SMALL),
+    *map(_free_short, SMALL),
+    _free_short(0.2, "keep", "-keep", SAME_START),
+    _drops(USUAL),
+    _drops(STRONG),
+    _drops(STRONG, "keep", "-keep", SAME_START),
+)
 
 NOTES = """
 **What it shows.** Flat, then a drop, as the paper says: at γ = 0.005 the mean accuracy is 0.656 to 0.663 from σ = 0 to
@@ -78,35 +66,31 @@ images): accuracy 0.626 at γ = 5e-4, 0.669 at 0.005.
 """
 
 ZERO = 3e-3  # where sigma = 0 stands on the logarithmic axis
-
-
-def _points(table: pd.DataFrame, gamma: float, start: str) -> pd.DataFrame:
-    """Decay alone at sigma = 0, then syre."""
-    zero = select(table, **_decay(gamma)).assign(**{SIGMA: ZERO})
-    return pd.concat([zero, select(table, **{NAME: "syre", GAMMA: gamma, START: start})])
+LOOKS = {
+    (STRONG, "shift"): plotting.Look(label="γ = 0.005", color="#0072B2", marker="D"),
+    (USUAL, "shift"): plotting.Look(label="γ = 0.0005", color="#56B4E9", marker="o"),
+    (STRONG, "keep"): plotting.Look(label="γ = 0.005, start of decay alone", color="#009E73", marker="x"),
+}
+TITLES = {"accuracy": "test accuracy", "rank/effective": "effective rank of the features"}
 
 
 def _panel(ax: Axes, table: pd.DataFrame, metric: str) -> None:
-    for gamma, start, color, marker in (
-        (STRONG, "shift", "#0072B2", "D"), (USUAL, "shift", "#56B4E9", "o"), (STRONG, "keep", "#009E73", "x"),
-    ):  # fmt: skip
-        label = f"γ = {gamma:g}" + (", start of decay alone" if start == "keep" else "")
-        look = plotting.Look(label=label, color=color, marker=marker)
-        plotting.line_with_band(ax, _points(table, gamma, start), SIGMA, metric, look)
-    without = plotting.t_interval(select(table, **{NAME: "vanilla"})[metric].dropna())
+    """Decay alone at sigma = 0, then syre."""
+    for (gamma, start), look in LOOKS.items():
+        zero = select(table, **decay(gamma=gamma)).assign(**{SIGMA: ZERO})
+        points = pd.concat([zero, select(table, **syre(gamma=gamma, start=start))])
+        plotting.line_with_band(ax, points, SIGMA, metric, look)
+    without = plotting.t_interval(select(table, **VANILLA)[metric].dropna())
     ax.axhline(without[0], color="black", linestyle=":", label="no decay, no bias")
     ax.set(xscale="log", xlabel="σ", xticks=[ZERO, 0.01, 0.1, 1], xticklabels=["0", "0.01", "0.1", "1"])
     ax.axvline(0.2, color="0.6", linewidth=0.8, linestyle="--")
+    ax.set_title(TITLES[metric])
 
 
 def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(2, 1, width=3.4, height=2.8)
-    table = results.final("accuracy", "rank/effective")
-    for ax, (metric, title) in zip(
-        axes, {"accuracy": "test accuracy", "rank/effective": "effective rank of the features"}.items(), strict=True
-    ):
+    table = results.final(*TITLES)
+    for ax, metric in zip(axes, TITLES, strict=True):
         _panel(ax, table, metric)
-        ax.set_title(title)
     axes[0].annotate("the paper: no cost", (0.19, 0.03), xycoords=("data", "axes fraction"), ha="right", fontsize=7)
-    plotting.legend(figure, loc="outside lower center", ncols=4)
-    return figure
+    return plotting.with_legend(figure, loc="outside lower center", ncols=4)

@@ -1,29 +1,24 @@
 """Figure 4 (section 6.2): objective against degree of symmetry, for every way of removing symmetries."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.analysis import plotting
-from experiments.analysis.claims import Claim, Equivalence, Monotone, Superiority
+from experiments.analysis.arms import GAMMA, NAME, SIGMA, by_arm, falls, look
+from experiments.analysis.claims import Claim, Equivalence, Monotone, Samples, Superiority
 from experiments.analysis.results import Results, select
-from experiments.analysis.stats import cross_fitted_best, hypervolume
+from experiments.analysis.stats import at_best, hypervolume
 
 TITLE = "benchmark of symmetry removal: objective against degree of symmetry"
 
-GAMMA, NAME, SIGMA, SPECTRUM = "regularizer.weight_decay", "regularizer.name", "regularizer.sigma", "data.spectrum"
+SPECTRUM, RATE, FRACTION, KAPPA = "data.spectrum", "regularizer.rate", "regularizer.fraction", "regularizer.kappa"
 SPECTRA = ("unstructured", "structured")
 OTHERS = ("weight_decay", "dropout", "w_fix")
-STRENGTHS = {
-    "vanilla": "data.size",
-    "weight_decay": GAMMA,
-    "syre": GAMMA,
-    "dropout": "regularizer.rate",
-    "w_fix": "regularizer.fraction",
-}
-LEVELS = {"syre": SIGMA, "w_fix": "regularizer.kappa"}  # a method's scale; its strength is what it is swept over
+STRENGTHS = {"vanilla": "data.size", "weight_decay": GAMMA, "syre": GAMMA, "dropout": RATE, "w_fix": FRACTION}
+LEVELS = {"syre": SIGMA, "w_fix": KAPPA}  # a method's scale; its strength is what it is swept over
 
 
 def dominated(results: Results, spectrum: str, threshold: str) -> pd.DataFrame:
@@ -33,9 +28,9 @@ def dominated(results: Results, spectrum: str, threshold: str) -> pd.DataFrame:
     times the objective of vanilla, so that 1 is no symmetry kept at vanilla's objective.
     """
     degree = f"symmetry/{threshold}"
-    table = select(results.final("loss", degree), **{SPECTRUM: spectrum})
+    table = results.final("loss", degree, **{SPECTRUM: spectrum})
     size = float(table["data.size"].iloc[0])
-    best = table[table[NAME] == "vanilla"].set_index("seed")["loss"]
+    best = table[table[NAME] == "vanilla"].set_index("seed")["loss"].to_dict()
     rows = []
     for (name, seed), method in table[table[NAME] != "vanilla"].groupby([NAME, "seed"]):
         levels = method.groupby(LEVELS[name]) if name in LEVELS else [(0.0, method)]
@@ -47,10 +42,38 @@ def dominated(results: Results, spectrum: str, threshold: str) -> pd.DataFrame:
 
 def _area(areas: pd.DataFrame, name: str, level: float | None = None) -> pd.Series:
     """One area a seed; the level of the scale is the best of the other seeds unless it is given."""
-    method = areas[areas[NAME] == name]
-    if level is not None:
-        return method[method["level"] == level].set_index("seed")["area"]
-    return cross_fitted_best(method, metric="area", over="level")["area"]
+    only = {} if level is None else {"level": level}
+    return at_best(select(areas, **{NAME: name}, **only), "area", "level")
+
+
+def _least(name: str, spectrum: str) -> Samples:
+    """How much less symmetry than vanilla a method reaches anywhere in its range, as a fraction of N."""
+
+    def samples(results: Results) -> pd.Series:
+        table = results.final("symmetry/0.05", **{SPECTRUM: spectrum})
+        kept = table.groupby([NAME, "seed"])["symmetry/0.05"].min()
+        return (kept["vanilla"] - kept[name]) / float(table["data.size"].iloc[0])
+
+    return samples
+
+
+def _reach(spectrum: str) -> Superiority:
+    text = f"syre removes more than half of all symmetries somewhere in its range; {spectrum} spectrum."
+    return Superiority(f"reach-{spectrum}", text, "6.2", _least("syre", spectrum), margin=0.5)
+
+
+def _smooth(spectrum: str) -> Monotone:
+    text = f"At σ = 1 the degree of symmetry falls steadily as γ grows; {spectrum} spectrum."
+    return falls(
+        f"smooth-{spectrum}", text, "6.2", "symmetry/0.05", {NAME: "syre", SIGMA: 1, SPECTRUM: spectrum}, GAMMA
+    )
+
+
+def _only(spectrum: str, name: str) -> Equivalence:
+    text = (
+        f"{look(name).label} removes no more than a tenth of the symmetries anywhere in its range; {spectrum} spectrum."
+    )
+    return Equivalence(f"only-{name}-{spectrum}", text, "6.2", _least(name, spectrum), margin=0.1)
 
 
 def _pareto(spectrum: str, other: str, threshold: str = "0.05", sigma: float | None = None) -> Superiority:
@@ -58,64 +81,18 @@ def _pareto(spectrum: str, other: str, threshold: str = "0.05", sigma: float | N
         areas = dominated(results, spectrum, threshold)
         return _area(areas, "syre", sigma) - _area(areas, other)
 
-    at = f", σ = {sigma:g}" if sigma else ""
-    return Superiority(
-        id=f"pareto-{other}-{spectrum}"
-        + (f"-{sigma:g}" if sigma else "")
-        + (f"-c{threshold}" if threshold != "0.05" else ""),
-        text=f"syre{at} dominates more of the (symmetry, objective) plane than {plotting.look(other).label}; "
-        f"{spectrum} spectrum, c = {threshold}.",
-        source="6.2" if threshold == "0.05" and not sigma else "ours",
-        samples=samples,
-    )
-
-
-def _least(name: str, spectrum: str) -> Callable[[Results], pd.Series]:
-    """How much less symmetry than vanilla a method reaches anywhere in its range, as a fraction of N."""
-
-    def samples(results: Results) -> pd.Series:
-        table = select(results.final("symmetry/0.05"), **{SPECTRUM: spectrum})
-        kept = table.groupby([NAME, "seed"])["symmetry/0.05"].min()
-        return (kept["vanilla"] - kept[name]) / float(table["data.size"].iloc[0])
-
-    return samples
+    at, key = (f", σ = {sigma:g}", f"-{sigma:g}") if sigma else ("", "")
+    what = f"dominates more of the (symmetry, objective) plane than {look(other).label}"
+    text = f"syre{at} {what}; {spectrum} spectrum, c = {threshold}."
+    if threshold != "0.05":
+        key += f"-c{threshold}"
+    return Superiority(f"pareto-{other}-{spectrum}{key}", text, "ours" if key else "6.2", samples)
 
 
 CLAIMS: tuple[Claim, ...] = (
-    *(
-        Superiority(
-            id=f"reach-{s}",
-            text=f"syre removes more than half of all symmetries somewhere in its range; {s} spectrum.",
-            source="6.2",
-            samples=_least("syre", s),
-            margin=0.5,
-        )
-        for s in SPECTRA
-    ),
-    *(
-        Monotone(
-            id=f"smooth-{s}",
-            text=f"At σ = 1 the degree of symmetry falls steadily as γ grows; {s} spectrum.",
-            source="6.2",
-            metric="symmetry/0.05",
-            treatment={NAME: "syre", SIGMA: 1, SPECTRUM: s},
-            over=GAMMA,
-            direction="decreasing",
-        )
-        for s in SPECTRA
-    ),
-    *(
-        Equivalence(
-            id=f"only-{name}-{s}",
-            text=f"{plotting.look(name).label} removes no more than a tenth of the symmetries "
-            f"anywhere in its range; {s} spectrum.",
-            source="6.2",
-            samples=_least(name, s),
-            margin=0.1,
-        )
-        for s in SPECTRA
-        for name in OTHERS
-    ),
+    *map(_reach, SPECTRA),
+    *map(_smooth, SPECTRA),
+    *(_only(s, name) for s in SPECTRA for name in OTHERS),
     *(_pareto(s, other) for s in SPECTRA for other in OTHERS),
     *(_pareto(s, "w_fix", threshold=c) for s in SPECTRA for c in ("0.01", "0.1")),
     *(_pareto(s, "weight_decay", sigma=0.01) for s in SPECTRA),
@@ -146,31 +123,30 @@ bias.
 19.
 """
 
+TICKS = {-1: "−1", -0.5: "−½", 0: "0", 0.5: "½", 1: "1", 10: "10", 100: "100", 1000: "1000"}
+
 
 def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(2, width=3.9, height=3.4)
     table = results.final("loss", "symmetry/0.05")
     for ax, spectrum in zip(axes, SPECTRA, strict=True):
         rows = select(table, **{SPECTRUM: spectrum})
-        for look, arm in plotting.arms(rows):
-            for part_look, part, strength in _parts(look, arm):
-                plotting.scatter_with_bars(ax, part, "symmetry/0.05", "loss", strength, part_look)
+        for own, part, strength in _parts(rows):
+            plotting.scatter_with_bars(ax, part, "symmetry/0.05", "loss", strength, own)
         best = rows.loc[rows[NAME] == "vanilla", "loss"].mean()
         ax.set_yscale("symlog", linthresh=abs(best), linscale=2)  # W-fix at κ = 1 goes up to 2000
         ax.set(title=f"{spectrum} A", xlabel="degree of symmetry, #{i : |v_i·w| < 0.05}", xlim=(0, 103))
-        ax.set(
-            yticks=[-1, -0.5, 0, 0.5, 1, 10, 100, 1000], yticklabels=["−1", "−½", "0", "½", "1", "10", "100", "1000"]
-        )
+        ax.set_yticks(list(TICKS), TICKS.values())
         ax.set(ylim=(1.4 * best, None), ylabel="objective (linear, then log)" if spectrum == SPECTRA[0] else "")
-    plotting.legend(figure)
-    return figure
+    return plotting.with_legend(figure)
 
 
-def _parts(look: plotting.Look, arm: pd.DataFrame) -> Iterator[tuple[plotting.Look, pd.DataFrame, str]]:
-    """An arm, W-fix once per scale of its frozen values, and the column of its strength."""
-    strength = STRENGTHS[arm[NAME].iloc[0]]
-    if arm[NAME].iloc[0] != "w_fix":
-        yield look, arm, strength
-        return
-    for (kappa, part), marker in zip(arm.groupby("regularizer.kappa"), ("^", ">"), strict=False):
-        yield replace(look, label=f"W-fix, κ = {kappa:g}", marker=marker), part, strength
+def _parts(rows: pd.DataFrame) -> Iterator[tuple[plotting.Look, pd.DataFrame, str]]:
+    """The arms, W-fix once per scale of its frozen values, and the column of their strength."""
+    for own, arm in by_arm(rows):
+        name = arm[NAME].iloc[0]
+        parts = [(own, arm)]
+        if name == "w_fix":
+            scales = zip(arm.groupby(KAPPA), ("^", ">"), strict=False)
+            parts = [(replace(own, label=f"W-fix, κ = {k:g}", marker=marker), part) for (k, part), marker in scales]
+        yield from ((own, part, STRENGTHS[name]) for own, part in parts)

@@ -2,14 +2,13 @@
 
 from matplotlib.figure import Figure
 
-from experiments.analysis import plotting
-from experiments.analysis.claims import Claim, Equivalence, Monotone, Superiority
-from experiments.analysis.results import Results, select
+from experiments.analysis import arms, plotting
+from experiments.analysis.arms import ALPHA, GAMMA, NAME, SIGMA, VANILLA, arm, beats, decay, falls, rises, same, syre
+from experiments.analysis.claims import Claim, Superiority
+from experiments.analysis.results import Arm, Results, select
 
 TITLE = "feature collapse on MNIST: rank and accuracy over weight decay and input scale"
 
-GAMMA, ALPHA, NAME, SIGMA = "regularizer.weight_decay", "data.input_scale", "regularizer.name", "regularizer.sigma"
-START = "regularizer.start"
 WIDTH = 300
 STRONG = {GAMMA: 0.1, ALPHA: 1.0}
 STRONGEST = {GAMMA: 0.3, ALPHA: 1.0}
@@ -17,117 +16,57 @@ MILD = {GAMMA: 1e-4, ALPHA: 1.0}
 FAINT = {GAMMA: 1e-3, ALPHA: 0.01}  # the smallest inputs
 
 
-def _beats(
-    name: str,
-    text: str,
-    metric: str,
-    at: dict[str, float],
-    control: str = "weight_decay",
-    sigma: float | None = None,
-    source: str = "6.3",
-) -> Superiority:
-    """syre against a control at one place; sigma from the other seeds unless it is given."""
-    treatment = {NAME: "syre", START: "shift", **at} | ({SIGMA: sigma} if sigma else {})
-    return Superiority(
-        id=name,
-        text=text,
-        source=source,
-        metric=metric,
-        treatment=treatment,
-        control={NAME: control, **at},
-        tune="" if sigma else SIGMA,
-    )
+def _beats(id: str, text: str, metric: str, at: Arm, source: str = "6.3") -> Superiority:
+    """syre against decay alone at one place."""
+    return beats(id, text, source, metric, syre(at), decay(at))
 
 
+def _recommended(id: str, metric: str, at: Arm) -> Superiority:
+    text = "The same at the recommended σ = 0.01."
+    return beats(f"{id}-0.01", text, "6.3", metric, syre(at, sigma=0.01), decay(at))
+
+
+def _against(name: str, metric: str) -> Superiority:
+    text = f"Under strong decay syre keeps a higher {metric} than {arms.look(name).label}."
+    return beats(f"{metric}-{name.replace('_', '-')}", text, "ours", metric, syre(STRONG), arm(name, STRONG))
+
+
+def _keep(words: str, metric: str) -> Superiority:
+    text = f"At γ = 0.3 syre (σ = 1) keeps a higher {words} also from the same start as decay alone."
+    kept = syre(STRONGEST, sigma=1, start="keep")
+    return beats(f"{metric}-keep-0.3", text, "ours", metric, kept, decay(STRONGEST))
+
+
+FULL = "syre's rank at γ = 0.1 is that of mild decay (γ = 1e-4), within 10 % of the width."
+COST = "At mild decay (γ = 1e-4) the recommended σ costs no accuracy (within 0.5 points)."
+THRESHOLD = "rank-gamma with the rank at 1e-3 of the top covariance eigenvalue."
+ALONE = {ALPHA: 1.0}
 CLAIMS: tuple[Claim, ...] = (
-    Monotone(
-        id="collapse-gamma",
-        text="Without syre the rank falls as weight decay grows.",
-        source="6.3",
-        metric="rank",
-        treatment={NAME: "weight_decay", ALPHA: 1.0},
-        over=GAMMA,
-        direction="decreasing",
-    ),
-    Monotone(
-        id="collapse-alpha",
-        text="Without syre the rank falls as the inputs shrink.",
-        source="6.3",
-        metric="rank",
-        treatment={NAME: "weight_decay", GAMMA: 1e-3},
-        over=ALPHA,
-        direction="increasing",
+    falls("collapse-gamma", "Without syre the rank falls as weight decay grows.", "6.3", "rank", decay(ALONE), GAMMA),
+    rises(
+        "collapse-alpha", "Without syre the rank falls as the inputs shrink.", "6.3", "rank", decay(gamma=1e-3), ALPHA
     ),
     _beats("rank-gamma", "Under strong decay (γ = 0.1) syre keeps a higher rank than decay alone.", "rank", STRONG),
-    _beats("rank-gamma-0.01", "The same at the recommended σ = 0.01.", "rank", STRONG, sigma=0.01),
+    _recommended("rank-gamma", "rank", STRONG),
     _beats("accuracy-gamma", "Under strong decay syre keeps a higher accuracy than decay alone.", "accuracy", STRONG),
-    _beats("accuracy-gamma-0.01", "The same at the recommended σ = 0.01.", "accuracy", STRONG, sigma=0.01),
+    _recommended("accuracy-gamma", "accuracy", STRONG),
     _beats("rank-alpha", "On small inputs (α = 0.01) syre keeps a higher rank than decay alone.", "rank", FAINT),
-    _beats("rank-alpha-0.01", "The same at the recommended σ = 0.01.", "rank", FAINT, sigma=0.01),
+    _recommended("rank-alpha", "rank", FAINT),
     _beats("accuracy-alpha", "On small inputs syre keeps a higher accuracy than decay alone.", "accuracy", FAINT),
-    _beats("accuracy-alpha-0.01", "The same at the recommended σ = 0.01.", "accuracy", FAINT, sigma=0.01),
-    Equivalence(
-        id="full-rank",
-        text="syre's rank at γ = 0.1 is that of mild decay (γ = 1e-4), within 10 % of the width.",
-        source="6.3",
-        metric="rank",
-        treatment={NAME: "syre", START: "shift", **STRONG},
-        control={NAME: "weight_decay", **MILD},
-        tune=SIGMA,
-        margin=0.1 * WIDTH,
-    ),
-    _beats(
-        "rank-threshold",
-        "rank-gamma with the rank at 1e-3 of the top covariance eigenvalue.",
-        "rank/0.001",
-        STRONG,
-        source="ours",
-    ),
-    _beats("rank-effective", "rank-gamma with the effective rank.", "rank/effective", STRONG, source="ours"),
-    _beats(
-        "rank-w-fix", "Under strong decay syre keeps a higher rank than W-fix.", "rank", STRONG, "w_fix", source="ours"
-    ),
-    _beats(
-        "accuracy-w-fix",
-        "Under strong decay syre keeps a higher accuracy than W-fix.",
-        "accuracy",
-        STRONG,
-        "w_fix",
-        source="ours",
-    ),
-    _beats(
-        "rank-dropout",
-        "Under strong decay syre keeps a higher rank than dropout.",
-        "rank",
-        STRONG,
-        "dropout",
-        source="ours",
-    ),
+    _recommended("accuracy-alpha", "accuracy", FAINT),
+    same("full-rank", FULL, "6.3", "rank", syre(STRONG), decay(MILD), 0.1 * WIDTH),
+    _beats("rank-threshold", THRESHOLD, "rank/0.001", STRONG, "ours"),
+    _beats("rank-effective", "rank-gamma with the effective rank.", "rank/effective", STRONG, "ours"),
+    _against("w_fix", "rank"),
+    _against("w_fix", "accuracy"),
+    _against("dropout", "rank"),
     _beats("accuracy-0.3", "At γ = 0.3 syre keeps a higher accuracy than decay alone.", "accuracy", STRONGEST),
     _beats("effective-0.3", "At γ = 0.3 syre keeps a higher effective rank.", "rank/effective", STRONGEST),
-    *(
-        Superiority(
-            id=f"{metric}-keep-0.3",
-            text=f"At γ = 0.3 syre (σ = 1) keeps a higher {name} also from the same start as decay alone.",
-            source="ours",
-            metric=metric,
-            treatment={NAME: "syre", START: "keep", SIGMA: 1, **STRONGEST},
-            control={NAME: "weight_decay", **STRONGEST},
-        )
-        for name, metric in (("accuracy", "accuracy"), ("effective rank", "rank/effective"))
-    ),
-    Equivalence(
-        id="cost-0.01",
-        text="At mild decay (γ = 1e-4) the recommended σ costs no accuracy (within 0.5 points).",
-        source="5.4",
-        metric="accuracy",
-        treatment={NAME: "syre", START: "shift", SIGMA: 0.01, **MILD},
-        control={NAME: "weight_decay", **MILD},
-        margin=0.005,
-    ),
+    _keep("accuracy", "accuracy"),
+    _keep("effective rank", "rank/effective"),
+    same("cost-0.01", COST, "5.4", "accuracy", syre(MILD, sigma=0.01), decay(MILD), 0.005),
 )
 
-SAME_START = plotting.Look(label="syre, σ = 1, start of the others", color="#009E73", marker="x")
 METRICS = {
     "rank": "rank (of 300), numerical",
     "rank/0.001": "rank, eigenvalues > 1e-3 of top",
@@ -167,7 +106,7 @@ claims at γ = 0.3 that choose σ on other seeds now choose among these too.
 
 def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(2, 3, width=3.8, height=2.5)
-    table = results.final("rank", "rank/0.001", "accuracy")
+    table = results.final(*METRICS)
     table = table[~table[SIGMA].isin([0.001, 0.3, 10])]  # measured at two γ only, for the map over σ
     vanilla = table[NAME] == "vanilla"
     sides = (
@@ -177,18 +116,13 @@ def draw(results: Results) -> Figure:
     for column, (rows, x, label) in enumerate(sides):
         for row, (metric, name) in enumerate(METRICS.items()):
             ax = axes[2 * row + column]
-            for look, arm in plotting.arms(rows[rows[START] != "keep"]):
-                plotting.line_with_band(ax, arm, x, metric, look)
-            if x == GAMMA:
-                plotting.line_with_band(ax, rows[rows[START] == "keep"], x, metric, SAME_START)
+            arms.curves(ax, arms.with_same_start(rows), x, metric)
             if x == GAMMA:  # vanilla has no decay: a level
-                level = select(table, **{ALPHA: 1.0, NAME: "vanilla"})[metric].mean()
-                ax.axhline(level, color=plotting.look("vanilla").color, lw=0.8, ls=":", zorder=0)
+                level = select(table, **VANILLA, **{ALPHA: 1.0})[metric].mean()
+                ax.axhline(level, color=arms.look("vanilla").color, lw=0.8, ls=":", zorder=0)
             ax.set(xscale="log", xlabel=label if row == len(METRICS) - 1 else "", ylabel="" if column else name)
-            ax.set_ylim(
-                bottom=0.9 if (x, metric) == (ALPHA, "accuracy") else 0, top=1 if metric == "accuracy" else None
-            )
+            bottom = 0.9 if (x, metric) == (ALPHA, "accuracy") else 0
+            ax.set_ylim(bottom, 1 if metric == "accuracy" else None)
     axes[0].set_title("α = 1")
     axes[1].set_title("γ = 0.001")
-    plotting.legend(figure)
-    return figure
+    return plotting.with_legend(figure)

@@ -1,33 +1,30 @@
 """Figure 6 (section 6.6): PPO on Slippery Ant, return and rank of the policy's features, in MuJoCo and in PyBullet."""
 
 import json
-from collections.abc import Callable
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.analysis import plotting
-from experiments.analysis.claims import Claim, Equivalence, Superiority
+from experiments.analysis.arms import NAME, SIGMA, VANILLA, arm, by_arm, curves, decay, look, minus
+from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority
 from experiments.analysis.results import Arm, Results, select
-from experiments.analysis.stats import cross_fitted_best
+from experiments.analysis.stats import at_best
 
 TITLE = "PPO on Slippery Ant: return, rank of the features and dead units while the friction changes"
 
-NAME, SIGMA, BACKEND = "regularizer.name", "regularizer.sigma", "data.backend"
-EVERY, BETAS = "data.change_every", "optim.betas"
+BACKEND, EVERY, BETAS = "data.backend", "data.change_every", "optim.betas"
 BACKENDS = {"mujoco": "MuJoCo", "pybullet": "PyBullet"}
 MAIN = {"cpu": 93_000, "paper": 5_000_000}  # the schedule that is judged: steps between two changes of friction
 
-VANILLA: Arm = {NAME: "vanilla"}
-DECAY: Arm = {NAME: "weight_decay"}
-SYRES: dict[str, tuple[str, Arm]] = {
-    "": ("", {NAME: "syre"}),  # at the best sigma of the other seeds
-    "-0.01": (", at the recommended σ = 0.01", {NAME: "syre", SIGMA: 0.01}),
-    "-1": (", at σ = 1", {NAME: "syre", SIGMA: 1}),
+CONTROLS = {"decay": ("plain weight decay", decay()), "vanilla": ("vanilla PPO", VANILLA)}
+SYRES = {
+    "": ("", arm("syre")),  # at the best sigma of the other seeds
+    "-0.01": (", at the recommended σ = 0.01", arm("syre", sigma=0.01)),
+    "-1": (", at σ = 1", arm("syre", sigma=1)),
 }
 SHARES = ("rank/99", "rank/effective", "dead")  # counts of units, shown in per cent of the layer
-WINDOW = 0.2  # of the training, at its end (or its beginning), over which a run's records are averaged
 STAYS = 10.0  # per cent of the units: a rank that moves by less stays
 MILLION = 1e6
 FLOOR = -3000  # where the panels of returns are cut: an untrained ant on MuJoCo pays for its torques without limit
@@ -40,19 +37,18 @@ def shares(results: Results, metric: str) -> pd.DataFrame:
     return rows.assign(**{metric: 100 * rows[metric] / width}) if metric in SHARES else rows
 
 
-def late(results: Results, metric: str, arm: Arm, *, early: bool = False) -> pd.Series:
-    """Mean of a metric over the last (or first) fifth of the training, one a seed; NaN for a run that has failed.
+def fifth(rows: pd.DataFrame, metric: str, which: int = 5) -> pd.DataFrame:
+    """Mean of a metric over the records of one fifth of the training, of each seed and sigma; NaN for a failed run."""
+    share = rows["step"] / rows["step"].max()
+    rows = rows[(share > (which - 1) / 5) & (share <= which / 5)]
+    values = rows[metric].where(rows["status"] == "done")
+    return values.groupby([rows["seed"], rows[SIGMA].fillna(0)]).mean().reset_index()
 
-    Where the arm leaves sigma open, each seed takes the one that is best on the other seeds.
-    """
+
+def end(results: Results, metric: str, arm: Arm, which: int = 5) -> pd.Series:
+    """The last fifth, or another, one a seed; an open sigma is the one that is best on the other seeds."""
     rows = select(_judged(shares(results, metric)), **arm)
-    end = rows["step"].max()
-    rows = rows[rows["step"] <= WINDOW * end] if early else rows[rows["step"] > (1 - WINDOW) * end]
-    rows = rows.assign(**{metric: rows[metric].where(rows["status"] == "done")})
-    table = rows.groupby(["seed", rows[SIGMA].fillna(0)])[metric].mean().reset_index()
-    if table[SIGMA].nunique() > 1:
-        return cross_fitted_best(table, metric=metric, over=SIGMA, maximize=metric != "dead")[metric]
-    return table.set_index("seed")[metric]
+    return at_best(fifth(rows, metric, which), metric, SIGMA, maximize=metric != "dead")
 
 
 def _usual(rows: pd.DataFrame) -> pd.DataFrame:
@@ -66,64 +62,60 @@ def _judged(rows: pd.DataFrame) -> pd.DataFrame:
     return _usual(rows[rows[EVERY] == rows["scale"].map(MAIN).fillna(rows[EVERY])])
 
 
-def beyond(metric: str, treatment: Arm, control: Arm) -> Callable[[Results], pd.Series]:
+def beyond(metric: str, treatment: Arm, control: Arm) -> Samples:
     """How much more the treatment has than the control at the end; of dead units, how many fewer."""
     sign = -1 if metric == "dead" else 1
-    return lambda results: sign * (late(results, metric, treatment) - late(results, metric, control))
+    return lambda results: sign * (end(results, metric, treatment) - end(results, metric, control))
 
 
-def moved(metric: str, arm: Arm) -> Callable[[Results], pd.Series]:
+def moved(metric: str, arm: Arm) -> Samples:
     """The metric at the end minus that at the beginning."""
-    return lambda results: late(results, metric, arm) - late(results, metric, arm, early=True)
+    return lambda results: end(results, metric, arm) - end(results, metric, arm, 1)
 
 
-def fallen(metric: str, arm: Arm) -> Callable[[Results], pd.Series]:
-    """How much the metric has fallen from the beginning to the end."""
-    return lambda results: -moved(metric, arm)(results)
+# metric, its name, control, source, the paper's value, and the smallest scale that can decide
+GAINS = (
+    ("rank/99", "a higher rank", "decay", "6.6", "91 % against 67 to 75 % at 25M", "smoke"),
+    ("rank/99", "a higher rank", "vanilla", "6.6", "91 % against < 25 % at 16M", "smoke"),
+    ("rank/effective", "a higher effective rank", "decay", "ours", "", "smoke"),
+    ("dead", "fewer dead units", "decay", "ours", "", "smoke"),
+    ("dead", "fewer dead units", "vanilla", "ours", "", "smoke"),
+    ("return", "a higher return", "decay", "6.6", "3950 against 3150 at 25M", "paper"),
+    ("return", "a higher return", "vanilla", "6.6", "3950 against 0 at 25M", "paper"),
+)
+
+
+def _gain(backend: str, key: str, metric: str, words: str, name: str, source: str, paper: str, scale: str) -> Claim:
+    (who, control), (which, treatment), at = CONTROLS[name], SYRES[key], {BACKEND: backend}
+    text = f"{BACKENDS[backend]}: at the end syre has {words} than {who}{which}."
+    samples = beyond(metric, treatment | at, control | at)
+    id = f"{backend}-{metric.replace('/', '-')}-{name}{key}"
+    return Superiority(id, text, source, samples, paper=paper, scale=scale)
+
+
+def _stays(backend: str, key: str) -> Claim:
+    which, arm = SYRES[key]
+    where = f"{BACKENDS[backend]}: with syre the rank at the end is that of the beginning"
+    text = f"{where}, within {STAYS:g} % of the units{which}."
+    samples, paper = moved("rank/99", arm | {BACKEND: backend}), "about 91 % throughout"
+    return Equivalence(f"{backend}-rank-stays{key}", text, "6.6", samples, margin=STAYS, paper=paper)
+
+
+def _falls(backend: str, name: str, paper: str) -> Claim:
+    """The paper's ranks fall between 2 and 16 million steps: a shorter run cannot decide."""
+    who, arm = CONTROLS[name]
+    text = f"{BACKENDS[backend]}: the rank of {who} falls by more than {STAYS:g} % of the units."
+    fallen = minus(moved("rank/99", arm | {BACKEND: backend}))
+    return Superiority(f"{backend}-rank-falls-{name}", text, "6.6", fallen, margin=STAYS, paper=paper, scale="paper")
 
 
 def _claims(backend: str) -> tuple[Claim, ...]:
-    where, on = BACKENDS[backend], {BACKEND: backend}
-    versus = {"decay": ("plain weight decay", DECAY), "vanilla": ("vanilla PPO", VANILLA)}
     return (
-        *(
-            Superiority(
-                id=f"{backend}-{metric.replace('/', '-')}-{name}{key}",
-                text=f"{where}: at the end syre has {'fewer' if metric == 'dead' else 'a higher'} {words} than "
-                     f"{versus[name][0]}{which}.",
-                source=source, paper=paper, scale=scale,
-                samples=beyond(metric, {**arm, **on}, {**versus[name][1], **on}),
-            )
-            for metric, words, name, source, paper, scale in (
-                ("rank/99", "rank", "decay", "6.6", "91 % against 67 to 75 % at 25M", "smoke"),
-                ("rank/99", "rank", "vanilla", "6.6", "91 % against < 25 % at 16M", "smoke"),
-                ("rank/effective", "effective rank", "decay", "ours", "", "smoke"),
-                ("dead", "dead units", "decay", "ours", "", "smoke"),
-                ("dead", "dead units", "vanilla", "ours", "", "smoke"),
-                ("return", "return", "decay", "6.6", "3950 against 3150 at 25M", "paper"),
-                ("return", "return", "vanilla", "6.6", "3950 against 0 at 25M", "paper"),
-            )
-            for key, (which, arm) in SYRES.items()
-        ),
-        *(
-            Equivalence(
-                id=f"{backend}-rank-stays{key}",
-                text=f"{where}: with syre the rank at the end is that of the beginning, within {STAYS:g} % of the "
-                     f"units{which}.",
-                source="6.6", paper="about 91 % throughout", margin=STAYS, samples=moved("rank/99", {**arm, **on}),
-            )
-            for key, (which, arm) in SYRES.items()
-        ),
-        *(
-            # the paper's ranks fall between 2 and 16 million steps: a shorter run cannot decide
-            Superiority(
-                id=f"{backend}-rank-falls-{name}", source="6.6", paper=paper, margin=STAYS, scale="paper",
-                text=f"{where}: the rank of {versus[name][0]} falls by more than {STAYS:g} % of the units.",
-                samples=fallen("rank/99", {**versus[name][1], **on}),
-            )
-            for name, paper in (("decay", "90 % to 65 % at 9M"), ("vanilla", "92 % to < 25 % at 16M"))
-        ),
-    )  # fmt: skip
+        *(_gain(backend, key, *gain) for gain in GAINS for key in SYRES),
+        *(_stays(backend, key) for key in SYRES),
+        _falls(backend, "decay", "90 % to 65 % at 9M"),
+        _falls(backend, "vanilla", "92 % to < 25 % at 16M"),
+    )
 
 
 CLAIMS: tuple[Claim, ...] = (*_claims("mujoco"), *_claims("pybullet"))
@@ -206,19 +198,26 @@ def draw(results: Results) -> Figure:
             table = tables[metric]
             table = table[(table[BACKEND] == backend) & (table[EVERY] == every)]
             table = table.assign(million=table["step"] / MILLION)
-            for look, arm in plotting.arms(table):
-                plotting.line_with_band(ax, arm, "million", metric, look)
-            for change in range(1, int(table["step"].max() // every) + 1):
-                ax.axvline(change * every / MILLION, color="0.8", linewidth=0.6, zorder=0)
+            curves(ax, by_arm(table), "million", metric)
+            mark_changes(ax, table)
             ax.set(title=f"{label}: {BACKENDS[backend]}", xlim=(0, None))
-            if metric == "return":
-                peak = table.groupby([NAME, table[SIGMA].fillna(0), "million"])[metric].mean().max()
-                ax.set_ylim(max(ax.get_ylim()[0], FLOOR), 1.7 * peak)
-            else:
-                ax.set_ylim(max(ax.get_ylim()[0], 0), min(ax.get_ylim()[1], 100))
+            peak = table.groupby([NAME, table[SIGMA].fillna(0), "million"])[metric].mean().max()
+            cut(ax, metric, 1.7 * peak)
         grid[-1, column].set_xlabel("million steps; lines: changes of friction")
-    plotting.legend(figure, loc="outside lower center", ncols=4)
-    return figure
+    return plotting.with_legend(figure, loc="outside lower center", ncols=4)
+
+
+def mark_changes(ax: Axes, table: pd.DataFrame) -> None:
+    """A line at each change of friction."""
+    every = table[EVERY].max()
+    for change in range(1, int(table["step"].max() // every) + 1):
+        ax.axvline(change * every / MILLION, color="0.8", linewidth=0.6, zorder=0)
+
+
+def cut(ax: Axes, metric: str, top: float | None) -> None:
+    """Shares end at 0 and 100, returns at the floor and at `top`."""
+    low, high = ax.get_ylim()
+    ax.set_ylim(*((max(low, FLOOR), top) if metric == "return" else (max(low, 0), min(high, 100))))
 
 
 def _paper(ax: Axes, metric: str, label: str) -> None:
@@ -227,5 +226,5 @@ def _paper(ax: Axes, metric: str, label: str) -> None:
         ax.set_axis_off()
         return
     for name, points in PAPER[metric].items():
-        ax.plot(points.keys(), points.values(), "--", color=plotting.look(name).color, marker="o", markersize=3)
+        ax.plot(list(points), list(points.values()), "--", color=look(name).color, marker="o", markersize=3)
     ax.set(title=f"{label}: the paper, read off", xlim=(0, 26), ylim=(0, 100 if metric == "rank/99" else None))

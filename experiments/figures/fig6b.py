@@ -1,40 +1,30 @@
 """Figure 6 (section 6.6) to 10 million steps: PPO on Slippery Ant in MuJoCo, where the paper's arms part."""
 
-from collections.abc import Callable
-
 import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.analysis import plotting
-from experiments.analysis.claims import Claim, Equivalence, Superiority
+from experiments.analysis.arms import VANILLA, arm, decay, look, minus
+from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import paired_differences
-from experiments.figures.fig6 import DECAY, FLOOR, MILLION, NAME, PANELS, PAPER, SIGMA, VANILLA, shares
+from experiments.figures.fig6 import CONTROLS, MILLION, PANELS, PAPER, STAYS, cut, fifth, mark_changes, shares
 
 TITLE = "PPO on Slippery Ant in MuJoCo, 10 million steps: return, rank of the features and dead units"
 
-UNIT, START = "regularizer.unit", "regularizer.start"
-SYRES: dict[str, tuple[str, Arm]] = {
-    "1": ("at σ = 1", {NAME: "syre", SIGMA: 1, UNIT: "relative"}),
-    "abs-0.1": ("at the absolute σ = 0.1", {NAME: "syre", SIGMA: 0.1, UNIT: "absolute"}),
-    "0.01": ("at the recommended σ = 0.01", {NAME: "syre", SIGMA: 0.01, UNIT: "relative"}),
+RELATIVE, ABSOLUTE = ({"regularizer.unit": unit} for unit in ("relative", "absolute"))
+SYRES = {
+    "1": ("at σ = 1", arm("syre", RELATIVE, sigma=1)),
+    "abs-0.1": ("at the absolute σ = 0.1", arm("syre", ABSOLUTE, sigma=0.1)),
+    "0.01": ("at the recommended σ = 0.01", arm("syre", RELATIVE, sigma=0.01)),
 }
-DRAWN_ONLY: dict[str, Arm] = {"syre, σ = 0.1": {NAME: "syre", SIGMA: 0.1, UNIT: "relative"}}
-WINDOW = 0.2  # of the training: a fifth, which is the time between two changes of friction
 UNITS = 5.0  # per cent of the units of a layer: a smaller difference of ranks is not worth naming
-STAYS = 10.0  # per cent of the units: a rank that moves by less stays (as in figure 6)
 RETURN = 100.0  # of a return of some thousand
 
 
-def fifth(results: Results, metric: str, arm: Arm, which: int = 5) -> pd.Series:
-    """Mean of a metric over the records of one fifth of the training, one a seed; NaN for a run that has failed.
-
-    Empty for an arm of which no run is there yet. Ranks and dead units in per cent of the layer.
-    """
-    rows = _of(shares(results, metric), arm)
-    end = rows["step"].max()
-    rows = rows[(rows["step"] > (which - 1) * WINDOW * end) & (rows["step"] <= which * WINDOW * end)]
-    return rows[metric].where(rows["status"] == "done").groupby(rows["seed"]).mean()
+def end(results: Results, metric: str, arm: Arm, which: int = 5) -> pd.Series:
+    """The last fifth, or another, one a seed; empty for an arm of which no run is there yet."""
+    return fifth(_of(shares(results, metric), arm), metric, which).set_index("seed")[metric]
 
 
 def _of(table: pd.DataFrame, arm: Arm) -> pd.DataFrame:
@@ -42,75 +32,66 @@ def _of(table: pd.DataFrame, arm: Arm) -> pd.DataFrame:
     return select(table.assign(**{column: None for column in arm if column not in table}), **arm)
 
 
-def beyond(metric: str, treatment: Arm, control: Arm) -> Callable[[Results], pd.Series]:
+def beyond(metric: str, treatment: Arm, control: Arm) -> Samples:
     """How much more the treatment has than the control in the last fifth."""
-    return lambda results: paired_differences(*(fifth(results, metric, arm) for arm in (treatment, control)))
+    return lambda results: paired_differences(*(end(results, metric, arm) for arm in (treatment, control)))
 
 
-def moved(metric: str, arm: Arm) -> Callable[[Results], pd.Series]:
+def moved(metric: str, arm: Arm) -> Samples:
     """The metric in the last fifth minus that in the first."""
-    return lambda results: fifth(results, metric, arm) - fifth(results, metric, arm, 1)
+    return lambda results: end(results, metric, arm) - end(results, metric, arm, 1)
 
 
-def fallen(metric: str, arm: Arm) -> Callable[[Results], pd.Series]:
-    """How much the metric has fallen from the first fifth to the last."""
-    return lambda results: -moved(metric, arm)(results)
-
-
-def collapsed(arm: Arm) -> Callable[[Results], pd.Series]:
+def collapsed(arm: Arm) -> Samples:
     """Half of the best return that a fifth had, minus that of the last."""
 
     def below(results: Results) -> pd.Series:
-        best = pd.concat([fifth(results, "return", arm, k) for k in range(1, 6)], axis=1).max(axis=1)
-        return best / 2 - fifth(results, "return", arm)
+        best = pd.concat([end(results, "return", arm, k) for k in range(1, 6)], axis=1).max(axis=1)
+        return best / 2 - end(results, "return", arm)
 
     return below
 
 
+MORE = {
+    "rank/99": (f"a rank higher by more than {UNITS:g} % of the units", UNITS),
+    "return": (f"a return higher by more than {RETURN:g}", RETURN),
+}
+PAPERS = {
+    ("rank/99", "decay"): "91 % against 65 % at 9M",
+    ("rank/99", "vanilla"): "91 % against 52 % at 9M",
+    ("return", "decay"): "5200 against 4600 at 10M",
+    ("return", "vanilla"): "5200 against 0 at 10.7M",
+}
+
+
+def _gain(key: str, metric: str, against: str) -> Superiority:
+    (words, treatment), (who, control), (more, margin) = SYRES[key], CONTROLS[against], MORE[metric]
+    text = f"Over the last fifth syre, {words}, has {more} than {who}."
+    id, paper = f"{metric.replace('/', '-')}-{against}-{key}", PAPERS[metric, against]
+    return Superiority(id, text, "6.6", beyond(metric, treatment, control), margin=margin, paper=paper)
+
+
+def _stays(key: str) -> Equivalence:
+    words, arm = SYRES[key]
+    text = f"With syre, {words}, the rank over the last fifth is that over the first, within {STAYS:g} % of the units."
+    paper = "about 91 % throughout"
+    return Equivalence(f"rank-stays-{key}", text, "6.6", moved("rank/99", arm), margin=STAYS, paper=paper)
+
+
+def _falls(key: str, paper: str) -> Superiority:
+    who, arm = CONTROLS[key]
+    text = f"The rank of {who} falls by more than {STAYS:g} % of the units from the first fifth to the last."
+    return Superiority(f"rank-falls-{key}", text, "6.6", minus(moved("rank/99", arm)), margin=STAYS, paper=paper)
+
+
+HALF = "The return of vanilla PPO over the last fifth is less than half of that over its best fifth."
 CLAIMS: tuple[Claim, ...] = (
-    *(
-        Superiority(
-            id=f"{metric.replace('/', '-')}-{against}-{key}", source="6.6", paper=paper, margin=margin,
-            text=f"Over the last fifth syre, {words}, has {more} than {name}.",
-            samples=beyond(metric, arm, control),
-        )
-        for key, (words, arm) in SYRES.items()
-        for metric, more, margin, against, name, control, paper in (
-            ("rank/99", f"a rank higher by more than {UNITS:g} % of the units", UNITS, "decay", "plain weight decay",
-             DECAY, "91 % against 65 % at 9M"),
-            ("rank/99", f"a rank higher by more than {UNITS:g} % of the units", UNITS, "vanilla", "vanilla PPO",
-             VANILLA, "91 % against 52 % at 9M"),
-            ("return", f"a return higher by more than {RETURN:g}", RETURN, "decay", "plain weight decay",
-             DECAY, "5200 against 4600 at 10M"),
-            ("return", f"a return higher by more than {RETURN:g}", RETURN, "vanilla", "vanilla PPO",
-             VANILLA, "5200 against 0 at 10.7M"),
-        )
-    ),
-    *(
-        Equivalence(
-            id=f"rank-stays-{key}", source="6.6", paper="about 91 % throughout", margin=STAYS,
-            text=f"With syre, {words}, the rank over the last fifth is that over the first, within {STAYS:g} % of the "
-                 "units.",
-            samples=moved("rank/99", arm),
-        )
-        for key, (words, arm) in SYRES.items()
-    ),
-    *(
-        Superiority(
-            id=f"rank-falls-{key}", source="6.6", paper=paper, margin=STAYS,
-            text=f"The rank of {name} falls by more than {STAYS:g} % of the units from the first fifth to the last.",
-            samples=fallen("rank/99", arm),
-        )
-        for key, name, arm, paper in (
-            ("decay", "plain weight decay", DECAY, "90 % to 65 % at 9M"),
-            ("vanilla", "vanilla PPO", VANILLA, "92 % to 52 % at 9M"),
-        )
-    ),
-    Superiority(
-        id="return-collapses-vanilla", source="6.6", paper="3050 at 2.3M, 0 at 10.7M", samples=collapsed(VANILLA),
-        text="The return of vanilla PPO over the last fifth is less than half of that over its best fifth.",
-    ),
-)  # fmt: skip
+    *(_gain(key, *pair) for key in SYRES for pair in PAPERS),
+    *map(_stays, SYRES),
+    _falls("decay", "90 % to 65 % at 9M"),
+    _falls("vanilla", "92 % to 52 % at 9M"),
+    Superiority("return-collapses-vanilla", HALF, "6.6", collapsed(VANILLA), paper="3050 at 2.3M, 0 at 10.7M"),
+)
 
 NOTES = """
 **What it is for.** Figure 6 at `cpu` scale ends after a million steps, before anything parts; the paper's arms part
@@ -130,36 +111,27 @@ one σ; none is chosen by the results.
 return. Means are over the last fifth of the training, three seeds, paired: a seed has the same frictions in every arm.
 """
 
+ABSOLUTE_LOOK = plotting.Look(label="syre, absolute σ = 0.1", color="#009E73", marker="h")
+DRAWN = (
+    (look("vanilla"), VANILLA),
+    (look("weight_decay"), decay()),
+    *((look("syre", sigma), arm("syre", RELATIVE, sigma=sigma)) for sigma in (0.01, 0.1, 1)),
+    (ABSOLUTE_LOOK, SYRES["abs-0.1"][1]),
+)
+
 
 def draw(results: Results) -> Figure:
-    arms = {
-        "vanilla": VANILLA,
-        "weight decay": DECAY,
-        "syre, σ = 0.01": SYRES["0.01"][1],
-        **DRAWN_ONLY,
-        "syre, σ = 1": SYRES["1"][1],
-        "syre, absolute σ = 0.1": SYRES["abs-0.1"][1],
-    }
     figure, axes = plotting.panels(len(PANELS), 1, width=3.4, height=2.8)
     for ax, (metric, label) in zip(axes, PANELS.items(), strict=True):
         table = shares(results, metric)
         table = table.assign(million=table["step"] / MILLION)
-        for name, arm in arms.items():
-            look = plotting.look(arm[NAME], arm.get(SIGMA) if arm.get(UNIT) == "relative" else None)
-            if arm.get(UNIT) == "absolute":
-                look = plotting.Look(label=name, color="#009E73", marker="h")
-            if len(rows := _of(table, arm)):
-                plotting.line_with_band(ax, rows, "million", metric, look)
+        for own, settings in DRAWN:
+            if len(rows := _of(table, settings)):
+                plotting.line_with_band(ax, rows, "million", metric, own)
         for name, points in PAPER.get(metric, {}).items():
             inside = {at: value for at, value in points.items() if at <= table["million"].max() * 1.1}
-            ax.plot(inside.keys(), inside.values(), "--", color=plotting.look(name).color, linewidth=0.8, alpha=0.7)
-        every = table["data.change_every"].max()
-        for change in range(1, int(table["step"].max() // every) + 1):
-            ax.axvline(change * every / MILLION, color="0.8", linewidth=0.6, zorder=0)
+            ax.plot(list(inside), list(inside.values()), "--", color=look(name).color, linewidth=0.8, alpha=0.7)
+        mark_changes(ax, table)
         ax.set(title=label, xlim=(0, None), xlabel="million steps; lines: changes of friction")
-        if metric == "return":
-            ax.set_ylim(max(ax.get_ylim()[0], FLOOR), None)
-        else:
-            ax.set_ylim(max(ax.get_ylim()[0], 0), min(ax.get_ylim()[1], 100))
-    plotting.legend(figure, loc="outside lower center", ncols=6)
-    return figure
+        cut(ax, metric, None)
+    return plotting.with_legend(figure, loc="outside lower center", ncols=6)

@@ -1,11 +1,14 @@
 """Figure 7 (B.1): rank of the student's hidden layer against label noise and input noise, on the runs of figure 2."""
 
+from typing import Any
+
 from matplotlib.figure import Figure
 
-from experiments.analysis import plotting
+from experiments.analysis import arms, plotting
+from experiments.analysis.arms import NAME, SIGMA, SIGMAS, decay, falls, rises, same, syre
 from experiments.analysis.claims import Claim, Equivalence, Monotone
-from experiments.analysis.results import Results, select
-from experiments.figures.fig2 import CLEAN, INPUTS, LABELS, NAME, NOISE, SAME_START, SIGMA, SIGMAS, START, TANH
+from experiments.analysis.results import Results
+from experiments.figures.fig2 import CLEAN, INPUTS, LABELS, NOISE, TANH
 
 EXPERIMENT = "fig2"
 TITLE = "rank of a student network under noisy labels and noisy inputs"
@@ -17,36 +20,22 @@ AXES = {LABELS: "fraction of the training labels drawn anew", NOISE: "std of the
 RANKS = {"rank": "numerical rank", "rank/effective": "effective rank"}
 
 
-def _only(noise: str, **levels: float) -> dict[str, object]:
+def _only(noise: str, **levels: float) -> dict[str, Any]:
     """20 inputs and no other noise than this one, of any level unless one is given."""
     return {INPUTS: 20, **{key: value for key, value in TANH.items() if key != noise}, **levels}
 
 
 def _trend(noise: str, metric: str) -> Monotone:
-    falls = noise == LABELS
-    return Monotone(
-        id=f"{WORDS[noise]}-{metric}",
-        text=f"With decay alone the {RANKS[metric]} {'falls' if falls else 'rises'} with {WORDS[noise]} noise.",
-        source="B.1",
-        metric=metric,
-        treatment={NAME: "weight_decay", **_only(noise)},
-        over=noise,
-        direction="decreasing" if falls else "increasing",
-    )
+    way, word = (falls, "falls") if noise == LABELS else (rises, "rises")
+    text = f"With decay alone the {RANKS[metric]} {word} with {WORDS[noise]} noise."
+    return way(f"{WORDS[noise]}-{metric}", text, "B.1", metric, decay(_only(noise)), noise)
 
 
 def _unaffected(noise: str, metric: str, sigma: float) -> Equivalence:
-    arm = {NAME: "syre", START: "shift", SIGMA: sigma}
-    return Equivalence(
-        id=f"{WORDS[noise]}-{metric}-syre-{sigma}",
-        text=f"syre (σ = {sigma}) is not affected: its {RANKS[metric]} at {WORDS[noise]} noise {MOST[noise]} is that "
-        "without noise, within 10 % of the width.",
-        source="B.1",
-        metric=metric,
-        treatment={**arm, **_only(noise, **{noise: MOST[noise]})},
-        control={**arm, **_only(noise, **{noise: 0})},
-        margin=0.1 * WIDTH,
-    )
+    where = f"its {RANKS[metric]} at {WORDS[noise]} noise {MOST[noise]} is that without noise"
+    text = f"syre (σ = {sigma}) is not affected: {where}, within 10 % of the width."
+    most, none = (syre(_only(noise, **{noise: level}), sigma=sigma) for level in (MOST[noise], 0))
+    return same(f"{WORDS[noise]}-{metric}-syre-{sigma}", text, "B.1", metric, most, none, 0.1 * WIDTH)
 
 
 CLAIMS: tuple[Claim, ...] = (
@@ -80,17 +69,13 @@ paper's "vanilla" has the same weight decay of 0.01 as syre: here weight_decay.
 def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(2, 3, width=3.8, height=2.5)
     metrics = {"rank": "rank (of 100), numerical", "rank/effective": "rank, effective", "accuracy": "test accuracy"}
-    table = results.final(*metrics)
     for column, noise in enumerate(CLEAN):
-        rows = select(table, **_only(noise))
+        rows = results.final(*metrics, **_only(noise))
         rows = rows[(rows[NAME] != "syre") | rows[SIGMA].isin(SIGMAS)]
         for row, (metric, label) in enumerate(metrics.items()):
             ax = axes[2 * row + column]
-            for look, arm in plotting.arms(rows[rows[START] != "keep"]):
-                plotting.line_with_band(ax, arm, noise, metric, look)
-            plotting.line_with_band(ax, rows[rows[START] == "keep"], noise, metric, SAME_START)
+            arms.curves(ax, arms.with_same_start(rows), noise, metric)
             ax.set(ylabel="" if column else label, ylim=(0, 1 if metric == "accuracy" else 105))
         axes[column].set_title(f"noisy {WORDS[noise]}s")
         ax.set_xlabel(AXES[noise])
-    plotting.legend(figure, loc="outside lower center", ncols=3)
-    return figure
+    return plotting.with_legend(figure, loc="outside lower center", ncols=3)

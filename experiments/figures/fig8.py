@@ -4,62 +4,48 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.analysis import plotting
-from experiments.analysis.claims import Claim, Equivalence, Superiority
+from experiments.analysis import arms, plotting
+from experiments.analysis.arms import ALPHA, GAMMA, NAME, SIGMA, SIGMAS, START, beats, decay, syre
+from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority
 from experiments.analysis.results import Results, select
 from experiments.analysis.stats import loglog_slope
 
 TITLE = "eigenvalue spectrum of the representation (the runs of figure 5)"
 EXPERIMENT = "fig5"
 
-GAMMA, ALPHA, NAME, SIGMA = "regularizer.weight_decay", "data.input_scale", "regularizer.name", "regularizer.sigma"
-START = "regularizer.start"
-SHIFT = {START: "shift"}  # the start of Eq. (6)
 FLOOR = "eigenvalue/150"  # the median eigenvalue of the 300: inside the tail, far from the ten class directions
 INDICES = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 75, 100, 150, 200, 250, 300)
-GAMMAS = (1e-3, 1e-2, 3e-2, 1e-1)
+SHADES = {1e-3: "0.75", 1e-2: "0.55", 3e-2: "0.35", 1e-1: "0.0"}
+WHOLE = {ALPHA: 1.0}
 
 
-def _excess_slope(gamma: float, below: float = np.inf):
+def _shift(sigma: float) -> Superiority:
+    text = f"At γ = 0.01, σ = {sigma:g} raises the floor (median eigenvalue) of decay alone."
+    one, other = syre(WHOLE, sigma=sigma, gamma=1e-2), decay(WHOLE, gamma=1e-2)
+    return beats(f"shift-{sigma:g}", text, "B.2" if sigma != 0.01 else "5.4", FLOOR, one, other)
+
+
+def _excess_slope(gamma: float, below: float = np.inf) -> Samples:
     """Slope of log floor against log sigma minus 2, one a seed: 0 is a floor proportional to sigma^2."""
 
     def samples(results: Results) -> pd.Series:
-        rows = select(results.final(FLOOR), **{NAME: "syre", GAMMA: gamma, ALPHA: 1.0}, **SHIFT)
+        rows = results.final(FLOOR, **syre(WHOLE, gamma=gamma))
         return loglog_slope(rows[rows[SIGMA] <= below], SIGMA, FLOOR) - 2
 
     return samples
 
 
+def _slope(gamma: float) -> Equivalence:
+    text = f"The floor is proportional to σ²: log-log slope 2 within 0.5, at γ = {gamma:g}, over all σ."
+    paper = "2 (or 1: its sentence lost its symbol)"
+    return Equivalence(f"slope-{gamma:g}", text, "B.2", _excess_slope(gamma), margin=0.5, paper=paper)
+
+
+SMALL = "The same at γ = 0.1 for σ ≤ 1 alone, before the anchor outweighs the initial weights."
 CLAIMS: tuple[Claim, ...] = (
-    *(
-        Superiority(
-            id=f"shift-{sigma:g}",
-            text=f"At γ = 0.01, σ = {sigma:g} raises the floor (median eigenvalue) of decay alone.",
-            source="B.2" if sigma != 0.01 else "5.4",
-            metric=FLOOR,
-            treatment={NAME: "syre", SIGMA: sigma, GAMMA: 1e-2, ALPHA: 1.0, **SHIFT},
-            control={NAME: "weight_decay", GAMMA: 1e-2, ALPHA: 1.0},
-        )
-        for sigma in (0.01, 0.1, 1)
-    ),
-    *(
-        Equivalence(
-            id=f"slope-{gamma:g}",
-            text=f"The floor is proportional to σ²: log-log slope 2 within 0.5, at γ = {gamma:g}, over all σ.",
-            source="B.2",
-            paper="2 (or 1: its sentence lost its symbol)",
-            samples=_excess_slope(gamma),
-            margin=0.5,
-        )
-        for gamma in (1e-2, 1e-1)
-    ),
-    Equivalence(
-        id="slope-small",
-        text="The same at γ = 0.1 for σ ≤ 1 alone, before the anchor outweighs the initial weights.",
-        source="ours",
-        samples=_excess_slope(1e-1, below=1.0),
-        margin=0.5,
-    ),
+    *map(_shift, SIGMAS),
+    *map(_slope, (1e-2, 1e-1)),
+    Equivalence("slope-small", SMALL, "ours", _excess_slope(1e-1, below=1.0), margin=0.5),
 )
 
 NOTES = """
@@ -77,20 +63,17 @@ that are dead make the last eigenvalues exactly 0: the curves end there. Same ru
 def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(3, 1, width=3.4, height=3.0)
     names = [f"eigenvalue/{index}" for index in INDICES]
-    table = results.final(*names)
+    table = results.final(*names, **WHOLE, **{NAME: ["weight_decay", "syre"], START: [None, "shift"]})
     for ax, gamma in zip(axes, (1e-2, 1e-1), strict=False):
-        rows = select(table, **{GAMMA: gamma, ALPHA: 1.0, NAME: ["weight_decay", "syre"], START: [None, "shift"]})
-        for look, arm in plotting.arms(rows):
-            long = arm.melt(id_vars="seed", value_vars=names, var_name="index", value_name="eigenvalue")
+        for look, rows in arms.by_arm(select(table, **{GAMMA: gamma})):
+            long = rows.melt(id_vars="seed", value_vars=names, var_name="index", value_name="eigenvalue")
             long["index"] = long["index"].str.removeprefix("eigenvalue/").astype(int)
             plotting.line_with_band(ax, long, "index", "eigenvalue", look)
         ax.set(xscale="log", yscale="log", title=f"γ = {gamma:g}", xlabel="index", ylim=(1e-16, None))
     axes[0].set_ylabel("eigenvalue of the covariance")
-    floors = select(results.final(FLOOR), **{NAME: "syre", ALPHA: 1.0}, **SHIFT)
-    for gamma, shade in zip(GAMMAS, ("0.75", "0.55", "0.35", "0.0"), strict=True):
+    for gamma, shade in SHADES.items():
         mine = plotting.Look(label=f"floor at γ = {gamma:g}", color=shade, marker="o")
-        plotting.line_with_band(axes[2], select(floors, **{GAMMA: gamma}), SIGMA, FLOOR, mine)
+        plotting.line_with_band(axes[2], results.final(FLOOR, **syre(WHOLE, gamma=gamma)), SIGMA, FLOOR, mine)
     axes[2].plot([0.01, 3], [1e-7, 9e-3], "k:", label="slope 2")
     axes[2].set(xscale="log", yscale="log", xlabel="σ", title="floor: the 150th eigenvalue")
-    plotting.legend(figure)
-    return figure
+    return plotting.with_legend(figure)

@@ -1,17 +1,20 @@
 """Figure 9 (sections 6.4, B.3): rank of a VAE's encoder against weight decay, and its reconstruction against beta."""
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.analysis import plotting
-from experiments.analysis.claims import Claim, Equivalence, Monotone, Superiority
-from experiments.analysis.results import Arm, Results, select
+from experiments.analysis import arms, plotting
+from experiments.analysis.arms import GAMMA, NAME, SIGMA, START, beats, decay, falls, look, rises, same, syre
+from experiments.analysis.claims import Claim, Equivalence, Superiority
+from experiments.analysis.results import Results, select
 
 TITLE = "posterior collapse of a beta-VAE: rank of the encoder over weight decay, reconstruction over beta"
 
-GAMMA, NAME, SIGMA = "regularizer.weight_decay", "regularizer.name", "regularizer.sigma"
-START, BETA, IMAGES = "regularizer.start", "task.beta", "task.images"
+BETA, IMAGES = "task.beta", "task.images"
+NO_IMAGES: dict[str, Any] = {IMAGES: "[]"}  # the runs that record images are another block
 STRONG = 1000  # the weight decay of figure 10
 
 # (arm, beta) -> gamma -> rank, read off the paper's figure by eye
@@ -23,96 +26,91 @@ PAPER: dict[tuple[str, int], dict[float, float]] = {
 }
 
 
-def _arm(name: str, beta: float, gamma: float | None = None, sigma: float | None = None) -> dict[str, object]:
-    """An arm of the sweep; what is None stays open. The runs that record images are another block."""
-    settings = {NAME: name, BETA: beta, GAMMA: gamma, SIGMA: sigma, START: "shift" if name == "syre" else None}
-    return {IMAGES: "[]"} | {key: value for key, value in settings.items() if value is not None}
+def at(beta: float, gamma: float | None = None) -> dict[str, Any]:
+    """The runs at one beta, and at one decay if it is given."""
+    return NO_IMAGES | {BETA: beta} | ({GAMMA: gamma} if gamma else {})
 
 
-VANILLA, DECAY = _arm("vanilla", 10), _arm("weight_decay", 10, STRONG)
-SYRE, SYRE_1, SYRE_001 = (_arm("syre", 10, STRONG, sigma) for sigma in (None, 1, 0.01))
-
-
-def beats(name: str, text: str, metric: str, treatment: Arm, control: Arm, source: str = "6.4",
-          paper: str = "") -> Superiority:  # fmt: skip
-    """Higher, or of a loss lower; the sigma that an arm of syre leaves open is chosen on the other seeds."""
-    tune = SIGMA if treatment[NAME] == "syre" and SIGMA not in treatment else ""
-    better = "lower" if metric in ("loss", "reconstruction", "reconstruction/mean") else "higher"
-    return Superiority(id=name, text=text, source=source, paper=paper, metric=metric, treatment=treatment,
-                       control=control, tune=tune, better=better)  # fmt: skip
-
-
-def _trend(name: str, text: str, metric: str, treatment: Arm, over: str, *, rises: bool = True) -> Monotone:
-    direction = "increasing" if rises else "decreasing"
-    return Monotone(id=name, text=text, source="6.4", metric=metric, treatment=treatment, over=over,
-                    direction=direction)  # fmt: skip
+HERE = at(10, STRONG)
+VANILLA, DECAY = arms.VANILLA | at(10), decay(HERE)
+SYRE, SYRE_1, SYRE_001 = (syre(HERE, sigma=sigma) for sigma in (None, 1, 0.01))
 
 
 def _as_in_the_paper(name: str, beta: int, least: float) -> Superiority:
     """By how much the largest distance to the paper's ranks, from gamma = `least` on, stays inside the margin."""
     known = {gamma: rank for gamma, rank in PAPER[name, beta].items() if gamma >= least}
     sigma, margin = (1, 15) if name == "syre" else (None, 5)  # of 200
+    arm = syre(at(beta), sigma=sigma) if name == "syre" else decay(at(beta))
 
     def samples(results: Results) -> pd.Series:
-        rows = select(results.final("rank"), **_arm(name, beta, sigma=sigma))
-        rows = rows[rows[GAMMA].isin(list(known))]
+        rows = results.final("rank", **arm, **{GAMMA: list(known)})
         distance = (rows["rank"] - rows[GAMMA].map(known)).abs()
         return margin - distance.groupby(rows["seed"]).max()
 
-    return Superiority(
-        id=f"paper-{name}-{beta}" + (f"-from-{least:g}" if least > 0.01 else ""),
-        text=f"{plotting.look(name, sigma).label}: at every γ ≥ {least:g} the rank is the paper's, "
-        f"within {margin} of 200; β = {beta}.",
-        source="6.4",
-        paper=", ".join(f"{rank:g}" for rank in known.values()),
-        samples=samples,
-    )
+    where = f"at every γ ≥ {least:g} the rank is the paper's, within {margin} of 200; β = {beta}"
+    id = f"paper-{name}-{beta}" + (f"-from-{least:g}" if least > 0.01 else "")
+    paper = ", ".join(f"{rank:g}" for rank in known.values())
+    return Superiority(id, f"{look(name, sigma).label}: {where}.", "6.4", samples, paper=paper)
 
 
 def _curves(beta: int) -> tuple[Claim, ...]:
     """The claims on the left figure, at one beta."""
-    decay, syre, syre_001 = (arm | {BETA: beta} for arm in (DECAY, SYRE, SYRE_001))
-    falls, rises = _arm("weight_decay", beta), _arm("syre", beta, sigma=1)
+    falling = f"With decay alone the rank of the encoder falls as γ grows; β = {beta}."
+    rising = f"With syre (σ = 1) the rank rises with γ; β = {beta}."
+    higher = f"At γ = {STRONG} syre keeps a higher rank than decay alone; β = {beta}."
+    again = f"The same at the recommended σ = 0.01; β = {beta}."
+    strong, paper = at(beta, STRONG), f"{PAPER['syre', beta][STRONG]:g} against 0"
     return (
-        _trend(f"collapse-{beta}", f"With decay alone the rank of the encoder falls as γ grows; β = {beta}.", "rank",
-               falls, GAMMA, rises=False),
-        _trend(f"rise-{beta}", f"With syre (σ = 1) the rank rises with γ; β = {beta}.", "rank", rises, GAMMA),
-        beats(f"rank-{beta}", f"At γ = {STRONG} syre keeps a higher rank than decay alone; β = {beta}.", "rank",
-              syre, decay, paper=f"{PAPER['syre', beta][STRONG]:g} against 0"),
-        beats(f"rank-{beta}-0.01", f"The same at the recommended σ = 0.01; β = {beta}.", "rank", syre_001, decay),
-        *(_as_in_the_paper(name, beta, least)
-          for name, least in (("syre", 0.01), ("syre", 1), ("weight_decay", 0.01))),
-    )  # fmt: skip
+        falls(f"collapse-{beta}", falling, "6.4", "rank", decay(at(beta)), GAMMA),
+        rises(f"rise-{beta}", rising, "6.4", "rank", syre(at(beta), sigma=1), GAMMA),
+        beats(f"rank-{beta}", higher, "6.4", "rank", syre(strong), decay(strong), paper=paper),
+        beats(f"rank-{beta}-0.01", again, "6.4", "rank", syre(strong, sigma=0.01), decay(strong)),
+        _as_in_the_paper("syre", beta, 0.01),
+        _as_in_the_paper("syre", beta, 1),
+        _as_in_the_paper("weight_decay", beta, 0.01),
+    )
 
 
+def _collapsed(beta: int, source: str, text: str) -> Equivalence:
+    """Within one nat of decay alone, which is blind to its input."""
+    one, other = arms.VANILLA | at(beta), decay(at(beta, STRONG))
+    return same(f"collapse-at-{beta}", text, source, "reconstruction", one, other, 1.0)
+
+
+def _reconstructs(key: str, text: str, treatment: dict[str, Any], source: str = "6.4") -> Superiority:
+    return beats(f"reconstruction{key}", text, source, "reconstruction", treatment, VANILLA)
+
+
+KEEP = "At γ = 1 syre (σ = 1) keeps a higher rank also from the same start as decay alone; β = 10."
+ACTIVE = f"At γ = {STRONG} syre (σ = 1) keeps more active latent units (variance > 0.01) than decay alone; β = 10."
+AT_10 = (
+    "Vanilla's posterior has collapsed at β = 10: its reconstruction loss is within 1 nat of that of decay alone at "
+    f"γ = {STRONG}, which is blind to its input."
+)
+AT_25 = "The same at β = 25, above the largest eigenvalue of the data (19.8), where linear ones do."
+LOWER = f"At β = 10 and γ = {STRONG} syre (σ = 1) has a lower reconstruction loss than decay alone."
+MILD = "The same with syre (σ = 1) at γ = 1, where the rank is high already."
+PRICE = (
+    "It has a price: vanilla's objective (reconstruction + β KL) is lower than that of syre "
+    f"(σ = 1, γ = {STRONG}); β = 10."
+)
+ANY_BETA, GROWS = arms.VANILLA | NO_IMAGES, "Vanilla's reconstruction loss grows with β."
 CLAIMS: tuple[Claim, ...] = (
     *_curves(1),
     *_curves(10),
-    beats("keep-1", "At γ = 1 syre (σ = 1) keeps a higher rank also from the same start as decay alone; β = 10.",
-          "rank", _arm("syre", 10, 1, 1) | {START: "keep"}, _arm("weight_decay", 10, 1), "ours"),
-    beats("active", f"At γ = {STRONG} syre (σ = 1) keeps more active latent units (variance > 0.01) than decay alone; "
-          "β = 10.", "active", SYRE_1, DECAY, "ours"),
-    _trend("reconstruction-beta", "Vanilla's reconstruction loss grows with β.", "reconstruction",
-           {NAME: "vanilla", IMAGES: "[]"}, BETA),
-    *(Equivalence(id=f"collapse-at-{beta}", text=text, source=source, metric="reconstruction", margin=1.0,
-                  treatment=VANILLA | {BETA: beta}, control=DECAY | {BETA: beta})
-      for beta, source, text in (
-          (10, "6.4", "Vanilla's posterior has collapsed at β = 10: its reconstruction loss is within 1 nat of that of "
-           f"decay alone at γ = {STRONG}, which is blind to its input."),
-          (25, "ours", "The same at β = 25, above the largest eigenvalue of the data (19.8), where linear ones do."),
-      )),
-    beats("reconstruction", f"At β = 10 syre (γ = {STRONG}) has a lower reconstruction loss than vanilla.",
-          "reconstruction", SYRE, VANILLA),
-    beats("reconstruction-1", "The same at σ = 1.", "reconstruction", SYRE_1, VANILLA),
-    beats("reconstruction-0.01", "The same at the recommended σ = 0.01.", "reconstruction", SYRE_001, VANILLA),
-    beats("reconstruction-decay", "The same with decay alone.", "reconstruction", DECAY, VANILLA, "ours"),
-    beats("reconstruction-mild", "The same with syre (σ = 1) at γ = 1, where the rank is high already.",
-          "reconstruction", _arm("syre", 10, 1, 1), VANILLA, "ours"),
-    beats("reconstruction-against-decay", f"At β = 10 and γ = {STRONG} syre (σ = 1) has a lower reconstruction loss "
-          "than decay alone.", "reconstruction", SYRE_1, DECAY),
-    beats("price", "It has a price: vanilla's objective (reconstruction + β KL) is lower than that of syre (σ = 1, "
-          f"γ = {STRONG}); β = 10.", "loss", VANILLA, SYRE_1, "ours"),
-)  # fmt: skip
+    beats("keep-1", KEEP, "ours", "rank", syre(at(10, 1), sigma=1, start="keep"), decay(at(10, 1))),
+    beats("active", ACTIVE, "ours", "active", SYRE_1, DECAY),
+    rises("reconstruction-beta", GROWS, "6.4", "reconstruction", ANY_BETA, BETA),
+    _collapsed(10, "6.4", AT_10),
+    _collapsed(25, "ours", AT_25),
+    _reconstructs("", f"At β = 10 syre (γ = {STRONG}) has a lower reconstruction loss than vanilla.", SYRE),
+    _reconstructs("-1", "The same at σ = 1.", SYRE_1),
+    _reconstructs("-0.01", "The same at the recommended σ = 0.01.", SYRE_001),
+    _reconstructs("-decay", "The same with decay alone.", DECAY, "ours"),
+    _reconstructs("-mild", MILD, syre(at(10, 1), sigma=1), "ours"),
+    beats("reconstruction-against-decay", LOWER, "6.4", "reconstruction", SYRE_1, DECAY),
+    beats("price", PRICE, "ours", "loss", VANILLA, SYRE_1),
+)
 
 NOTES = """
 **What it shows.** Left, the paper's curves almost as numbers: decay alone falls to rank 0, syre at σ = 1 rises with γ
@@ -150,41 +148,37 @@ pixels in [0, 1], Adam at 1e-3, batch 16 for 256 epochs (`paper` scale).
 
 def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(3, width=3.6, height=3.2)
-    table = select(results.final("rank", "reconstruction"), **{IMAGES: "[]"})
+    table = results.final("rank", "reconstruction", **NO_IMAGES)
     table = table[~table[SIGMA].isin([0.001, 0.3, 10])]  # these only in the map over sigma
     for ax, beta in zip(axes, (1, 10), strict=False):
         _ranks(ax, select(table, **{BETA: beta}), beta)
     _reconstruction(axes[2], table, results)
     axes[0].set_ylabel("rank of the encoder (of 200)")
-    plotting.legend(figure)
-    return figure
+    return plotting.with_legend(figure)
 
 
 def _ranks(ax: Axes, rows: pd.DataFrame, beta: int) -> None:
-    for look, arm in plotting.arms(rows[(rows[START] != "keep") & (rows[NAME] != "vanilla")]):
-        plotting.line_with_band(ax, arm, GAMMA, "rank", look)
-    for name, look in (("syre", plotting.look("syre", 1)), ("weight_decay", plotting.look("weight_decay"))):
-        known = PAPER[name, beta]
-        label = f"{plotting.look(name).label}, the paper's"
-        ax.plot(list(known), list(known.values()), "o", ms=8, mfc="none", mec=look.color, label=label)
-    level = select(rows, **{NAME: "vanilla"})["rank"].mean()
-    ax.axhline(level, color=plotting.look("vanilla").color, lw=0.8, ls=":")
+    arms.curves(ax, arms.by_arm(rows[(rows[START] != "keep") & (rows[NAME] != "vanilla")]), GAMMA, "rank")
+    for name, sigma in (("syre", 1), ("weight_decay", None)):
+        known, label = PAPER[name, beta], f"{look(name).label}, the paper's"
+        color = look(name, sigma).color
+        ax.plot(list(known), list(known.values()), "o", ms=8, mfc="none", mec=color, label=label)
+    level = select(rows, **arms.VANILLA)["rank"].mean()
+    ax.axhline(level, color=look("vanilla").color, lw=0.8, ls=":")
     ax.set(xscale="log", xlabel="weight decay γ", title=f"β = {beta}", ylim=(-5, 205))
 
 
 def _reconstruction(ax: Axes, table: pd.DataFrame, results: Results) -> None:
     rows = table[(table[START] != "keep") & ((table[NAME] == "vanilla") | (table[GAMMA] == STRONG))]
     rows = rows[~rows[SIGMA].isin([0.01, 0.1])]  # at two values of beta only
-    for look, arm in plotting.arms(rows):
-        plotting.line_with_band(ax, arm, BETA, "reconstruction", look)
-    names = ["reconstruction/linear", *(f"pca/{i}" for i in range(1, 7))]
-    linear = select(results.final(*names), **{NAME: "vanilla", IMAGES: "[]"})
+    arms.curves(ax, arms.by_arm(rows), BETA, "reconstruction")
+    modes = [f"pca/{i}" for i in range(1, 7)]
+    linear = results.final("reconstruction/linear", *modes, **ANY_BETA)
     best = linear.groupby(BETA)["reconstruction/linear"].mean()
     ax.plot(best.index, best, "k--", lw=0.8, label="best linear VAE")
-    for i, name in enumerate(names[1:]):
-        ax.axvline(
-            linear[name].mean(), color="0.6", lw=0.6, zorder=0, label="" if i else "a mode of a linear VAE collapses"
-        )
+    for mode in modes:
+        label = "a mode of a linear VAE collapses" if mode == modes[0] else ""
+        ax.axvline(linear[mode].mean(), color="0.6", lw=0.6, zorder=0, label=label)
     betas = sorted(rows[BETA].unique())
     ax.set(xscale="log", xlabel="β", ylabel="reconstruction loss (nats)", title=f"γ = {STRONG}", ylim=(0, None))
     ax.set_xticks(betas, [f"{beta:g}" for beta in betas])

@@ -4,21 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.analysis import plotting
+from experiments.analysis.arms import ALPHA, GAMMA, SIGMA, decay, syre
 from experiments.analysis.claims import Claim, Equivalence, Superiority
+from experiments.analysis.plotting import Look
 from experiments.analysis.results import Arm, Results, select
 
 EXPERIMENT = ("fig2", "fig5", "fig9", "fig11", "fig13")
 TITLE = "effect and cost of syre over the scale of its anchor, across figures"
 
-GAMMA, NAME, SIGMA = "regularizer.weight_decay", "regularizer.name", "regularizer.sigma"
-START = "regularizer.start"
 GRID = [0.001, 0.01, 0.1, 0.3, 1, 3, 10]
-SYRE: Arm = {NAME: "syre", START: "shift", SIGMA: GRID}
-DECAY: Arm = {NAME: "weight_decay"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +26,7 @@ class Place:
     the setting in which decay alone has it. `cost`: metric and setting in which decay alone hardly collapses.
     """
 
-    label: str
-    look: plotting.Look
+    look: Look
     effect: tuple[str, Arm]
     whole: float | Arm
     cost: tuple[str, Arm] | None = None
@@ -39,35 +35,30 @@ class Place:
 NO_NOISE: Arm = {"model.activation": "tanh", "data.label_noise": 0, "data.input_noise": 0}
 PLACES = {
     "fig2": Place(
-        label="fig. 2: symmetric neurons, 5 inputs",
-        look=plotting.Look(label="", color="#E69F00", marker="o"),
+        look=Look(label="fig. 2: symmetric neurons, 5 inputs", color="#E69F00", marker="o"),
         effect=("symmetry/0.1", {"data.inputs": 5, **NO_NOISE}),
         whole=0,
         cost=("accuracy", {"data.inputs": 20, **NO_NOISE}),
     ),
     "fig5": Place(
-        label="fig. 5: accuracy, γ = 0.3",
-        look=plotting.Look(label="", color="#0072B2", marker="s"),
-        effect=("accuracy", {GAMMA: 0.3, "data.input_scale": 1}),
-        whole={GAMMA: 1e-4, "data.input_scale": 1},
-        cost=("accuracy", {GAMMA: 1e-4, "data.input_scale": 1}),
+        look=Look(label="fig. 5: accuracy, γ = 0.3", color="#0072B2", marker="s"),
+        effect=("accuracy", {GAMMA: 0.3, ALPHA: 1}),
+        whole={GAMMA: 1e-4, ALPHA: 1},
+        cost=("accuracy", {GAMMA: 1e-4, ALPHA: 1}),
     ),
     "fig9": Place(
-        label="fig. 9: rank of the encoder, γ = 1",
-        look=plotting.Look(label="", color="#009E73", marker="D"),
+        look=Look(label="fig. 9: rank of the encoder, γ = 1", color="#009E73", marker="D"),
         effect=("rank", {GAMMA: 1, "task.beta": 1, "task.images": "[]"}),
         whole=200,  # and no cost: where decay alone keeps the rank of the encoder there are no runs
     ),
     "fig11": Place(
-        label="fig. 11: accuracy on task 10, γ = 0.15",
-        look=plotting.Look(label="", color="#CC79A7", marker="^"),
+        look=Look(label="fig. 11: accuracy on task 10, γ = 0.15", color="#CC79A7", marker="^"),
         effect=("accuracy", {GAMMA: 0.15}),
         whole={GAMMA: 0.05},
         cost=("accuracy", {GAMMA: 0.05}),
     ),
     "fig13": Place(
-        label="fig. 13: barrier, γ = 0.03",
-        look=plotting.Look(label="", color="#D55E00", marker="v"),
+        look=Look(label="fig. 13: barrier, γ = 0.03", color="#D55E00", marker="v"),
         effect=("barrier/loss", {GAMMA: 0.03, "model.shared": True}),
         whole=0,
         cost=("accuracy", {GAMMA: 0.03, "model.shared": True}),
@@ -75,74 +66,55 @@ PLACES = {
 }
 
 
-def _values(results: Results, experiment: str, metric: str, arm: Arm) -> pd.DataFrame:
-    """Seed, sigma and the final value of the metric, for the rows of an arm."""
-    rows = select(results.final(metric), experiment=experiment, **arm)
-    return rows[["seed", SIGMA, metric]].rename(columns={metric: "value"})
+def _both(results: Results, experiment: str, metric: str, at: Arm) -> tuple[pd.DataFrame, pd.Series]:
+    """The runs of syre with the final `value` of the metric, and beside each of them the value of decay alone."""
+    rows = results.final(metric, **syre(at, {SIGMA: GRID, "experiment": experiment})).rename(columns={metric: "value"})
+    return rows, rows["seed"].map(_decay(results, experiment, metric, at))
 
 
-def _decay(results: Results, experiment: str, metric: str, setting: Arm) -> pd.Series:
-    return _values(results, experiment, metric, {**DECAY, **setting}).set_index("seed")["value"]
+def _decay(results: Results, experiment: str, metric: str, at: Arm) -> pd.Series:
+    return results.by_seed(metric, decay(at, {"experiment": experiment}))
 
 
 def effects(results: Results, experiment: str) -> pd.DataFrame:
     """`(syre - decay) / (whole - decay)` for each sigma and seed: 0 is decay alone, 1 no collapse at all."""
     place = PLACES[experiment]
-    metric, setting = place.effect
-    rows = _values(results, experiment, metric, {**SYRE, **setting})
-    decay = rows["seed"].map(_decay(results, experiment, metric, setting))
-    whole = place.whole
-    if not isinstance(whole, int | float):
-        whole = rows["seed"].map(_decay(results, experiment, metric, whole))
-    return rows.assign(value=(rows["value"] - decay) / (whole - decay))
+    metric, at = place.effect
+    rows, alone = _both(results, experiment, metric, at)
+    if isinstance(place.whole, int | float):
+        return rows.assign(value=(rows["value"] - alone) / (place.whole - alone))
+    whole = rows["seed"].map(_decay(results, experiment, metric, place.whole))
+    return rows.assign(value=(rows["value"] - alone) / (whole - alone))
 
 
 def costs(results: Results, experiment: str) -> pd.DataFrame:
     """The points of accuracy that syre loses against decay alone."""
-    place = PLACES[experiment]
-    assert place.cost is not None
-    metric, setting = place.cost
-    rows = _values(results, experiment, metric, {**SYRE, **setting})
-    decay = rows["seed"].map(_decay(results, experiment, metric, setting))
-    return rows.assign(value=100 * (decay - rows["value"]))
+    cost = PLACES[experiment].cost
+    assert cost is not None
+    rows, alone = _both(results, experiment, *cost)
+    return rows.assign(value=100 * (alone - rows["value"]))
 
 
-def _at(
-    measure: Callable[[Results, str], pd.DataFrame], experiment: str, sigma: float
-) -> Callable[[Results], pd.Series]:
-    return lambda results: select(measure(results, experiment), **{SIGMA: sigma}).set_index("seed")["value"]
+def _at(measure: Callable[[Results, str], pd.DataFrame], name: str, sigma: float) -> Callable[[Results], pd.Series]:
+    return lambda results: select(measure(results, name), **{SIGMA: sigma}).set_index("seed")["value"]
 
 
-def _number(name: str) -> str:
-    return name.removeprefix("fig")
+def _effect(name: str, sigma: float) -> Superiority:
+    text = f"At σ = {sigma:g} syre undoes at least a tenth of the collapse in figure {name.removeprefix('fig')}."
+    source = "5.4" if sigma == 0.01 else "ours"
+    return Superiority(f"effect-{name}-{sigma:g}", text, source, _at(effects, name, sigma), margin=0.1)
+
+
+def _cost(name: str, sigma: float) -> Equivalence:
+    where = f"where decay alone is mild, in the setting of figure {name.removeprefix('fig')}"
+    text = f"At σ = {sigma:g} syre costs less than 1 point of accuracy {where}."
+    source, paper = ("6.1", "negligible below 0.2") if sigma == 0.1 else ("ours", "")
+    return Equivalence(f"cost-{name}-{sigma:g}", text, source, _at(costs, name, sigma), margin=1.0, paper=paper)
 
 
 CLAIMS: tuple[Claim, ...] = (
-    *(
-        Superiority(
-            id=f"effect-{name}-{sigma:g}",
-            text=f"At σ = {sigma:g} syre undoes at least a tenth of the collapse in figure {_number(name)}.",
-            source="5.4" if sigma == 0.01 else "ours",
-            samples=_at(effects, name, sigma),
-            margin=0.1,
-        )
-        for name in EXPERIMENT
-        for sigma in (0.01, 1)
-    ),
-    *(
-        Equivalence(
-            id=f"cost-{name}-{sigma:g}",
-            text=f"At σ = {sigma:g} syre costs less than 1 point of accuracy where decay alone is mild, in the setting "
-            f"of figure {_number(name)}.",
-            source="6.1" if sigma == 0.1 else "ours",
-            paper="negligible below 0.2" if sigma == 0.1 else "",
-            samples=_at(costs, name, sigma),
-            margin=1.0,
-        )
-        for name, place in PLACES.items()
-        if place.cost
-        for sigma in (0.1, 1)
-    ),
+    *(_effect(name, sigma) for name in EXPERIMENT for sigma in (0.01, 1)),
+    *(_cost(name, sigma) for name, place in PLACES.items() if place.cost for sigma in (0.1, 1)),
 )
 
 NOTES = """
@@ -169,20 +141,14 @@ a prediction. σ is in units of 1/√fan_in, `start="shift"` throughout, so effe
 def draw(results: Results) -> Figure:
     figure, (left, right) = plotting.panels(2, width=4.4, height=3.2)
     for name, place in PLACES.items():
-        look = plotting.Look(label=place.label, color=place.look.color, marker=place.look.marker)
-        plotting.line_with_band(left, effects(results, name), SIGMA, "value", look)
+        plotting.line_with_band(left, effects(results, name), SIGMA, "value", place.look)
         if place.cost:
-            plotting.line_with_band(right, costs(results, name), SIGMA, "value", look)
+            plotting.line_with_band(right, costs(results, name), SIGMA, "value", place.look)
     left.set(title="effect: part of the collapse undone", ylim=(-0.15, 1.1))
     right.set(title="cost where decay alone is mild", ylabel="points of accuracy")
     right.set_yscale("symlog", linthresh=1)
     for ax in (left, right):
-        _dress(ax)
-    plotting.legend(figure, loc="outside lower center", ncols=2)
-    return figure
-
-
-def _dress(ax: Axes) -> None:
-    ax.axhline(0, color="0.5", lw=0.8, zorder=0)
-    ax.axvline(0.01, color="0.5", lw=0.8, ls=":", zorder=0)  # recommended in 5.4
-    ax.set(xscale="log", xlabel="σ, in units of 1/√fan_in (dotted: recommended)")
+        ax.axhline(0, color="0.5", lw=0.8, zorder=0)
+        ax.axvline(0.01, color="0.5", lw=0.8, ls=":", zorder=0)  # recommended in 5.4
+        ax.set(xscale="log", xlabel="σ, in units of 1/√fan_in (dotted: recommended)")
+    return plotting.with_legend(figure, loc="outside lower center", ncols=2)

@@ -1,141 +1,118 @@
 """Table 1 (section 6.5): what the last layer of SimCLR keeps, with and without syre. ResNet18 on CIFAR-100."""
 
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.analysis import plotting
-from experiments.analysis.claims import Claim, Equivalence, Superiority
+from experiments.analysis import arms, plotting
+from experiments.analysis.arms import GAMMA, beats, final, look, same
+from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority
+from experiments.analysis.plotting import Look
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import paired_differences, t_interval
 
 TITLE = "SimCLR on CIFAR-100: low-rankness and accuracy of the last layer"
 
-GAMMA, NAME, SIGMA, START = "regularizer.weight_decay", "regularizer.name", "regularizer.sigma", "regularizer.start"
 STEM = "model.stem"
 USUAL, STRONG = 1e-4, 1e-2  # weight decay as in the literature, and one that acts in a short run
 LAST, PENULTIMATE, LOW = "accuracy", "accuracy/penultimate", "low_rankness"
 MARGIN, SHORT = 0.01, 0.02  # what counts as unchanged, of accuracy: after a full training, and after a short one
-NONE = 0.05  # share of the eigenvalues that counts as none
-PAPER = {"vanilla": 0.222, "best": 0.325, "penultimate": 0.468}
-CLOSED = (PAPER["best"] - PAPER["vanilla"]) / (PAPER["penultimate"] - PAPER["vanilla"])  # 42 %; the text: "about 50 %"
+CLOSED = (0.325 - 0.222) / (0.468 - 0.222)  # of the paper's gap between its layers: 42 %; the text: "about 50 %"
+
+HEAD = Look(label="syre on the head, σ = 0.1", color="#CC79A7", marker="d")
+WITH_D = Look(label="syre with D, σ = 1", color="#009E73", marker="P")
+# The one arm that looks otherwise than in the other figures (`arms.SAME_START`): its green is that of D here.
+SAME_START = Look(label="syre, σ = 1, start of decay alone", color="#E69F00", marker="x")
 
 
-def _arm(
-    name: str, gamma: float = STRONG, sigma: float | None = None, start: str = "shift", stem: str = "imagenet"
-) -> Arm:  # fmt: skip
-    """The runs of a regularizer at one decay, in the regime of the paper unless another stem is asked for."""
-    own = {} if sigma is None else {SIGMA: sigma, START: start}
-    return {NAME: name, STEM: stem, **({GAMMA: gamma} if name != "vanilla" else {}), **own}
+@dataclass(frozen=True)
+class Variant:
+    """A regularizer with its settings but the decay; `words` are what claims call it."""
+
+    look: Look
+    name: str
+    sigma: float | None = None
+    words: str = ""
+    start: str = "shift"
+
+    def at(self, gamma: float | None = STRONG, stem: str = "imagenet") -> Arm:
+        """Its runs at one decay, in the regime of the paper unless another stem is asked for."""
+        gamma, start = None if self.name == "vanilla" else gamma, self.start if self.sigma else ""
+        return arms.arm(self.name, {STEM: stem}, gamma=gamma, sigma=self.sigma, start=start)
 
 
-DECAY, SYRE, HEAD, ADVANCED = "weight_decay", "syre", "syre_layers", "syre_advanced"
-# key, words, regularizer, sigma, start
-VARIANTS = (
-    ("head", "syre on the head (σ = 0.1)", HEAD, 0.1, "shift"),
-    ("0.01", "syre on all layers (σ = 0.01)", SYRE, 0.01, "shift"),
-    ("0.1", "syre on all layers (σ = 0.1)", SYRE, 0.1, "shift"),
-    ("1", "syre on all layers (σ = 1)", SYRE, 1, "shift"),
-    ("keep", "syre (σ = 1, from the start of decay alone)", SYRE, 1, "keep"),
-    ("advanced", "syre with D (σ = 1, σ_D = 0.1)", ADVANCED, 1, "shift"),
-)  # fmt: skip
+VARIANTS = {
+    "vanilla": Variant(look("vanilla"), "vanilla"),
+    "decay": Variant(look("weight_decay"), "weight_decay"),
+    "head": Variant(HEAD, "syre_layers", 0.1, "syre on the head (σ = 0.1)"),
+    "0.01": Variant(look("syre", 0.01), "syre", 0.01, "syre on all layers (σ = 0.01)"),
+    "0.1": Variant(look("syre", 0.1), "syre", 0.1, "syre on all layers (σ = 0.1)"),
+    "1": Variant(look("syre", 1), "syre", 1, "syre on all layers (σ = 1)"),
+    "keep": Variant(SAME_START, "syre", 1, "syre (σ = 1, from the start of decay alone)", "keep"),
+    "advanced": Variant(WITH_D, "syre_advanced", 1, "syre with D (σ = 1, σ_D = 0.1)"),
+}
+OF_PAPER, OURS = ("head", "0.01", "0.1"), ("1", "keep", "advanced")
+DECAY, SYRE_001 = VARIANTS["decay"].at(USUAL), VARIANTS["0.01"].at(USUAL)
 
 
-def _values(results: Results, metric: str, arm: Arm) -> pd.Series:
-    return select(results.final(metric), **arm).set_index("seed")[metric]
+def _gap(arm: Arm) -> Samples:
+    """Seed by seed, the accuracy of the penultimate layer minus that of the last one."""
+    return lambda results: paired_differences(results.by_seed(PENULTIMATE, arm), results.by_seed(LAST, arm))
 
 
-def _minus(metric: str, arm: Arm, other: str, control: Arm) -> Callable[[Results], pd.Series]:
-    """Seed by seed, one metric of one arm minus another metric of another."""
-    return lambda results: paired_differences(_values(results, metric, arm), _values(results, other, control))
+def _closed(results: Results) -> pd.Series:
+    """How much of the gap of decay alone the last layer gains at sigma = 0.01, less the paper's share."""
+    return arms.difference(LAST, SYRE_001, DECAY)(results) / _gap(DECAY)(results) - CLOSED
 
 
-def _share_closed(treatment: Arm, control: Arm) -> Callable[[Results], pd.Series]:
-    """How much of the distance between the two layers of `control` the last layer of `treatment` has gained."""
-    gained, gap = _minus(LAST, treatment, LAST, control), _minus(PENULTIMATE, control, LAST, control)
-    return lambda results: gained(results) / gap(results)
-
-
-def _at(gamma: float, scale: str) -> list[Claim]:
+def _at(gamma: float, keys: tuple[str, ...], scale: str) -> list[Claim]:
     """The sentences of the paper about its three variants at one decay; where the decay is strong, also about ours."""
     claims: list[Claim] = []
-    for name, words, regularizer, sigma, start in VARIANTS[: 3 if gamma == USUAL else None]:
-        ours = name in ("1", "keep", "advanced")
-        common = {
-            "source": "ours" if ours else "6.5", "scale": scale,
-            "treatment": _arm(regularizer, gamma, sigma, start), "control": _arm(DECAY, gamma),
-        }  # fmt: skip
-        claims += [
-            Superiority(
-                id=f"low-{name}-{gamma:g}", paper="" if ours else "0 % < 70 %", metric=LOW, better="lower", **common,
-                text=f"At γ = {gamma:g}, {words} has a lower low-rankness than decay alone.",
-            ),
-            Superiority(
-                id=f"last-{name}-{gamma:g}", paper="" if ours else "~32 % > 22.2 %", metric=LAST, **common,
-                text=f"At γ = {gamma:g}, {words} has a better last layer than decay alone.",
-            ),
-        ]  # fmt: skip
-        if not ours:
-            margin = MARGIN if scale == "paper" else SHORT
+    for key in keys:
+        words, pair = VARIANTS[key].words, (VARIANTS[key].at(gamma), VARIANTS["decay"].at(gamma))
+        source, low, last = ("ours", "", "") if key in OURS else ("6.5", "0 % < 70 %", "~32 % > 22.2 %")
+        lower = f"At γ = {gamma:g}, {words} has a lower low-rankness than decay alone."
+        better = f"At γ = {gamma:g}, {words} has a better last layer than decay alone."
+        claims.append(beats(f"low-{key}-{gamma:g}", lower, source, LOW, *pair, paper=low, scale=scale))
+        claims.append(beats(f"last-{key}-{gamma:g}", better, source, LAST, *pair, paper=last, scale=scale))
+        if key in OF_PAPER:
+            margin, id = MARGIN if scale == "paper" else SHORT, f"penultimate-{key}-{gamma:g}"
             text = f"At γ = {gamma:g}, {words} leaves the penultimate layer as it is (± {100 * margin:g} %)."
-            claims.append(Equivalence(id=f"penultimate-{name}-{gamma:g}", text=text, paper="46.8 %, unchanged",
-                                      metric=PENULTIMATE, margin=margin, **common))  # fmt: skip
+            paper = "46.8 %, unchanged"
+            claims.append(same(id, text, source, PENULTIMATE, *pair, margin, paper=paper, scale=scale))
     return claims
 
 
+def _none(key: str) -> Equivalence:
+    text, low = f"With {VARIANTS[key].words} no eigenvalue is low: less than 5 %.", final(LOW, VARIANTS[key].at(USUAL))
+    return Equivalence(f"none-{key}", text, "6.5", low, margin=0.05, paper="0 %", scale="paper")
+
+
+MOST = "With decay alone most eigenvalues of the last layer are below 1e-4 of the largest."
+GAP = "With decay alone the penultimate layer is better than the last one."
+GAP_STAYS = "Also with syre (σ = 0.01) the penultimate layer is better than the last one."
+SHARE = "syre (σ = 0.01) closes 42 % of the gap (the text says about 50 %), within 15 points."
+BY_DECAY = f"Decay makes it so: low-rankness is higher at γ = {STRONG:g} than at {USUAL:g}."
+BEST = f"At γ = {STRONG:g}, syre (σ from the other seeds) has a better last layer than decay alone."
+ROTATIONS = "D lowers the low-rankness further (σ = 1): it also breaks rotations."
+LITERATURE = "With the stem for small images the penultimate layer reaches the literature's 60 %."
+SMALL_STEM = final(PENULTIMATE, VARIANTS["decay"].at(USUAL, "cifar"), less=0.6)
 CLAIMS: tuple[Claim, ...] = (
-    Superiority(
-        id="low-decay", text="With decay alone most eigenvalues of the last layer are below 1e-4 of the largest.",
-        source="6.5", paper="70 %", samples=lambda r: _values(r, LOW, _arm(DECAY, USUAL)) - 0.5, scale="paper",
-    ),
-    Superiority(
-        id="gap", text="With decay alone the penultimate layer is better than the last one.",
-        source="6.5", paper="46.8 % > 22.2 %",
-        samples=_minus(PENULTIMATE, _arm(DECAY, USUAL), LAST, _arm(DECAY, USUAL)),
-    ),
-    Superiority(
-        id="gap-stays", text="Also with syre (σ = 0.01) the penultimate layer is better than the last one.",
-        source="6.5", paper="46.8 % > 32.5 %",
-        samples=_minus(PENULTIMATE, _arm(SYRE, USUAL, 0.01), LAST, _arm(SYRE, USUAL, 0.01)),
-    ),
-    Equivalence(
-        id="closed", text="syre (σ = 0.01) closes 42 % of the gap (the text says about 50 %), within 15 points.",
-        source="6.5", paper=f"{CLOSED:.0%}", margin=0.15, scale="paper",
-        samples=lambda r: _share_closed(_arm(SYRE, USUAL, 0.01), _arm(DECAY, USUAL))(r) - CLOSED,
-    ),
-    *(
-        Equivalence(
-            id=f"none-{name}", text=f"With {words} no eigenvalue is low: less than 5 %.", source="6.5", paper="0 %",
-            margin=NONE, scale="paper",
-            samples=partial(_values, metric=LOW, arm=_arm(regularizer, USUAL, sigma, start)),
-        )
-        for name, words, regularizer, sigma, start in VARIANTS[:3]
-    ),
-    Superiority(
-        id="low-gamma", text=f"Decay makes it so: low-rankness is higher at γ = {STRONG:g} than at {USUAL:g}.",
-        source="ours", metric=LOW, treatment=_arm(DECAY), control=_arm(DECAY, USUAL),
-    ),
-    *_at(USUAL, "paper"),
-    *_at(STRONG, "smoke"),
-    Superiority(
-        id="last-best", source="6.5",
-        text=f"At γ = {STRONG:g}, syre (σ from the other seeds) has a better last layer than decay alone.",
-        metric=LAST, tune=SIGMA, treatment=_arm(SYRE) | {START: "shift"}, control=_arm(DECAY),
-    ),
-    Superiority(
-        id="rotations", text="D lowers the low-rankness further (σ = 1): it also breaks rotations.",
-        source="ours", metric=LOW, better="lower", treatment=_arm(ADVANCED, sigma=1), control=_arm(SYRE, sigma=1),
-    ),
-    Superiority(
-        id="literature", text="With the stem for small images the penultimate layer reaches the literature's 60 %.",
-        source="ours", paper="62 to 66 % elsewhere", scale="paper",
-        samples=lambda r: _values(r, PENULTIMATE, _arm(DECAY, USUAL, stem="cifar")) - 0.6,
-    ),
-)  # fmt: skip
+    Superiority("low-decay", MOST, "6.5", final(LOW, DECAY, less=0.5), paper="70 %", scale="paper"),
+    Superiority("gap", GAP, "6.5", _gap(DECAY), paper="46.8 % > 22.2 %"),
+    Superiority("gap-stays", GAP_STAYS, "6.5", _gap(SYRE_001), paper="46.8 % > 32.5 %"),
+    Equivalence("closed", SHARE, "6.5", _closed, margin=0.15, paper=f"{CLOSED:.0%}", scale="paper"),
+    *map(_none, OF_PAPER),
+    Superiority("low-gamma", BY_DECAY, "ours", arms.difference(LOW, VARIANTS["decay"].at(), DECAY)),
+    *_at(USUAL, OF_PAPER, "paper"),
+    *_at(STRONG, OF_PAPER + OURS, "smoke"),
+    beats("last-best", BEST, "6.5", LAST, arms.syre({STEM: "imagenet"}, gamma=STRONG), VARIANTS["decay"].at()),
+    beats("rotations", ROTATIONS, "ours", LOW, VARIANTS["advanced"].at(), VARIANTS["1"].at()),
+    Superiority("literature", LITERATURE, "ours", SMALL_STEM, paper="62 to 66 % elsewhere", scale="paper"),
+)
 
 NOTES = """
 **What it shows.** The paper's picture in outline, but for σ near 1 only, and far from its numbers. Strong decay (γ =
@@ -187,14 +164,6 @@ does to so short a run. The narrowest verdict, the last layer at σ = 1 (by 0.00
 
 # ---- the picture -----------------------------------------------------------------------------------------------------
 
-LOOKS = {
-    "vanilla": plotting.look("vanilla"),
-    "decay": plotting.look(DECAY),
-    "head": plotting.Look(label="syre on the head, σ = 0.1", color="#CC79A7", marker="d"),
-    **{key: plotting.look(SYRE, float(key)) for key in ("0.01", "0.1", "1")},
-    "keep": plotting.Look(label="syre, σ = 1, start of decay alone", color="#E69F00", marker="x"),
-    "advanced": plotting.Look(label="syre with D, σ = 1", color="#009E73", marker="P"),
-}
 COLUMNS = {"low-rankness": LOW, "penultimate": PENULTIMATE, "last layer": LAST}
 UNKNOWN = ("0", "~46.8", "~32")  # two of the paper's three rows, in an order that we do not know
 PUBLISHED = {"decay": ("70", "46.8", "22.2"), "head": UNKNOWN, "0.1": UNKNOWN, "0.01": ("0", "~46.8", "32.5")}
@@ -203,15 +172,12 @@ Row = tuple[str, str, float, pd.DataFrame]  # stem, arm, decay and runs of a row
 
 
 def _rows(table: pd.DataFrame) -> list[Row]:
-    decays = sorted(table[GAMMA].dropna().unique())
-    arms = [("vanilla", "vanilla", None, "shift", [0.0]), ("decay", DECAY, None, "shift", decays)]
-    arms += [(key, name, sigma, start, decays) for key, _, name, sigma, start in VARIANTS]
     every = [
-        (stem, key, gamma, select(table, **_arm(name, gamma, sigma, start, stem)))
+        (stem, key, gamma, select(table, **variant.at(gamma, stem)))
         for stem in ("imagenet", "cifar")
-        for gamma in (0.0, *decays)
-        for key, name, sigma, start, its_decays in arms
-        if gamma in its_decays
+        for gamma in (0.0, *sorted(table[GAMMA].dropna().unique()))
+        for key, variant in VARIANTS.items()
+        if (gamma == 0) == (key == "vanilla")
     ]
     return [row for row in every if len(row[-1])]
 
@@ -225,7 +191,7 @@ def _cell(values: pd.Series) -> str:
 def _table(ax: Axes, rows: list[Row]) -> None:
     text = [
         [
-            LOOKS[key].label + (", 3 × 3 stem" if stem == "cifar" else ""),
+            VARIANTS[key].look.label + (", 3 × 3 stem" if stem == "cifar" else ""),
             f"{gamma:g}",
             *(_cell(runs[metric]) for metric in COLUMNS.values()),
             *(PUBLISHED.get(key, ("",) * 3) if gamma == USUAL and stem == "imagenet" else ("",) * 3),
@@ -233,7 +199,7 @@ def _table(ax: Axes, rows: list[Row]) -> None:
         for stem, key, gamma, runs in rows
     ]
     header = ["", "γ", *COLUMNS, *(f"{name},\nthe paper" for name in COLUMNS)]
-    widths = [0.27, 0.07, 0.11, 0.11, 0.11, 0.11, 0.11, 0.11]
+    widths = [0.27, 0.07, *[0.11] * 6]
     table = ax.table(text, colLabels=header, colWidths=widths, loc="center", cellLoc="center")
     table.auto_set_font_size(False)
     table.set_fontsize(8)
@@ -242,7 +208,7 @@ def _table(ax: Axes, rows: list[Row]) -> None:
         if not row:
             cell.get_text().set_fontweight("bold")
         elif not column:
-            cell.get_text().set(color=LOOKS[rows[row - 1][1]].color, ha="left")
+            cell.get_text().set(color=VARIANTS[rows[row - 1][1]].look.color, ha="left")
         if row and row % 2 == 0:
             cell.set_facecolor("#F3F3F3")
     ax.set_axis_off()
@@ -259,7 +225,7 @@ def _lines(ax: Axes, results: Results, gamma: float, prefix: str) -> None:
             if prefix == "eigenvalue/":
                 top = points["seed"].map(points[points["x"] == 1].set_index("seed")["y"])
                 points["y"] = np.log10((points["y"] / top).clip(lower=1e-12))
-            plotting.line_with_band(ax, points, "x", "y", LOOKS[key])
+            plotting.line_with_band(ax, points, "x", "y", VARIANTS[key].look)
 
 
 def draw(results: Results) -> Figure:
@@ -278,5 +244,4 @@ def draw(results: Results) -> Figure:
     _lines(ax, results, STRONG, "eigenvalue/")
     ax.axhline(-4, color="0.6", linewidth=0.8, linestyle="--")
     ax.set(xlabel="i", ylabel="log₁₀ λᵢ / λ₁", title=f"eigenvalues, γ = {STRONG:g}")
-    plotting.legend(figure, loc="outside lower center", ncols=4)
-    return figure
+    return plotting.with_legend(figure, loc="outside lower center", ncols=4)

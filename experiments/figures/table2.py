@@ -1,6 +1,7 @@
 """Table 2 (section B.6): time per training step and per epoch of an MLP, a ResNet18 and a ViT, with and without."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -19,29 +20,24 @@ FORMS = {"attach": "attach", "parametrize": "the module form (parametrize)"}
 
 def ratio(results: Results, network: str, form: str, over: str) -> pd.Series:
     """Time of a step with syre to one without, of each repetition: the mean or max over the batch sizes."""
-    rows = select(results.final(f"time/{form}"), **{NETWORK: network})
+    rows = results.final(f"time/{form}", **{NETWORK: network})
     return rows.groupby("seed")[f"time/{form}"].agg(over)
 
 
-def _below(limit: float, network: str, form: str, over: str, text: str, **options: str) -> Superiority:
+def _below(limit: float, network: str, form: str, over: str, words: str, source: str, **options: Any) -> Superiority:
     """The effect is what the limit leaves."""
-    return Superiority(
-        id=f"{form}-{100 * limit:g}-{network}", text=f"{NETWORKS[network]}: {text}",
-        samples=lambda results: 1 + limit - ratio(results, network, form, over), **options,
-    )  # fmt: skip
+    id, text = f"{form}-{100 * limit:g}-{network}", f"{NETWORKS[network]}: {FORMS[form]} costs less than {words}."
+    left = lambda results: 1 + limit - ratio(results, network, form, over)  # noqa: E731
+    return Superiority(id, text, source, left, paper="+2 to 20 %", **options)
 
 
+EVERY, MEAN = "20 % time at every batch size", "2 % time, averaged over batch sizes"
+GPU = "1 % time on a GPU, averaged over batch sizes"
 CLAIMS: tuple[Claim, ...] = (
-    *(_below(0.2, network, form, "max", f"{what} costs less than 20 % time at every batch size.", source="B.6",
-             paper="+2 to 20 %")
-      for network in NETWORKS for form, what in FORMS.items()),
-    *(_below(0.02, network, "attach", "mean", "attach costs less than 2 % time, averaged over batch sizes.",
-             source="ours", paper="+2 to 20 %")
-      for network in NETWORKS),
-    *(_below(0.01, network, "attach", "mean", "attach costs less than 1 % time on a GPU, averaged over batch sizes.",
-             source="ours", paper="+2 to 20 %", scale="paper")
-      for network in NETWORKS),
-)  # fmt: skip
+    *(_below(0.2, network, form, "max", EVERY, "B.6") for network in NETWORKS for form in FORMS),
+    *(_below(0.02, network, "attach", "mean", MEAN, "ours") for network in NETWORKS),
+    *(_below(0.01, network, "attach", "mean", GPU, "ours", scale="paper") for network in NETWORKS),
+)
 
 NOTES = """
 **What it shows.** On one CPU core attach costs -1 to 3 % and the module form 0 to 5 %, the most in the MLP at its
@@ -87,14 +83,14 @@ def settings(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame, int]]:
     return lines
 
 
-def as_figure(title: str, header: Sequence[str], lines: Sequence[Sequence[str]], widths: Sequence[float]) -> Figure:
-    """A table as a picture; widths in inches."""
-    figure, (ax,) = plotting.panels(1, 1, width=sum(widths) + 0.3, height=0.24 * (len(lines) + 2) + 0.45)
+def as_figure(title: str, columns: Mapping[str, float], lines: Sequence[Sequence[str]]) -> Figure:
+    """A table as a picture; its columns with their widths in inches."""
+    total, height = sum(columns.values()), 0.24 * (len(lines) + 2) + 0.45
+    figure, (ax,) = plotting.panels(1, 1, width=total + 0.3, height=height)
     ax.axis("off")
     ax.set_title(title, loc="left")
-    total = sum(widths)
-    table = ax.table([list(line) for line in lines], colLabels=list(header), bbox=(0, 0, 1, 1),
-                     colWidths=[width / total for width in widths], edges="horizontal", cellLoc="right")  # fmt: skip
+    shape = {"bbox": (0, 0, 1, 1), "colWidths": [width / total for width in columns.values()]}
+    table = ax.table(list(map(list, lines)), colLabels=list(columns), edges="horizontal", cellLoc="right", **shape)
     table.auto_set_font_size(False)
     table.set_fontsize(8)
     for (row, column), cell in table.get_celld().items():
@@ -106,16 +102,17 @@ def as_figure(title: str, header: Sequence[str], lines: Sequence[Sequence[str]],
     return figure
 
 
+COLUMNS = {"network, width": 1.1, "batch": 0.5, "ms/step": 0.75, "attach, ms": 0.85, "parametrize, ms": 1.2}
+COLUMNS |= {"s/epoch": 0.75, "attach / without": 1.5, "parametrize / without": 1.6}
+
+
 def draw(results: Results) -> Figure:
-    times = [f"{kind}/{form}" for kind in ("ms", "epoch") for form in ("plain", *FORMS)]
-    table = results.final(*times, *(f"time/{form}" for form in FORMS))
+    steps, ratios = [f"ms/{form}" for form in ("plain", *FORMS)], [f"time/{form}" for form in FORMS]
+    table = results.final(*steps, *ratios, "epoch/plain")
     lines = [
-        [name, str(batch), *(mean(rows, f"ms/{form}") for form in ("plain", *FORMS)), mean(rows, "epoch/plain"),
-         *(interval(rows, f"time/{form}") for form in FORMS)]
+        [name, str(batch), *(mean(rows, m) for m in (*steps, "epoch/plain")), *(interval(rows, m) for m in ratios)]
         for name, rows, batch in settings(table)
-    ]  # fmt: skip
-    columns = {"network, width": 1.1, "batch": 0.5, "ms/step": 0.75, "attach, ms": 0.85, "parametrize, ms": 1.2,
-               "s/epoch": 0.75, "attach / without": 1.5, "parametrize / without": 1.6}  # fmt: skip
+    ]
     where = ", ".join(sorted(set(table["device"])))
-    return as_figure(f"Time of a training step on {where}, 95 % intervals over repetitions (paper: +2 to 20 %)",
-                     list(columns), lines, list(columns.values()))  # fmt: skip
+    title = f"Time of a training step on {where}, 95 % intervals over repetitions (paper: +2 to 20 %)"
+    return as_figure(title, COLUMNS, lines)

@@ -3,8 +3,8 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.analysis.claims import Claim, Superiority
-from experiments.analysis.results import Results, select
+from experiments.analysis.claims import Claim, Samples, Superiority
+from experiments.analysis.results import Results
 from experiments.figures.table2 import FORMS, NETWORK, NETWORKS, as_figure, mean, settings
 
 TITLE = "what syre costs in memory (the runs of table 2)"
@@ -18,24 +18,23 @@ PAPER: dict[str, dict[int, tuple[int, int]]] = {
 }
 
 
-def _worst(results: Results, network: str, metric: str) -> pd.Series:
-    """The largest over batch sizes, of each repetition."""
-    return select(results.final(metric), **{NETWORK: network}).groupby("seed")[metric].max()
+def _left(network: str, metric: str, limit: float) -> Samples:
+    """What a limit leaves of the largest over batch sizes, of each repetition."""
+    return lambda results: limit - results.final(metric, **{NETWORK: network}).groupby("seed")[metric].max()
 
 
-def _percent(plain: int, syre: int) -> str:
-    return f"+{100 * (syre / plain - 1):.1f} %"
+def _copy(network: str) -> Superiority:
+    text = f"{NETWORKS[network]}: attach adds one copy of the decayed parameters, and no more."
+    return Superiority(f"copy-{network}", text, "ours", _left(network, "copies/attach", 1.01))
 
 
-CLAIMS: tuple[Claim, ...] = (
-    *(Superiority(id=f"copy-{network}", text=f"{name}: attach adds one copy of the decayed parameters, and no more.",
-                  source="ours", samples=lambda results, n=network: 1.01 - _worst(results, n, "copies/attach"))
-      for network, name in NETWORKS.items()),
-    *(Superiority(id=f"memory-{network}", text=f"{name}: syre adds less than 10 % memory at every batch size.",
-                  source="B.6", paper=", ".join(_percent(*PAPER[network][batch]) for batch in (512, 256, 128)),
-                  samples=lambda results, n=network: 1.1 - _worst(results, n, "memory/attach"))
-      for network, name in NETWORKS.items()),
-)  # fmt: skip
+def _memory(network: str) -> Superiority:
+    text = f"{NETWORKS[network]}: syre adds less than 10 % memory at every batch size."
+    paper = ", ".join(f"+{100 * (syre / plain - 1):.1f} %" for plain, syre in PAPER[network].values())
+    return Superiority(f"memory-{network}", text, "B.6", _left(network, "memory/attach", 1.1), paper=paper)
+
+
+CLAIMS: tuple[Claim, ...] = (*map(_copy, NETWORKS), *map(_memory, NETWORKS))
 
 NOTES = """
 **What it shows.** attach adds one copy of the weights, to the byte, and nothing else: 0.5 to 6 % of what a ResNet18 or
@@ -61,23 +60,25 @@ includes what the allocator keeps in reserve. So megabytes are not compared, rat
 w = θ + b during the step: up to two copies at the peak.
 """
 
+COLUMNS = {"network, width": 1.1, "batch": 0.5, "weights, MB": 0.9, "MB": 0.7, "attach, MB": 0.9}
+COLUMNS |= {"parametrize, MB": 1.2, "attach / without": 1.15, "param. / without": 1.15, "attach, copies": 1.0}
+COLUMNS |= {"param., copies": 1.0, "paper: MB, ratio": 1.5}
+
+
+def _line(name: str, rows: pd.DataFrame, batch: int) -> list[str]:
+    paper = PAPER[rows[NETWORK].iloc[0]].get(batch)
+    return [
+        *(name, str(batch), mean(rows, "parameters")),
+        *(mean(rows, f"MB/{form}", 4) for form in ("plain", *FORMS)),
+        *(f"{rows[f'memory/{form}'].mean():.3f}" for form in FORMS),
+        *(f"{rows[f'copies/{form}'].mean():.2f}" for form in FORMS),
+        f"{paper[0]} → {paper[1]}, {paper[1] / paper[0]:.3f}" if paper else "–",
+    ]
+
 
 def draw(results: Results) -> Figure:
-    metrics = ["parameters", *(f"MB/{form}" for form in ("plain", *FORMS)), *(f"memory/{form}" for form in FORMS),
-               "copies/attach", "copies/parametrize"]  # fmt: skip
-    table = results.final(*metrics)
-    lines = []
-    for name, rows, batch in settings(table):
-        paper = PAPER[rows[NETWORK].iloc[0]].get(batch)
-        lines.append(
-            [name, str(batch), mean(rows, "parameters"), *(mean(rows, f"MB/{form}", 4) for form in ("plain", *FORMS)),
-             *(f"{rows[f'memory/{form}'].mean():.3f}" for form in FORMS),
-             *(f"{rows[f'copies/{form}'].mean():.2f}" for form in FORMS),
-             f"{paper[0]} → {paper[1]}, {paper[1] / paper[0]:.3f}" if paper else "–"]
-        )  # fmt: skip
-    columns = {"network, width": 1.1, "batch": 0.5, "weights, MB": 0.9, "MB": 0.7, "attach, MB": 0.9,
-               "parametrize, MB": 1.2, "attach / without": 1.15, "param. / without": 1.15, "attach, copies": 1.0,
-               "param., copies": 1.0, "paper: MB, ratio": 1.5}  # fmt: skip
+    kinds = [f"{kind}/{form}" for kind in ("memory", "copies") for form in FORMS]
+    table = results.final("parameters", *(f"MB/{form}" for form in ("plain", *FORMS)), *kinds)
     where = ", ".join(sorted(set(table["device"])))
-    return as_figure(f"Peak memory of training steps on {where}, and what syre adds, in copies of the weights",
-                     list(columns), lines, list(columns.values()))  # fmt: skip
+    title = f"Peak memory of training steps on {where}, and what syre adds, in copies of the weights"
+    return as_figure(title, COLUMNS, [_line(*setting) for setting in settings(table)])

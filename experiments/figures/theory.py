@@ -1,21 +1,23 @@
 """Every proposition, theorem and corollary of the paper, as a numerical experiment (measured by syre/theory)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from math import log, pi, sqrt
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.analysis import plotting
-from experiments.analysis.claims import Claim, Equivalence, Monotone, Superiority
+from experiments.analysis import arms, plotting
+from experiments.analysis.claims import Claim, Equivalence, Monotone, Samples, Superiority
+from experiments.analysis.plotting import Look
 from experiments.analysis.results import Results, select
 from experiments.analysis.stats import loglog_slope, monotonicity
 
 TITLE = "every proposition, theorem and corollary as a numerical experiment"
 
-Samples = Callable[[Results], pd.Series]
 ZERO = 1e-9  # what counts as 0: rounding is below, what a statement calls different from 0 is above
 STRENGTH = "gamma sigma"
 
@@ -25,7 +27,7 @@ STRENGTH = "gamma sigma"
 
 def rows(results: Results, task: str, *metrics: str, **at: object) -> pd.DataFrame:
     """The runs of a task at some of its settings: `rows(results, "theorem4", "median", kind="flips")`."""
-    return select(results.final(*metrics), **{"task.name": task, **{f"task.{key}": value for key, value in at.items()}})
+    return results.final(*metrics, **{"task.name": task}, **{f"task.{key}": value for key, value in at.items()})
 
 
 def value(task: str, metric: str, over: Callable[[np.ndarray], float] = np.mean, **at: object) -> Samples:
@@ -44,6 +46,10 @@ def escapes(results: Results, *metrics: str) -> pd.DataFrame:
     return table.assign(**{STRENGTH: table["task.gamma"] * table["task.sigma"]})[table["task.sigma"] > 0]
 
 
+def escaped(results: Results) -> pd.Series:
+    return escapes(results, "escaped").groupby("seed")["escaped"].min()
+
+
 def escape_slope(results: Results) -> pd.Series:
     """Steps per e-folding of 1 / (gamma sigma), in units of 1 / log(1 + eta |lambda|), where gamma sigma <= 1e-4."""
     table = escapes(results)
@@ -55,130 +61,154 @@ def escape_slope(results: Results) -> pd.Series:
 # ---- claims ----------------------------------------------------------------------------------------------------------
 
 
-def zero(name: str, text: str, source: str, samples: Samples) -> Equivalence:
-    return Equivalence(id=name, text=text, source=source, samples=samples, margin=ZERO, paper="0")
+def zero(id: str, text: str, source: str, samples: Samples) -> Equivalence:
+    return Equivalence(id, text, source, samples, margin=ZERO, paper="0")
 
 
-def equal(name: str, text: str, source: str, samples: Samples, paper: float = 1.0, margin: float = 0.05) -> Equivalence:
+def equal(id: str, text: str, source: str, samples: Samples, paper: float = 1.0, margin: float = 0.05) -> Equivalence:
     """The effect is what was measured less the value that the statement predicts, `paper`."""
-    less = lambda r: samples(r) - paper  # noqa: E731
-    return Equivalence(id=name, text=text, source=source, samples=less, margin=margin, paper=f"{paper:g}")
+    return Equivalence(id, text, source, lambda r: samples(r) - paper, margin=margin, paper=f"{paper:g}")
 
 
-def nonzero(name: str, text: str, source: str, samples: Samples) -> Superiority:
+def nonzero(id: str, text: str, source: str, samples: Samples) -> Superiority:
     """The effect is in decades above what counts as 0."""
-    decades = lambda r: np.log10(samples(r).clip(lower=1e-20) / ZERO)  # noqa: E731
-    return Superiority(id=name, text=text, source=source, samples=decades, paper="> 0")
+    return Superiority(id, text, source, lambda r: np.log10(samples(r).clip(lower=1e-20) / ZERO), paper="> 0")
 
 
-def above(name: str, text: str, source: str, samples: Samples, paper: str = "", margin: float = 0.0) -> Superiority:
-    return Superiority(id=name, text=text, source=source, samples=samples, paper=paper, margin=margin)
+def below(id: str, text: str, source: str, samples: Samples, limit: float = 0.1) -> Superiority:
+    """The effect is what the limit leaves."""
+    return Superiority(id, text, source, lambda r: limit - samples(r), paper="≥ 0")
 
 
-BOTH, DECAY, BIAS = {"gamma": 0.1, "sigma": 0.1}, {"gamma": 0.1, "sigma": 0}, {"gamma": 0, "sigma": 0.1}
+BOTH: dict[str, Any] = {"gamma": 0.1, "sigma": 0.1}
+DECAY, BIAS = BOTH | {"sigma": 0}, BOTH | {"gamma": 0}
+EXACT = 1e-6  # the margin of an equality that holds to rounding
+prop1, prop2, prop3 = (partial(value, f"proposition{k}") for k in (1, 2, 3))
+thm1, thm2, thm3, thm5 = (partial(value, f"theorem{k}") for k in (1, 2, 3, 5))
+minima, cor1, eq13 = (partial(value, task) for task in ("theorem3_minima", "corollary1", "equation13"))
+
+MIRROR = "A mirror through (0, 1), P = diag(1, 0), has the centre 0 in Definition 1."
+TRANSLATED = "Translated by δ, a function keeps its symmetry, about θ' − Pδ."
+DECAYED = "Weight decay after the translation breaks it, by 4γ|θ'ᵀPφ|."
+features, bound = prop2("rank"), prop2("bound")
 PROPOSITIONS = (
-    zero("prop1-centre", "A symmetry holds about every θ† with Pθ† = θ'.", "Prop. 1", value("proposition1", "part1")),
-    zero("prop1-question", "A mirror through (0, 1), P = diag(1, 0), has the centre 0 in Definition 1.", "review",
-         value("proposition1", "question")),
-    zero("prop1-translation", "Translated by δ, a function keeps its symmetry, about θ' − Pδ.", "Prop. 1",
-         value("proposition1", "part2")),
-    nonzero("prop1-control", "... and not about θ'.", "ours", value("proposition1", "old_centre")),
-    equal("prop1-decay", "Weight decay after the translation breaks it, by 4γ|θ'ᵀPφ|.", "5.1",
-          value("proposition1", "decayed"), margin=1e-6),
-    zero("prop2-mask", "On a symmetric point P∇f = 0.", "Prop. 2", value("proposition2", "masked")),
-    zero("prop2-rank", "The features have rank d − rank P there.", "Prop. 2",
-         lambda r: value("proposition2", "rank")(r) - value("proposition2", "bound")(r)),
-    zero("prop2-solution", "Gradient descent on the linearised model ends at Eq. (3).", "Prop. 2",
-         value("proposition2", "solution")),
-    zero("prop2-moved", "... without moving along P.", "Prop. 2", value("proposition2", "moved")),
-    nonzero("prop2-control", "From a generic point it does move along P.", "ours",
-            value("proposition2", "moved/generic")),
-    zero("prop3-sgd", "Equal neurons stay equal under minibatch SGD.", "Prop. 3", value("proposition3", "spread/sgd")),
-    zero("prop3-adam", "... and under Adam.", "ours", value("proposition3", "spread/adam")),
-    zero("prop3-reduced", "SGD trains the model as one with d − rank P parameters.", "Prop. 3",
-         value("proposition3", "reduced")),
-    nonzero("prop3-syre-sgd", "With syre equal neurons part under SGD.", "5.1",
-            value("proposition3", "spread/sgd/syre")),
-    nonzero("prop3-syre-adam", "... and under Adam.", "ours", value("proposition3", "spread/adam/syre")),
-)  # fmt: skip
+    zero("prop1-centre", "A symmetry holds about every θ† with Pθ† = θ'.", "Prop. 1", prop1("part1")),
+    zero("prop1-question", MIRROR, "review", prop1("question")),
+    zero("prop1-translation", TRANSLATED, "Prop. 1", prop1("part2")),
+    nonzero("prop1-control", "... and not about θ'.", "ours", prop1("old_centre")),
+    equal("prop1-decay", DECAYED, "5.1", prop1("decayed"), margin=EXACT),
+    zero("prop2-mask", "On a symmetric point P∇f = 0.", "Prop. 2", prop2("masked")),
+    zero("prop2-rank", "The features have rank d − rank P there.", "Prop. 2", lambda r: features(r) - bound(r)),
+    zero("prop2-solution", "Gradient descent on the linearised model ends at Eq. (3).", "Prop. 2", prop2("solution")),
+    zero("prop2-moved", "... without moving along P.", "Prop. 2", prop2("moved")),
+    nonzero("prop2-control", "From a generic point it does move along P.", "ours", prop2("moved/generic")),
+    zero("prop3-sgd", "Equal neurons stay equal under minibatch SGD.", "Prop. 3", prop3("spread/sgd")),
+    zero("prop3-adam", "... and under Adam.", "ours", prop3("spread/adam")),
+    zero("prop3-reduced", "SGD trains the model as one with d − rank P parameters.", "Prop. 3", prop3("reduced")),
+    nonzero("prop3-syre-sgd", "With syre equal neurons part under SGD.", "5.1", prop3("spread/sgd/syre")),
+    nonzero("prop3-syre-adam", "... and under Adam.", "ours", prop3("spread/adam/syre")),
+)
+
+BLIND = "Weight decay alone removes no symmetry: a blind search finds one."
+IDENTITY = "Of uncountably many symmetries D = I leaves some: every n ⊥ θ₀."
+OTHER = "... and a blind search finds no other (σ_D = 0.001)."
+NEAREST = "What is then left of the nearest symmetry is in proportion to σ_D, where σ_D ≪ σ."
+PLANTED = "Only a diagonal P with Pθ₀ = θ' may remain: planted, it is found ..."
 REMOVAL = (
-    zero("thm1-decay", "Weight decay alone removes no symmetry: a blind search finds one.", "5.1",
-         value("theorem1", "found", **DECAY)),
-    zero("thm1-bias", "A bias alone removes none either ...", "5.1", value("theorem1", "found", **BIAS)),
-    nonzero("thm1-moved", "... it moves them.", "5.1", value("theorem1", "origin", **BIAS)),
-    nonzero("thm1", "With both, the search finds no symmetry.", "Thm 1", value("theorem1", "found", **BOTH)),
-    equal("thm1-known", "Each known symmetry is broken by 4γ|θ₀ᵀPφ|.", "Thm 1", value("theorem1", "ratio", **BOTH),
-          margin=1e-6),
-    zero("thm2-identity", "Of uncountably many symmetries D = I leaves some: every n ⊥ θ₀.", "5.2",
-         value("theorem2", "orthogonal", sigma_d=0)),
-    nonzero("thm2-orthogonal", "Distinct D_ii remove these (σ_D = 0.001).", "Thm 2",
-          value("theorem2", "orthogonal", sigma_d=1e-3)),
-    nonzero("thm2", "... and a blind search finds no other (σ_D = 0.001).", "Thm 2",
-          value("theorem2", "found", sigma_d=1e-3)),
-    equal("thm2-slope", "What is then left of the nearest symmetry is in proportion to σ_D, where σ_D ≪ σ.", "ours",
-          slope("theorem2", "task.sigma_d", "found", sigma_d=[1e-4, 1e-3, 1e-2])),
-    zero("thm2-planted", "Only a diagonal P with Pθ₀ = θ' may remain: planted, it is found ...", "Thm 2",
-         value("theorem2", "planted", np.max)),
-    equal("thm2-diagonal", "... and is diagonal.", "Thm 2", value("theorem2", "planted/entry", sigma_d=[1e-3, 1e-2]),
-          margin=1e-6),
-)  # fmt: skip
+    zero("thm1-decay", BLIND, "5.1", thm1("found", **DECAY)),
+    zero("thm1-bias", "A bias alone removes none either ...", "5.1", thm1("found", **BIAS)),
+    nonzero("thm1-moved", "... it moves them.", "5.1", thm1("origin", **BIAS)),
+    nonzero("thm1", "With both, the search finds no symmetry.", "Thm 1", thm1("found", **BOTH)),
+    equal("thm1-known", "Each known symmetry is broken by 4γ|θ₀ᵀPφ|.", "Thm 1", thm1("ratio", **BOTH), margin=EXACT),
+    zero("thm2-identity", IDENTITY, "5.2", thm2("orthogonal", sigma_d=0)),
+    nonzero("thm2-orthogonal", "Distinct D_ii remove these (σ_D = 0.001).", "Thm 2", thm2("orthogonal", sigma_d=1e-3)),
+    nonzero("thm2", OTHER, "Thm 2", thm2("found", sigma_d=1e-3)),
+    equal("thm2-slope", NEAREST, "ours", slope("theorem2", "task.sigma_d", "found", sigma_d=[1e-4, 1e-3, 1e-2])),
+    zero("thm2-planted", PLANTED, "Thm 2", thm2("planted", np.max)),
+    equal("thm2-diagonal", "... and is diagonal.", "Thm 2", thm2("planted/entry", sigma_d=[1e-3, 1e-2]), margin=EXACT),
+)
+
+MINIMA = "At local minima it is of order γσ: rms above half of 4γσ at every γ."
+WEAK = "Where the decay is weak (γ = 0.001) the law of a given φ holds at minima too."
+CAVEAT = "Where it is strong (γ = 0.1) minima follow the bias, and the rms exceeds that law."
+PLAIN = "Without a bias the gradient along P vanishes at a symmetric point."
+TORCH = "Torch's weight_decay λ gives λσ√rank P: the paper's γ is half of it."
+UNION = "Pr(Δ < ε) is below its union bound δ = 2Nε/(√2π 4γσ) = 0.1."
+
+
+def _weakest(kind: str) -> Equivalence:
+    text = f"The weakest of N broken {kind} falls as 1/N (log-log slope of the median)."
+    return equal(f"thm4-{kind}", text, "Thm 4", slope("theorem4", "reflections", "median", kind=kind), paper=-1)
+
+
 STRENGTHS = (
-    equal("thm3", "At a given φ the difference across a mirror has std 4γσ.", "Thm 3", value("theorem3", "ratio")),
-    equal("thm3-advanced", "The same with D, σ_D ≪ σ.", "Thm 3", value("theorem3", "ratio/advanced")),
-    above("thm3-minima", "At local minima it is of order γσ: rms above half of 4γσ at every γ.", "Thm 3",
-          value("theorem3_minima", "rms", np.min), margin=0.5, paper="Ω(γσ)"),
-    equal("thm3-weak", "Where the decay is weak (γ = 0.001) the law of a given φ holds at minima too.", "ours",
-          value("theorem3_minima", "rms", gamma=1e-3), margin=0.1),
-    above("thm3-caveat", "Where it is strong (γ = 0.1) minima follow the bias, and the rms exceeds that law.", "ours",
-          lambda r: value("theorem3_minima", "rms", gamma=0.1)(r) - 1),
-    zero("cor1-plain", "Without a bias the gradient along P vanishes at a symmetric point.", "Cor. 1",
-         value("corollary1", "plain")),
-    equal("cor1", "With it, its rms is 2γσ√rank P.", "Cor. 1", value("corollary1", "ratio")),
-    equal("cor1-torch", "Torch's weight_decay λ gives λσ√rank P: the paper's γ is half of it.", "ours",
-          value("corollary1", "ratio/torch")),
-    *(equal(f"thm4-{kind}", f"The weakest of N broken {kind} falls as 1/N (log-log slope of the median).", "Thm 4",
-            slope("theorem4", "reflections", "median", kind=kind), paper=-1)
-      for kind in ("flips", "swaps")),
-    above("thm4-bound", "Pr(Δ < ε) is below its union bound δ = 2Nε/(√2π 4γσ) = 0.1.", "Thm 4",
-          lambda r: 0.1 - value("theorem4", "frequency")(r), paper="≥ 0"),
-)  # fmt: skip
+    equal("thm3", "At a given φ the difference across a mirror has std 4γσ.", "Thm 3", thm3("ratio")),
+    equal("thm3-advanced", "The same with D, σ_D ≪ σ.", "Thm 3", thm3("ratio/advanced")),
+    Superiority("thm3-minima", MINIMA, "Thm 3", minima("rms", np.min), margin=0.5, paper="Ω(γσ)"),
+    equal("thm3-weak", WEAK, "ours", minima("rms", gamma=1e-3), margin=0.1),
+    Superiority("thm3-caveat", CAVEAT, "ours", lambda r: minima("rms", gamma=0.1)(r) - 1),
+    zero("cor1-plain", PLAIN, "Cor. 1", cor1("plain")),
+    equal("cor1", "With it, its rms is 2γσ√rank P.", "Cor. 1", cor1("ratio")),
+    equal("cor1-torch", TORCH, "ours", cor1("ratio/torch")),
+    *map(_weakest, ("flips", "swaps")),
+    below("thm4-bound", UNION, "Thm 4", value("theorem4", "frequency")),
+)
+
+GROUP_WORDS = {"pairs": "on k pairs of neurons", "regular": "on 2^k neurons"}
+root = slope("theorem5", "rank", "rms", group="symmetric")
+
+
+def _fewer(results: Results) -> pd.Series:
+    """By how many the elements outnumber the minimal subgroups, at least."""
+    table = rows(results, "theorem5", "order", "minimal")
+    return (table["order"] - table["minimal"]).groupby(table["seed"]).min()
+
+
+def _subspaces(group: str, words: str) -> Superiority:
+    text = f"Z₂^4, {words}: fewer than log₂|U| + 1 broken subspaces hold no other."
+    log2, subspaces = (thm5(metric, group=group, size=4) for metric in ("log2", "subspaces"))
+    return Superiority(f"thm5-3-{group}", text, "Thm 5 (3)", lambda r: log2(r) + 1 - subspaces(r), paper="≥ 1")
+
+
+def _generators(group: str, words: str) -> Equivalence:
+    text, missed = f"{words}: no subgroup is weaker than those of the generators.", thm5("missed", np.max, group=group)
+    return zero(f"thm5-3-generators-{group}", text, "Thm 5 (3)", missed)
+
+
+def _probability(group: str) -> Superiority:
+    text = f"Z₂^k, {GROUP_WORDS[group]}: Pr(min Δ < ε) is below 0.1, a union bound over log₂|U| subgroups."
+    return below(f"thm5-4-{group}", text, "Thm 5 (3, 4)", thm5("frequency", group=group))
+
+
 GROUPS = (
-    equal("thm5-1", "Δ_U has rms 2γσ√rank(I − Ū).", "Thm 5 (1)", value("theorem5", "ratio", group="symmetric")),
-    equal("thm5-1-slope", "... it grows as the square root of the rank.", "Thm 5 (1)",
-          slope("theorem5", "rank", "rms", group="symmetric"), paper=0.5, margin=0.025),
-    zero("thm5-2-order", "Δ of a subgroup never exceeds that of the group.", "Thm 5 (2)",
-         value("theorem5", "violations", np.max)),
-    zero("thm5-2-minimal", "The weakest subgroup is a minimal one.", "Thm 5 (2)", value("theorem5", "gap", np.max)),
-    above("thm5-2-count", "There are no more of these than elements.", "Thm 5 (2)",
-          lambda r: rows(r, "theorem5", "order", "minimal").eval("order - minimal").groupby(r.runs["seed"]).min(),
-          paper="> 0"),
-    *(above(f"thm5-3-{group}", f"Z₂^4, {words}: fewer than log₂|U| + 1 broken subspaces hold no other.", "Thm 5 (3)",
-            lambda r, group=group: value("theorem5", "log2", group=group, size=4)(r) + 1
-            - value("theorem5", "subspaces", group=group, size=4)(r), paper="≥ 1")
-      for group, words in (("pairs", "on 4 pairs of neurons"), ("regular", "on 16 neurons"))),
-    *(zero(f"thm5-3-generators-{group}", f"{words}: no subgroup is weaker than those of the generators.", "Thm 5 (3)",
-           value("theorem5", "missed", np.max, group=group))
-      for group, words in (("pairs", "Z₂^k, on k pairs of neurons"), ("regular", "Z₂^k, on 2^k neurons"),
-                           ("cyclic", "Z₆"))),
-    *(above(f"thm5-4-{group}", f"Z₂^k, {words}: Pr(min Δ < ε) is below 0.1, a union bound over log₂|U| subgroups.",
-            "Thm 5 (3, 4)", lambda r, group=group: 0.1 - value("theorem5", "frequency", group=group)(r), paper="≥ 0")
-      for group, words in (("pairs", "on k pairs of neurons"), ("regular", "on 2^k neurons"))),
-)  # fmt: skip
+    equal("thm5-1", "Δ_U has rms 2γσ√rank(I − Ū).", "Thm 5 (1)", thm5("ratio", group="symmetric")),
+    equal("thm5-1-slope", "... it grows as the square root of the rank.", "Thm 5 (1)", root, paper=0.5, margin=0.025),
+    zero("thm5-2-order", "Δ of a subgroup never exceeds that of the group.", "Thm 5 (2)", thm5("violations", np.max)),
+    zero("thm5-2-minimal", "The weakest subgroup is a minimal one.", "Thm 5 (2)", thm5("gap", np.max)),
+    Superiority("thm5-2-count", "There are no more of these than elements.", "Thm 5 (2)", _fewer, paper="> 0"),
+    _subspaces("pairs", "on 4 pairs of neurons"),
+    _subspaces("regular", "on 16 neurons"),
+    *(_generators(group, f"Z₂^k, {words}") for group, words in GROUP_WORDS.items()),
+    _generators("cyclic", "Z₆"),
+    *map(_probability, GROUP_WORDS),
+)
+
+
+NEVER = "Without a bias gradient descent never leaves a symmetric saddle."
+ALWAYS = "With one it does, from γσ = 1e-8 on."
+LINEAR = "The time is linear in log(1/γσ), one e-folding for each: slope 1/log(1 + η|λ|)."
+displaced = slope("equation13", "task.sigma", "displacement")
 TRAINING = (
-    zero("eq13", "SGD with syre ends at (A + γI)⁻¹(b + γθ₀).", "Eq. (13)", value("equation13", "error", np.max)),
-    zero("eq13-advanced", "... and with D at (A + γD)⁻¹(b + γDθ₀).", "ours",
-         value("equation13", "error/advanced", np.max)),
-    equal("eq13-slope", "It differs from ridge regression in proportion to σ.", "6.1",
-          slope("equation13", "task.sigma", "displacement")),
-    zero("escape-never", "Without a bias gradient descent never leaves a symmetric saddle.", "4",
-         value("escape", "escaped", sigma=0)),
-    equal("escape-always", "With one it does, from γσ = 1e-8 on.", "4",
-          lambda r: escapes(r, "escaped").groupby("seed")["escaped"].min(), margin=ZERO),
-    equal("escape-slope", "The time is linear in log(1/γσ), one e-folding for each: slope 1/log(1 + η|λ|).", "ours",
-          escape_slope),
-    Monotone(id="escape-monotone", text="The larger γσ, the sooner.", source="5.3",
-             samples=lambda r: -monotonicity(escapes(r), STRENGTH, "steps")),
-)  # fmt: skip
+    zero("eq13", "SGD with syre ends at (A + γI)⁻¹(b + γθ₀).", "Eq. (13)", eq13("error", np.max)),
+    zero("eq13-advanced", "... and with D at (A + γD)⁻¹(b + γDθ₀).", "ours", eq13("error/advanced", np.max)),
+    equal("eq13-slope", "It differs from ridge regression in proportion to σ.", "6.1", displaced),
+    zero("escape-never", NEVER, "4", value("escape", "escaped", sigma=0)),
+    equal("escape-always", ALWAYS, "4", escaped, margin=ZERO),
+    equal("escape-slope", LINEAR, "ours", escape_slope),
+    Monotone(
+        "escape-monotone", "The larger γσ, the sooner.", "5.3", lambda r: -monotonicity(escapes(r), STRENGTH, "steps")
+    ),
+)
 CLAIMS: tuple[Claim, ...] = (*PROPOSITIONS, *REMOVAL, *STRENGTHS, *GROUPS, *TRAINING)
 
 NOTES = """
@@ -218,20 +248,17 @@ threshold. Margins: 5 % for laws that draws of θ₀ estimate, 10 % for local mi
 
 # ---- figure ----------------------------------------------------------------------------------------------------------
 
-BLUE, ORANGE, GREEN = (plotting.look(name).color for name in ("syre", "weight_decay", "syre_advanced"))
+BLUE, ORANGE, GREEN = (arms.look(name).color for name in ("syre", "weight_decay", "syre_advanced"))
 BLOCK = 5  # weights of a neuron, the rank of a swap: 3 inputs, 2 outputs
 
 
-def first(label: str) -> plotting.Look:
-    return plotting.Look(label=label, color=BLUE, marker="D")
+first, second = (partial(Look, color=color, marker=marker) for color, marker in ((BLUE, "D"), (ORANGE, "s")))
 
 
-def second(label: str) -> plotting.Look:
-    return plotting.Look(label=label, color=ORANGE, marker="s")
-
-
-def law(ax: Axes, x: list[float], y: list[float], label: str) -> None:
-    ax.plot(x, y, color="black", lw=0.8, ls=":", label=label, zorder=3)
+def law(ax: Axes, x: Iterable[float], of: Callable[[float], float], label: str) -> None:
+    """What a statement predicts between the ends of x."""
+    ends = [float(min(x)), float(max(x))]
+    ax.plot(ends, [of(end) for end in ends], color="black", lw=0.8, ls=":", label=label, zorder=3)
 
 
 def draw(results: Results) -> Figure:
@@ -244,53 +271,54 @@ def draw(results: Results) -> Figure:
 
 def theorem2(ax: Axes, results: Results) -> None:
     table = rows(results, "theorem2", "orthogonal", "found")
-    plotting.line_with_band(ax, table, "task.sigma_d", "orthogonal", second("reflections n ⊥ θ₀"))
-    plotting.line_with_band(ax, table, "task.sigma_d", "found", first("nearest one found"))
+    plotting.line_with_band(ax, table, "task.sigma_d", "orthogonal", second(label="reflections n ⊥ θ₀"))
+    plotting.line_with_band(ax, table, "task.sigma_d", "found", first(label="nearest one found"))
     ax.set_xscale("symlog", linthresh=1e-4)
     ax.set(yscale="log", xlabel="σ_D (0: D = I)", ylabel="rms residual", title="Theorem 2: (|θ|² − 1)²")
 
 
 def theorem3(ax: Axes, results: Results) -> None:
     for task, metric, look in (
-        ("theorem3", "std", first("Δ at a given φ, std")),
-        ("theorem3_minima", "rms", plotting.Look(label="Δ at minima, rms", color=GREEN, marker="o")),
-        ("corollary1", "rms", second("|P∇ℓ| / √rank P, rms")),
+        ("theorem3", "std", first(label="Δ at a given φ, std")),
+        ("theorem3_minima", "rms", Look(label="Δ at minima, rms", color=GREEN, marker="o")),
+        ("corollary1", "rms", second(label="|P∇ℓ| / √rank P, rms")),
     ):
         table = rows(results, task, metric)
         strength = table["task.gamma"] * table["task.sigma"]
-        unit = {"theorem3": 1, "theorem3_minima": 4 * strength}.get(task, BLOCK**-0.5)
-        plotting.line_with_band(ax, table.assign(x=strength, y=table[metric] * unit), "x", "y", look)
-    ends = [1e-5, 1e-1]
-    law(ax, ends, [4 * x for x in ends], "4γσ, 2γσ")
-    law(ax, ends, [2 * x for x in ends], "_")
+        units: dict[str, pd.Series | float] = {
+            "theorem3": 1,
+            "theorem3_minima": 4 * strength,
+            "corollary1": BLOCK**-0.5,
+        }
+        plotting.line_with_band(ax, table.assign(x=strength, y=table[metric] * units[task]), "x", "y", look)
+    law(ax, (1e-5, 1e-1), lambda x: 4 * x, "4γσ, 2γσ")
+    law(ax, (1e-5, 1e-1), lambda x: 2 * x, "_")
     ax.set(xscale="log", yscale="log", ylim=(3e-6, None), xlabel="γσ", title="Theorem 3 and Corollary 1: strength")
 
 
 def theorem4(ax: Axes, results: Results) -> None:
     table = rows(results, "theorem4", "reflections", "median")
-    for kind, look in (("flips", first("sign flips")), ("swaps", second("swaps of neurons"))):
+    for kind, look in (("flips", first(label="sign flips")), ("swaps", second(label="swaps of neurons"))):
         plotting.line_with_band(ax, select(table, **{"task.kind": kind}), "reflections", "median", look)
-    ends = [float(table["reflections"].min()), float(table["reflections"].max())]
-    law(ax, ends, [sqrt(pi / 2) * log(2) / n for n in ends], "√(π/2) ln 2 / N")
+    law(ax, table["reflections"], lambda n: sqrt(pi / 2) * log(2) / n, "√(π/2) ln 2 / N")
     ax.set(xscale="log", yscale="log", xlabel="reflections N", ylabel="median of min Δ / 4γσ")
     ax.set_title("Theorem 4: the weakest of N")
 
 
 def rank(ax: Axes, results: Results) -> None:
     table = rows(results, "theorem5", "rank", "rms", group="symmetric")
-    plotting.line_with_band(ax, table, "rank", "rms", first("S₂, S₃, S₄ on 2, 3, 4 neurons"))
-    ends = [float(table["rank"].min()), float(table["rank"].max())]
-    law(ax, ends, [sqrt(r) for r in ends], "√rank")
+    plotting.line_with_band(ax, table, "rank", "rms", first(label="S₂, S₃, S₄ on 2, 3, 4 neurons"))
+    law(ax, table["rank"], sqrt, "√rank")
     ax.set(xscale="log", yscale="log", xlabel="rank of I − Ū", ylabel="rms Δ_U / 2γσ", title="Theorem 5 (1): rank")
     ax.minorticks_off()
-    ax.set(yticks=[2, 4, 8, 16], yticklabels=["2", "4", "8", "16"])
+    ax.set_yticks([2, 4, 8, 16], ["2", "4", "8", "16"])
 
 
 def counts(ax: Axes, results: Results) -> None:
     table = rows(results, "theorem5", "log2", "subspaces")
-    for group, look in (("regular", second("Z₂^k on 2^k neurons")), ("pairs", first("Z₂^k on k pairs"))):
+    for group, look in (("regular", second(label="Z₂^k on 2^k neurons")), ("pairs", first(label="Z₂^k on k pairs"))):
         plotting.line_with_band(ax, select(table, **{"task.group": group}), "log2", "subspaces", look)
-    law(ax, [1, 4], [1, 4], "log₂|U|")
+    law(ax, (1, 4), lambda x: x, "log₂|U|")
     ax.set(xlabel="log₂|U|", xticks=[1, 2, 3, 4], ylabel="minimal broken subspaces")
     ax.set_title("Theorem 5 (3): how many matter")
 
@@ -298,9 +326,9 @@ def counts(ax: Axes, results: Results) -> None:
 def escape(ax: Axes, results: Results) -> None:
     table = escapes(results, "expected")
     table = table.assign(time=table["steps"] * table["rate"], law=table["expected"] * table["rate"])
-    plotting.line_with_band(ax, table, STRENGTH, "time", first("measured"))
+    plotting.line_with_band(ax, table, STRENGTH, "time", first(label="measured"))
     mean = table.groupby(STRENGTH)["law"].mean()
-    law(ax, list(mean.index), list(mean), "log(1 + 0.1 |λ| / f)")
+    ax.plot(mean.index, mean, color="black", lw=0.8, ls=":", label="log(1 + 0.1 |λ| / f)", zorder=3)
     never = rows(results, "escape", "steps", "rate", sigma=0)
     ax.axhline((never["steps"] * never["rate"]).mean(), color=ORANGE, label="no bias: not by then")
     ax.set(xscale="log", ylim=(0, None), xlabel="γσ", ylabel="e-foldings until |Pφ| > 0.1")

@@ -13,39 +13,28 @@ from experiments.analysis import pages
 from experiments.analysis import report as redrawn
 
 MODULE = """
-from experiments.analysis.claims import Equivalence, Monotone, Superiority
-from experiments.analysis.plotting import arms, legend, line_with_band, panels
+from experiments.analysis.arms import arm, beats, by_arm, curves, rises, same
+from experiments.analysis.plotting import panels, with_legend
 
 TITLE = "a synthetic figure"
 NOTES = '''
     The paper does not say | how.
 '''
-SYRE = {"regularizer.name": "syre", "regularizer.sigma": 0.1}
-DECAY = {"regularizer.name": "weight_decay"}
+AT = {"optim.lr": 0.1}
+SYRE, DECAY, DROPOUT = {"regularizer.name": "syre"}, {"regularizer.name": "weight_decay"}, arm("dropout")
 CLAIMS = (
-    Superiority(
-        id="C1", text="syre keeps the rank", source="6.3", paper="42 %", metric="rank",
-        treatment=SYRE | {"optim.lr": 0.1}, control=DECAY | {"optim.lr": 0.1}, margin=1,
-    ),
-    Equivalence(
-        id="C2", text="accuracy is the same", source="6.3", metric="accuracy",
-        treatment=SYRE | {"optim.lr": 0.1}, control=DECAY | {"optim.lr": 0.1}, margin=0.05,
-    ),
-    Monotone(id="C3", text="rank falls with lr", source="6.3", metric="rank", treatment=SYRE, over="optim.lr"),
-    Superiority(
-        id="C4", text="dropout is worse", source="B", metric="rank",
-        treatment=DECAY | {"optim.lr": 0.1}, control={"regularizer.name": "dropout"},
-    ),
+    beats("C1", "syre keeps the rank", "6.3", "rank", SYRE | AT, DECAY | AT, margin=1, paper="42 %"),
+    same("C2", "accuracy is the same", "6.3", "accuracy", SYRE | AT, DECAY | AT, 0.05),
+    rises("C3", "rank falls with lr", "6.3", "rank", SYRE, "optim.lr"),
+    beats("C4", "dropout is worse", "B", "rank", DECAY | AT, DROPOUT),
 )
 
 
 def draw(results):
     figure, (ax,) = panels()
-    for look, rows in arms(results.final("rank")):
-        line_with_band(ax, rows, "optim.lr", "rank", look)
+    curves(ax, by_arm(results.final("rank")), "optim.lr", "rank")
     ax.set(xscale="log", xlabel="lr", ylabel="rank")
-    legend(figure)
-    return figure
+    return with_legend(figure)
 """
 
 

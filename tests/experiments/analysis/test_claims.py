@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments.analysis.arms import SIGMA, arm, beats, difference, falls, final, minus, rises, same
 from experiments.analysis.claims import (
     INCONCLUSIVE,
     NOT_REPRODUCED,
@@ -15,18 +16,17 @@ from experiments.analysis.claims import (
     Monotone,
     Superiority,
     evaluate,
-    swapped,
 )
 from experiments.analysis.results import Results, ResultsError
 
-SYRE, DECAY = {"regularizer.name": "syre"}, {"regularizer.name": "weight_decay"}
-SAYS = {"id": "C1", "text": "syre is better", "source": "6.2"}
-BETTER = Superiority(**SAYS, metric="accuracy", treatment=SYRE | {"regularizer.sigma": 0.1}, control=DECAY, margin=0.1)
-SAME = Equivalence(**SAYS, metric="accuracy", treatment=SYRE | {"regularizer.sigma": 0.1}, control=DECAY, margin=0.5)
-RISES = Monotone(**SAYS, metric="accuracy", treatment=SYRE, over="regularizer.sigma")
+SYRE, DECAY = arm("syre"), arm("weight_decay")
+SAYS = ("C1", "syre is better", "6.2")
+BETTER = beats(*SAYS, "accuracy", arm("syre", sigma=0.1), DECAY, margin=0.1)
+SAME = same(*SAYS, "accuracy", arm("syre", sigma=0.1), DECAY, 0.5)
+RISES, FALLS = (trend(*SAYS, "accuracy", SYRE, SIGMA) for trend in (rises, falls))
 
 
-def table(*rows):
+def table(*rows, metric="accuracy"):
     """Results of runs (name, sigma, seed, accuracy); None as the accuracy is a NaN run."""
     runs = pd.DataFrame(
         {
@@ -38,13 +38,14 @@ def table(*rows):
             "seconds": np.arange(len(rows)),
         }
     )
-    metrics = runs[["id"]].assign(step=10, split="test", metric="accuracy", value=[row[3] for row in rows])
+    metrics = runs[["id"]].assign(step=10, split="test", metric=metric, value=[row[3] for row in rows])
     return Results(experiment="fig0", scale="cpu", runs=runs, metrics=metrics.astype({"value": float}))
 
 
-def two_arms(syre, decay):
+def two_arms(syre, decay, metric="accuracy"):
     rows = [("syre", 0.1, seed, value) for seed, value in enumerate(syre)]
-    return table(*rows, *[("weight_decay", np.nan, seed, value) for seed, value in enumerate(decay)])
+    rows += [("weight_decay", np.nan, seed, value) for seed, value in enumerate(decay)]
+    return table(*rows, metric=metric)
 
 
 def trend(matrix, sigmas=(0.01, 0.1, 1.0)):
@@ -69,10 +70,10 @@ def test_a_gain_smaller_than_the_margin_is_not_reproduced():
     assert evaluate(replace(BETTER, margin=0.01), data).verdict == REPRODUCED  # control
 
 
-def test_where_lower_is_better_the_gain_is_control_minus_treatment():
-    data = two_arms([0.1, 0.11, 0.12], [0.5, 0.5, 0.5])
-    assert evaluate(replace(BETTER, better="lower"), data).verdict == REPRODUCED
-    assert evaluate(BETTER, data).verdict == NOT_REPRODUCED
+def test_where_less_is_better_the_gain_is_control_minus_treatment():
+    lower = beats(*SAYS, "loss", arm("syre", sigma=0.1), DECAY, margin=0.1)
+    assert evaluate(lower, two_arms([0.1, 0.11, 0.12], [0.5, 0.5, 0.5], "loss")).verdict == REPRODUCED
+    assert evaluate(BETTER, two_arms([0.1, 0.11, 0.12], [0.5, 0.5, 0.5])).verdict == NOT_REPRODUCED
 
 
 def test_seeds_are_paired_so_that_what_they_share_cancels():
@@ -93,7 +94,7 @@ def test_a_trend_must_hold_within_each_seed():
     up = np.add.outer([0, 50, -50], [1.0, 2.0, 3.0])
     assert evaluate(RISES, trend(up)).verdict == REPRODUCED
     assert evaluate(RISES, trend(up[:, ::-1])).verdict == NOT_REPRODUCED
-    assert evaluate(replace(RISES, direction="decreasing"), trend(up[:, ::-1])).verdict == REPRODUCED
+    assert evaluate(FALLS, trend(up[:, ::-1])).verdict == REPRODUCED
     assert evaluate(RISES, trend(up * 0)).verdict == NOT_REPRODUCED
     assert evaluate(RISES, trend(up[:, :2], (0.1, 1.0))).verdict == NOT_TESTED  # two levels are no trend
 
@@ -126,21 +127,18 @@ def test_a_run_that_went_nan_makes_a_claim_inconclusive(syre, decay):
     assert verdict.effect == pytest.approx(0.4)
 
 
-def test_a_failure_may_count_as_the_worst_value():
-    data = two_arms([0.9, 0.9, 0.9, 0.9], [0.5, 0.5, 0.5, None])
-    assert evaluate(replace(BETTER, worst=0.0), data).verdict == REPRODUCED
-    assert evaluate(replace(BETTER, worst=0.0), two_arms([0.9, None, None, None], [0.5] * 4)).verdict != REPRODUCED
-    assert evaluate(RISES, trend([[None, 2, 3]] * 3)).verdict == INCONCLUSIVE
-    assert evaluate(replace(RISES, worst=0.0), trend([[None, 2, 3]] * 3)).verdict == REPRODUCED
+def test_a_run_that_went_nan_makes_a_trend_inconclusive():
+    assert evaluate(RISES, trend([[None, 2, 3], [1, 2, 3], [1, 2, 3], [1, 2, 3]])).verdict == INCONCLUSIVE
+    assert evaluate(RISES, trend([[1, 2, 3]] * 4)).verdict == REPRODUCED  # control
 
 
 def test_an_open_level_is_tuned_on_the_other_seeds():
     rng = np.random.default_rng(1)
     noise = [("syre", s, seed, 0.5 + 0.1 * rng.normal()) for seed in range(8) for s in (0.01, 0.1, 0.3, 1.0, 3.0)]
     decay = [("weight_decay", np.nan, seed, 0.5) for seed in range(8)]
-    tuned = replace(BETTER, treatment=SYRE, tune="regularizer.sigma", margin=0.0)
+    tuned = beats(*SAYS, "accuracy", SYRE, DECAY)
     assert evaluate(tuned, table(*noise, *decay)).verdict != REPRODUCED
-    best = Superiority(**SAYS, samples=lambda r: r.final("accuracy").groupby("seed")["accuracy"].max() - 0.5)
+    best = Superiority(*SAYS, lambda r: r.final("accuracy").groupby("seed")["accuracy"].max() - 0.5)
     assert evaluate(best, table(*noise, *decay)).verdict == REPRODUCED  # control: the best sigma of each seed "wins"
     better = [(name, s, seed, value + (s == 0.3)) for name, s, seed, value in noise]
     assert evaluate(tuned, table(*better, *decay)).verdict == REPRODUCED
@@ -148,8 +146,19 @@ def test_an_open_level_is_tuned_on_the_other_seeds():
 
 def test_an_arm_that_leaves_a_setting_open_is_refused_by_name():
     data = trend([[1, 2, 3]] * 3)
+    more = replace(data, runs=pd.concat([data.runs, data.runs.assign(id=data.runs["id"] + "b")], ignore_index=True))
+    more.runs["optim.lr"] = [0.1] * 9 + [0.2] * 9
+    level = Superiority(*SAYS, final("accuracy", SYRE))
     with pytest.raises(ResultsError, match=r"claim C1: an arm leaves regularizer\.sigma open"):
-        evaluate(replace(BETTER, treatment=SYRE, control=SYRE), data)
+        evaluate(level, data)
+    for claim in (beats(*SAYS, "accuracy", SYRE, SYRE), RISES):
+        evaluate(claim, data)  # control: sigma is chosen, or run over
+        with pytest.raises(ResultsError, match=r"claim C1: an arm leaves optim\.lr open"):
+            evaluate(claim, more)
+
+
+def swapped(claim):
+    return replace(claim, opposite=not claim.opposite)
 
 
 def random_data(rng):
@@ -171,17 +180,17 @@ def random_data(rng):
 @pytest.mark.slow
 def test_no_data_reproduce_a_claim_and_its_swap():
     rng, outcomes = np.random.default_rng(2), {}
-    decay = DECAY | {"regularizer.sigma": 1}
+    pair = arm("syre", sigma=0.1), arm("weight_decay", sigma=1)
+    gain = difference("accuracy", *pair)
     claims = {
-        "higher": replace(BETTER, control=decay),
-        "lower": replace(BETTER, control=decay, better="lower", margin=0.0),
-        "worst": replace(BETTER, control=decay, worst=-5.0),
-        "tuned": replace(BETTER, treatment=SYRE, control=DECAY, tune="regularizer.sigma"),
-        "same": replace(SAME, control=decay),
+        "higher": beats(*SAYS, "accuracy", *pair, margin=0.1),
+        "lower": Superiority(*SAYS, minus(gain)),
+        "tuned": beats(*SAYS, "accuracy", SYRE, DECAY, margin=0.1),
+        "same": same(*SAYS, "accuracy", *pair, 0.5),
         "rises": RISES,
-        "falls": replace(RISES, direction="decreasing", margin=0.0),
-        "composite": Superiority(**SAYS, samples=lambda r: r.final("accuracy").groupby("seed")["accuracy"].mean()),
-        "slope": Monotone(**SAYS, samples=lambda r: r.final("accuracy").groupby("seed")["accuracy"].sum(), margin=0.1),
+        "falls": replace(FALLS, margin=0.0),
+        "composite": Superiority(*SAYS, lambda r: r.final("accuracy").groupby("seed")["accuracy"].mean()),
+        "slope": Monotone(*SAYS, lambda r: r.final("accuracy").groupby("seed")["accuracy"].sum(), margin=0.1),
     }
     for _ in range(40):
         data = random_data(rng)
@@ -193,20 +202,21 @@ def test_no_data_reproduce_a_claim_and_its_swap():
         assert {(REPRODUCED, NOT_REPRODUCED), (NOT_REPRODUCED, REPRODUCED)} <= pairs, name
 
 
-def test_swapping_twice_gives_the_claim_back():
-    assert swapped(swapped(BETTER)) == BETTER != swapped(BETTER)
-    assert swapped(swapped(SAME)) == SAME != swapped(SAME)
-    assert swapped(swapped(RISES)) == RISES != swapped(RISES)
+def test_the_opposite_is_the_claim_with_its_arms_exchanged():
+    syre, decay = [0.9, 0.91, 0.92], [0.5, 0.5, 0.5]
+    exchanged = beats(*SAYS, "accuracy", DECAY, arm("syre", sigma=0.1), margin=0.1)
+    for data in (two_arms(syre, decay), two_arms(decay, syre)):
+        assert replace(evaluate(swapped(BETTER), data), claim=exchanged) == evaluate(exchanged, data)
+    for data in (trend([[1, 2, 3]] * 3), trend([[3, 2, 1]] * 3)):
+        assert replace(evaluate(swapped(RISES), data), claim=FALLS) == evaluate(FALLS, data)
+    assert [evaluate(claim, two_arms(syre, decay)).verdict for claim in (replace(SAME, margin=0.1), swapped(SAME))] == [
+        NOT_REPRODUCED
+    ] * 2
+    assert evaluate(swapped(replace(SAME, margin=0.1)), two_arms(syre, decay)).verdict == REPRODUCED
 
 
 def test_a_claim_that_cannot_be_tested_is_refused_when_it_is_written():
     with pytest.raises(ValueError, match="margin must be >= 0"):
         replace(BETTER, margin=-0.1)  # a swapped claim could be reproduced too
     with pytest.raises(ValueError, match="must state its margin"):
-        Equivalence(**SAYS, metric="accuracy", treatment=SYRE, control=DECAY)
-    with pytest.raises(ValueError, match="needs a treatment and a control"):
-        Superiority(**SAYS, metric="accuracy", treatment=SYRE)
-    with pytest.raises(ValueError, match="either a metric with its arms, or samples"):
-        Superiority(**SAYS)
-    with pytest.raises(ValueError, match="worst must be finite"):
-        replace(BETTER, worst=float("inf"))
+        Equivalence(*SAYS, BETTER.samples)

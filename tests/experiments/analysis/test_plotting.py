@@ -1,13 +1,11 @@
 """Figures look alike, tell the arms apart, and are the same bytes every time."""
 
-import itertools
-
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_rgb
 
 from experiments.analysis import plotting
+from experiments.analysis.arms import by_arm, look
 from experiments.analysis.results import write_files
 from experiments.analysis.stats import t_interval
 
@@ -32,40 +30,17 @@ def sweep(seeds=4):
 
 def draw():
     figure, (left, right) = plotting.panels(2)
-    for look, rows in plotting.arms(sweep()):
-        plotting.line_with_band(left, rows, "decay", "rank", look)
-        plotting.scatter_with_bars(right, rows, "loss", "rank", "decay", look)
+    for own, rows in by_arm(sweep()):
+        plotting.line_with_band(left, rows, "decay", "rank", own)
+        plotting.scatter_with_bars(right, rows, "loss", "rank", "decay", own)
     left.set(xscale="log", xlabel="γ", ylabel="rank")
-    plotting.legend(figure)
-    return figure
-
-
-def test_no_two_arms_share_a_colour_a_marker_or_a_label():
-    for a, b in itertools.combinations(plotting.LOOKS.values(), 2):
-        assert len({a.label, b.label}) == len({a.marker, b.marker}) == 2
-        assert np.linalg.norm(np.subtract(to_rgb(a.color), to_rgb(b.color))) > 0.25, (a.label, b.label)
-
-
-def test_a_larger_sigma_is_a_darker_blue():
-    lightness = [sum(to_rgb(plotting.look("syre", sigma).color)) for sigma in (0, 0.01, 0.1, 0.3, 1, 3, 10)]
-    assert lightness == sorted(lightness, reverse=True)
-    assert plotting.look("syre", 0.1).label == "syre, σ = 0.1"
-    with pytest.raises(ValueError, match="no look for regularizer 'sire'; there are: vanilla"):
-        plotting.look("sire")
-
-
-def test_arms_come_in_one_order_whatever_the_order_of_the_rows():
-    df = sweep()
-    names = ["vanilla", "weight decay", "syre, σ = 0.01", "syre, σ = 1"]
-    assert [look.label for look, _ in plotting.arms(df.sample(frac=1, random_state=0))] == names
-    assert [look.label for look, _ in plotting.arms(df, sigmas=False)] == ["vanilla", "weight decay", "syre"]
-    assert sum(len(rows) for _, rows in plotting.arms(df)) == len(df)
+    return plotting.with_legend(figure)
 
 
 def test_the_band_is_the_t_interval_of_each_level():
     _, (ax,) = plotting.panels()
     df = sweep()[lambda d: d["regularizer.name"] == "vanilla"]
-    assert plotting.line_with_band(ax, df, "decay", "rank", plotting.look("vanilla")) is ax
+    assert plotting.line_with_band(ax, df, "decay", "rank", look("vanilla")) is ax
     expected = t_interval(df[df["decay"] == 1.0]["rank"])
     assert ax.lines[0].get_ydata()[1] == pytest.approx(expected.mean)
     band = ax.collections[0].get_paths()[0].vertices
@@ -77,7 +52,7 @@ def test_a_level_with_a_failed_seed_is_hollow():
     _, (ax,) = plotting.panels()
     df = sweep()[lambda d: d["regularizer.name"] == "vanilla"].copy()
     df.loc[(df["decay"] == 10.0) & (df["seed"] == 0), "rank"] = np.nan
-    plotting.line_with_band(ax, df, "decay", "rank", plotting.look("vanilla"))
+    plotting.line_with_band(ax, df, "decay", "rank", look("vanilla"))
     assert ax.lines[1].get_xdata().tolist() == [10.0]
 
 
@@ -85,14 +60,8 @@ def test_the_legend_names_each_arm_once():
     figure, axes = plotting.panels(2)
     for ax, label in zip([*axes, *axes], ["b", "a", "b", "c"], strict=True):
         ax.plot([0, 1], label=label)
-    plotting.legend(figure)
+    assert plotting.with_legend(figure) is figure
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["b", "a", "c"]
-
-
-def test_a_spectrum_is_sorted_and_bears_zero_eigenvalues():
-    _, (ax,) = plotting.panels()
-    plotting.spectrum(ax, [[1, 4, 0], [4, 1, 0]], plotting.look("syre"))
-    np.testing.assert_allclose(ax.lines[0].get_ydata(), [4, 1, np.nan])
 
 
 def test_saving_the_same_figure_twice_gives_the_same_small_files_and_touches_nothing(tmp_path):

@@ -103,8 +103,8 @@ def test_collecting_a_scale_replaces_its_rows_and_keeps_the_others(tmp_path):
 
 # ---- trained again -------------------------------------------------------------------------------------------------
 
-ELSEWHERE = {"git_sha": "fffffff", "dirty": True, "seconds": 9.0, "device": "cuda",
-             "versions": {"torch": "2.11", "x": 1}}  # fmt: skip
+ELSEWHERE = {"git_sha": "fffffff", "dirty": True, "seconds": 9.0, "device": "cuda"}
+ELSEWHERE |= {"versions": {"torch": "2.11", "x": 1}}
 
 
 def rows_by_id(folder):
@@ -142,7 +142,7 @@ def test_a_run_whose_numbers_changed_has_a_new_origin_and_the_others_keep_theirs
     assert [after[name]["seconds"] for name in ids] == ["1.500", "9.000", "9.000", "1.500"]
     assert [after[name]["versions.x"] for name in ids] == ["", "1", "1", ""]
     assert after[ids[0]] == before[ids[0]] | {"versions.x": ""}
-    assert list(R.load(tmp_path / "results", "fig0").final("loss", failed=-1)["loss"]) == [2, 2.5, -1, 2]
+    np.testing.assert_array_equal(R.load(tmp_path / "results", "fig0").final("loss")["loss"], [2, 2.5, np.nan, 2])
 
 
 def test_runs_that_are_new_or_gone_change_the_tables(tmp_path, again):
@@ -180,7 +180,6 @@ def test_failed_and_nan_runs_are_rows_without_a_final_value(tmp_path):
     results = R.load(tmp_path / "results", "fig0")
     assert list(results.runs["status"]) == ["done", "nan", "failed", "nan"]
     np.testing.assert_array_equal(results.final("loss")["loss"], [2, np.nan, np.nan, np.nan])
-    assert list(results.final("loss", failed=7.0)["loss"]) == [2, 7, 7, 7]
 
 
 def test_missing_runs_are_one_error_that_counts_them_and_writes_nothing(tmp_path):
@@ -267,13 +266,27 @@ def test_select_compares_numbers_by_value_and_words_by_letter():
     assert list(R.select(df, **{"regularizer.sigma": None})["seed"]) == [2]
     assert list(R.select(df, on=False)["seed"]) == [1, 3]
     assert list(R.select(df, on="TRUE")["seed"]) == []
+    assert list(R.select(df.assign(on=[True, None, "false", None]), on=False)["seed"]) == [2]
     assert R.select(df, **{"regularizer.sigma": 0.3}).empty
     with pytest.raises(R.ResultsError, match="no column 'sigma'"):
         R.select(df, sigma=0.1)
 
 
+def test_the_runs_of_an_arm_are_found_by_its_settings_and_their_ends_by_seed(tmp_path):
+    ids = [
+        write_run(tmp_path / "outputs", 2 * k + j, seed=3 - k, sigma=s) for k in range(3) for j, s in enumerate((1, 2))
+    ]
+    results = R.load(collect(tmp_path, ids).parent, "fig0")
+    arm = {"regularizer.sigma": 2, "regularizer.name": "syre"}
+    assert set(results.final("loss", **arm)["regularizer.sigma"]) == {2}
+    assert len(results.curve("loss", **arm, step=100)) == len(results.final("loss", **arm)) == 3
+    assert results.by_seed("loss", arm).to_dict() == {1: 2, 2: 2, 3: 2}
+    with pytest.raises(R.ResultsError, match=r"an arm leaves regularizer\.sigma open"):
+        results.by_seed("loss", {})
+
+
 def test_the_table_to_figure_side_never_imports_torch():
-    modules = "results, stats, claims, plotting, pages"
+    modules = "results, stats, claims, arms, plotting, pages"
     heavy = ("torch", "syre", "hydra", "omegaconf", "wandb", "matplotlib.pyplot")
     code = f"import sys; from experiments.analysis import {modules}; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

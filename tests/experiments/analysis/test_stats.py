@@ -26,15 +26,6 @@ def test_intervals_cover_the_mean_at_their_level():
     assert np.mean(too_small) < 0.9  # control
 
 
-def test_the_bootstrap_depends_on_its_generator_alone_and_agrees_with_t_for_many_samples():
-    x = np.random.default_rng(2).normal(size=200)
-    a, b, c = (stats.bootstrap_interval(x, np.random.default_rng(seed)) for seed in (0, 0, 1))
-    assert a == b != c
-    assert a[1:3] == pytest.approx(stats.t_interval(x)[1:3], abs=0.02)
-    median = stats.bootstrap_interval(x, np.random.default_rng(0), statistic=np.median)
-    assert median.low < np.median(x) == median.mean < median.high
-
-
 def test_differences_pair_seeds_not_positions():
     treatment = pd.Series([10.0, 20, 30], index=[2, 1, 0])
     control = pd.Series([1.0, 2, 3, 4], index=[0, 1, 2, 9])
@@ -64,6 +55,7 @@ def test_slopes_and_trends_are_taken_seed_by_seed():
     df = pd.DataFrame([{"seed": s, "x": x, "y": 10.0**s * x**2} for s in range(3) for x in (0.1, 1.0, 10.0)])
     assert stats.loglog_slope(df, "x", "y").to_dict() == pytest.approx({0: 2, 1: 2, 2: 2})
     assert stats.monotonicity(df, "x", "y").to_dict() == {0: 1, 1: 1, 2: 1}
+    assert stats.monotonicity(df.iloc[1:], "x", "y").to_dict() == {1: 1, 2: 1}  # two levels are no trend
     df.loc[0, "y"] = 0.0
     assert stats.loglog_slope(df, "x", "y").isna().to_dict() == {0: True, 1: False, 2: False}
     df.loc[0, "x"] = 0.0
@@ -84,6 +76,14 @@ def test_a_cross_fitted_level_is_chosen_without_the_seed_it_is_judged_on():
     assert lowest["a"].tolist() == [0, 0, 0]
 
 
+def test_one_level_is_taken_as_it_is_and_several_are_chosen_from():
+    several = levels([[0, 1], [np.nan, 1], [5, 1]])
+    assert stats.at_best(several, "m", "a").equals(stats.cross_fitted_best(several, metric="m", over="a")["m"])
+    one = several[several["a"] == 0]
+    np.testing.assert_array_equal(stats.at_best(one, "m", "a"), [0, np.nan, 5])
+    np.testing.assert_array_equal(stats.at_best(one.assign(a=np.nan), "m", "a"), [0, np.nan, 5])
+
+
 def test_cross_fitting_does_not_profit_from_noise_but_taking_the_maximum_does():
     noise = np.random.default_rng(4).normal(size=(400, 10))
     fair = stats.cross_fitted_best(levels(noise), metric="m", over="a")["m"].mean()
@@ -97,20 +97,10 @@ def test_a_level_that_fails_on_another_seed_is_not_chosen():
     assert np.isnan(best["m"][1])
 
 
-def test_nothing_on_the_front_is_dominated_and_everything_off_it_is():
-    p = np.random.default_rng(5).normal(size=(60, 2))
-    front = stats.pareto_front(p)
-    beaten = [(((p <= q).all(1)) & (p < q).any(1)).any() for q in p]
-    assert (front == ~np.array(beaten)).all()
-    assert 1 <= front.sum() < 60
-    assert (stats.pareto_front(-p, (True, True)) == front).all()
-    assert stats.pareto_front([[0, 0], [0, 0], [np.nan, -1]]).tolist() == [True, True, False]
-
-
 def test_the_hypervolume_is_the_dominated_area():
     assert stats.hypervolume([[0, 1], [1, 0]], [2, 2]) == 3
     assert stats.hypervolume([[0, 1], [1, 0], [1.5, 1.5], [3, 0]], [2, 2]) == 3  # dominated or beyond the corner
-    assert stats.hypervolume([[0, -1]], [2, -2], (False, True)) == 2
+    assert stats.hypervolume([[0, 1], [0, 1]], [2, 2]) == 2
     assert stats.hypervolume(np.empty((0, 2)), [1, 1]) == 0
     p = np.random.default_rng(6).uniform(size=(20, 2))
     draws = np.random.default_rng(7).uniform(size=(20000, 1, 2))

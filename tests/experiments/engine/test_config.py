@@ -10,7 +10,7 @@ import yaml
 from hydra.utils import get_class
 
 from experiments.analysis import results
-from experiments.analysis.plotting import LOOKS
+from experiments.analysis.arms import LOOKS
 from experiments.analysis.results import LATER
 from experiments.engine.config import GROUPS, Scale, identity, resolve, run_id
 from experiments.engine.expand import expand

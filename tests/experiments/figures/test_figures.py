@@ -1,15 +1,21 @@
 """The committed figures: claims that can fail, pictures and reports that follow from the tables alone."""
 
+import re
 import shutil
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
+from matplotlib.colors import to_hex
+from matplotlib.container import Container
+from matplotlib.lines import Line2D
 
 from experiments import report
-from experiments.analysis import pages
+from experiments.analysis import arms, pages, plotting
 from experiments.analysis import report as redrawn
-from experiments.analysis.claims import REPRODUCED, evaluate, swapped
+from experiments.analysis.claims import REPRODUCED, evaluate
+from experiments.figures import table1
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "results"
@@ -18,6 +24,7 @@ FIGURES = pages.available(RESULTS)
 GROUPED = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in FIGURES]
 DRAWN = {name for name in FIGURES if pages.sources(pages.module_of(name), name) != (name,)}  # from runs of others
 
+SIGMAS = (0.001, 0.01, 0.1, 0.3, 1, 3, 10)
 TRAINING = {"fig6b"}  # claims are committed before results: these train for days, and have none yet
 
 
@@ -36,7 +43,7 @@ def test_no_reproduced_claim_survives_swapped_labels(name: str) -> None:
     verdicts, results = judged(name).verdicts, judged(name).results
     reproduced = [verdict.claim for verdict in verdicts if verdict.verdict == REPRODUCED]
     assert reproduced, "a figure that reproduces nothing would make this test idle"
-    assert not [c.id for c in reproduced if evaluate(swapped(c), results).verdict == REPRODUCED]
+    assert not [c.id for c in reproduced if evaluate(replace(c, opposite=True), results).verdict == REPRODUCED]
 
 
 @pytest.mark.parametrize("name", GROUPED)
@@ -44,6 +51,25 @@ def test_claims_have_names_of_their_own_and_notes_are_written(name: str) -> None
     ids = [verdict.claim.id for verdict in judged(name).verdicts]
     assert len(set(ids)) == len(ids)
     assert len(judged(name).module.NOTES) > 200
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_one_arm_looks_the_same_in_every_figure(name: str) -> None:
+    own = arms.SAME_START if name != "table1" else table1.SAME_START  # the one exception
+    standard = {look.label: look for look in (*arms.LOOKS.values(), *(arms.look("syre", s) for s in SIGMAS))}
+    plotting.style()
+    for ax in judged(name).module.draw(judged(name).results).axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            line = handle[0] if isinstance(handle, Container) else handle
+            look = own if re.search("start of (the others|decay alone)", label) else standard.get(label)
+            if look is not None and isinstance(line, Line2D):
+                assert to_hex(line.get_color()) == look.color.lower(), label
+                assert line.get_marker() in (look.marker, "None"), label  # a training curve needs no markers
+
+
+def test_control_the_exception_is_one() -> None:
+    assert table1.SAME_START.color != arms.SAME_START.color
+    assert table1.SAME_START.color not in {look.color for look in arms.LOOKS.values() if look.label.startswith("syre")}
 
 
 @pytest.mark.slow

@@ -1,0 +1,178 @@
+"""What the figures share: the columns they name, the arms they compare, one look an arm, and the usual claims.
+
+    beats("rank", "syre keeps a higher rank than decay alone.", "6.3", "rank", syre(gamma=0.1), decay(gamma=0.1))
+
+Where an arm of syre leaves sigma open, a claim takes for each seed the sigma that is best on the other seeds.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_hex
+
+from experiments.analysis.claims import Equivalence, Monotone, Samples, Superiority
+from experiments.analysis.plotting import Look, line_with_band
+from experiments.analysis.results import Arm, Results, one_run_each
+from experiments.analysis.stats import at_best, monotonicity, paired_differences
+
+# ---- columns and arms ------------------------------------------------------------------------------------------------
+
+NAME, GAMMA, SIGMA, START = "regularizer.name", "regularizer.weight_decay", "regularizer.sigma", "regularizer.start"
+ALPHA, IDENTICAL = "data.input_scale", "model.identical"  # scale of the inputs; fraction of neurons that start equal
+
+
+def arm(name: str, *at: Arm, gamma: float | None = None, sigma: float | None = None, start: str = "") -> dict[str, Any]:
+    """The runs of a regularizer at some settings; what is not given stays open."""
+    given = {NAME: name, GAMMA: gamma, SIGMA: sigma, START: start or None}
+    chosen: dict[str, Any] = {column: value for column, value in given.items() if value is not None}
+    for settings in at:
+        chosen |= settings
+    return chosen
+
+
+def decay(*at: Arm, gamma: float | None = None) -> dict[str, Any]:
+    """Weight decay alone, the usual control."""
+    return arm("weight_decay", *at, gamma=gamma)
+
+
+def syre(*at: Arm, sigma: float | None = None, gamma: float | None = None, start: str = "shift") -> dict[str, Any]:
+    """syre from the start of Eq. (6), or from that of the other arms (`start="keep"`)."""
+    return arm("syre", *at, sigma=sigma, gamma=gamma, start=start)
+
+
+VANILLA = arm("vanilla")
+SIGMAS = (0.01, 0.1, 1)  # of most figures; 0.01 is recommended in section 5.4
+
+# ---- looks -----------------------------------------------------------------------------------------------------------
+
+# Okabe and Ito's palette, told apart with any colour vision. Vanilla and weight decay are different arms.
+LOOKS = {
+    "vanilla": Look(label="vanilla", color="#000000", marker="o"),
+    "weight_decay": Look(label="weight decay", color="#D55E00", marker="s"),
+    "syre": Look(label="syre", color="#0072B2", marker="D"),
+    "syre_advanced": Look(label="syre, advanced", color="#009E73", marker="P"),
+    "syre_layers": Look(label="syre, some layers", color="#332288", marker="d"),
+    "w_fix": Look(label="W-fix", color="#E69F00", marker="^"),
+    "w_asym": Look(label="W-asym", color="#7FBC41", marker=">"),
+    "dropout": Look(label="dropout", color="#CC79A7", marker="v"),
+    "l2_init": Look(label="L2 init", color="#777777", marker="X"),
+    "offset": Look(label="offset start", color="#8B5A2B", marker="<"),
+    "shrink_perturb": Look(label="shrink & perturb", color="#7B3294", marker="p"),
+    "sigma_asym": Look(label="σ-asym", color="#E7298A", marker="*"),
+}
+SAME_START = Look(label="syre, σ = 1, start of the others", color="#009E73", marker="x")
+SIGMA_SHADES = LinearSegmentedColormap.from_list("sigma", ["#9CCBE8", LOOKS["syre"].color, "#00263F"])
+
+
+def look(name: str, sigma: float | None = None) -> Look:
+    """The look of the regularizer `name`; a sigma (relative, darker is larger, 0.01 to 10) shades the colour of syre.
+
+    Raises: ValueError for a name that has no look.
+    """
+    if name not in LOOKS:
+        raise ValueError(f"no look for regularizer {name!r}; there are: {', '.join(LOOKS)}")
+    plain = LOOKS[name]
+    if sigma is None:
+        return plain
+    shade = np.clip((math.log10(sigma) + 2) / 3, 0, 1) if sigma > 0 else 0.0  # the same shade in every figure
+    color = to_hex(SIGMA_SHADES(shade)) if name == "syre" else plain.color
+    return Look(label=f"{plain.label}, σ = {sigma:g}", color=color, marker=plain.marker)
+
+
+def by_arm(df: pd.DataFrame) -> Iterator[tuple[Look, pd.DataFrame]]:
+    """The rows of each regularizer, with their look, in the order of `LOOKS`; one arm a sigma."""
+    for name in sorted(df[NAME].unique(), key=[*LOOKS, *df[NAME]].index):
+        rows = df[df[NAME] == name]
+        levels = sorted(rows[SIGMA].dropna().unique())
+        if not levels:
+            yield look(name), rows
+        for sigma in levels:
+            yield look(name, sigma), rows[rows[SIGMA] == sigma]
+
+
+def with_same_start(df: pd.DataFrame) -> Iterator[tuple[Look, pd.DataFrame]]:
+    """`by_arm`, and apart, last, syre from the start of the others."""
+    kept = df[START] == "keep"
+    yield from by_arm(df[~kept])
+    if kept.any():
+        yield SAME_START, df[kept]
+
+
+def curves(ax: Axes, arms: Iterable[tuple[Look, pd.DataFrame]], x: str, y: str) -> None:
+    """Mean and band of y over x, a line each arm."""
+    for own, rows in arms:
+        line_with_band(ax, rows, x, y, own)
+
+
+# ---- claims ----------------------------------------------------------------------------------------------------------
+
+LESS = ("loss", "barrier", "reconstruction", "symmetry", "low_rankness")  # is better
+
+
+def ends(sigma: float | None) -> tuple[str, str]:
+    """How id and text of a claim end: with sigma where it is given, and not chosen on the other seeds."""
+    return (f"-{sigma:g}", f"; σ = {sigma:g}.") if sigma else ("", ".")
+
+
+def less_is_better(metric: str) -> bool:
+    """Whether a metric is one of losses, or of what syre is to remove."""
+    return metric.split("/")[0] in LESS and metric != "reconstruction/variance"
+
+
+def tuned(results: Results, metric: str, arm: Arm) -> pd.Series:
+    """`results.by_seed`, with an open sigma at the one that is best on the other seeds."""
+    rows = results.final(metric, **arm)
+    one_run_each(rows, metric, "seed", *([SIGMA] if rows[SIGMA].nunique() > 1 else []))
+    return at_best(rows, metric, SIGMA, maximize=not less_is_better(metric))
+
+
+def final(metric: str, arm: Arm, less: float = 0.0) -> Samples:
+    """The metric at the end of the runs of an arm, less a level."""
+    return lambda results: results.by_seed(metric, arm) - less
+
+
+def difference(metric: str, treatment: Arm, control: Arm) -> Samples:
+    """The metric of one arm minus that of another, seed by seed."""
+    return lambda results: paired_differences(*(tuned(results, metric, arm) for arm in (treatment, control)))
+
+
+def minus(samples: Samples) -> Samples:
+    """The samples with the other sign."""
+    return lambda results: -samples(results)
+
+
+def tau(metric: str, arm: Arm, over: str) -> Samples:
+    """How steadily (Kendall's tau) a metric rises along a column."""
+
+    def samples(results: Results) -> pd.Series:
+        rows = results.final(metric, **arm).dropna(subset=[over])
+        return monotonicity(one_run_each(rows, metric, "seed", over), over, metric)
+
+    return samples
+
+
+def beats(id: str, text: str, source: str, metric: str, treatment: Arm, control: Arm, **options: Any) -> Superiority:
+    """The treatment ends with the better metric, by more than a margin if one is given."""
+    gain = difference(metric, treatment, control)
+    return Superiority(id, text, source, minus(gain) if less_is_better(metric) else gain, **options)
+
+
+def same(
+    id: str, text: str, source: str, metric: str, treatment: Arm, control: Arm, margin: float, **options: Any
+) -> Equivalence:
+    """Both end with the same metric, within the margin."""
+    return Equivalence(id, text, source, difference(metric, treatment, control), margin=margin, **options)
+
+
+def rises(id: str, text: str, source: str, metric: str, arm: Arm, over: str) -> Monotone:
+    """The metric rises along a column."""
+    return Monotone(id, text, source, tau(metric, arm, over))
+
+
+def falls(id: str, text: str, source: str, metric: str, arm: Arm, over: str) -> Monotone:
+    """The metric falls along a column."""
+    return Monotone(id, text, source, minus(tau(metric, arm, over)))

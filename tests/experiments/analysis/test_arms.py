@@ -1,0 +1,148 @@
+"""Arms are spelt, drawn and compared in one way: settings that are not given stay open, and sigma is chosen fairly."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+
+from experiments.analysis import arms, plotting
+from experiments.analysis.arms import GAMMA, NAME, SIGMA, START, arm, decay, syre
+from experiments.analysis.claims import Equivalence, Monotone, Superiority, evaluate
+from experiments.analysis.results import Results, ResultsError, select
+
+
+def sweep(metric="loss", seeds=3):
+    """Results of vanilla, decay, syre at three sigmas, and syre at sigma = 1 from the start of the others."""
+    names = [("vanilla", np.nan, ""), ("weight_decay", np.nan, ""), *(("syre", s, "shift") for s in (0.01, 0.1, 1.0))]
+    rows = [
+        {NAME: name, SIGMA: sigma, START: start or None, GAMMA: gamma, "seed": seed}
+        for name, sigma, start in [*names, ("syre", 1.0, "keep")]
+        for gamma in (0.1, 0.2, 0.4)
+        for seed in range(seeds)
+    ]
+    runs = pd.DataFrame(rows).assign(id=[f"{k:012x}" for k in range(len(rows))], status="done")
+    value = runs[GAMMA] + runs["seed"] + runs[SIGMA].fillna(5) + 100 * (runs[START] == "keep")
+    metrics = runs[["id"]].assign(step=1, split="test", metric=metric, value=value)
+    return Results(experiment="fig0", scale="cpu", runs=runs, metrics=metrics)
+
+
+# ---- arms ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_arm_names_what_is_given_and_leaves_the_rest_open():
+    assert arm("syre") == {NAME: "syre"}
+    assert syre() == {NAME: "syre", START: "shift"}
+    assert syre(sigma=0.0, gamma=0.1, start="keep") == {NAME: "syre", START: "keep", SIGMA: 0.0, GAMMA: 0.1}
+    assert decay({GAMMA: 0.1, "data.inputs": 5}, {"data.inputs": 7}) == {
+        **{NAME: "weight_decay", GAMMA: 0.1, "data.inputs": 7}
+    }
+    place = {GAMMA: 0.1}
+    assert syre(place, sigma=1) == syre(gamma=0.1, sigma=1)
+    assert place == {GAMMA: 0.1}
+    assert len(select(sweep().runs, **syre(sigma=1))) == 9
+
+
+# ---- looks -----------------------------------------------------------------------------------------------------------
+
+
+def test_no_two_arms_share_a_colour_a_marker_or_a_label():
+    for a, b in itertools.combinations(arms.LOOKS.values(), 2):
+        assert len({a.label, b.label}) == len({a.marker, b.marker}) == 2
+        assert np.linalg.norm(np.subtract(to_rgb(a.color), to_rgb(b.color))) > 0.25, (a.label, b.label)
+
+
+def test_a_larger_sigma_is_a_darker_blue():
+    lightness = [sum(to_rgb(arms.look("syre", sigma).color)) for sigma in (0, 0.01, 0.1, 0.3, 1, 3, 10)]
+    assert lightness == sorted(lightness, reverse=True)
+    assert arms.look("syre", 0.1).label == "syre, σ = 0.1"
+    with pytest.raises(ValueError, match="no look for regularizer 'sire'; there are: vanilla"):
+        arms.look("sire")
+
+
+def test_arms_come_in_one_order_whatever_the_order_of_the_rows():
+    df = sweep().runs
+    names = ["vanilla", "weight decay", "syre, σ = 0.01", "syre, σ = 0.1", "syre, σ = 1"]
+    assert [look.label for look, _ in arms.by_arm(df.sample(frac=1, random_state=0))] == names
+    assert sum(len(rows) for _, rows in arms.by_arm(df)) == len(df)
+    apart = list(arms.with_same_start(df.sample(frac=1, random_state=0)))
+    assert [look.label for look, _ in apart] == [*names, "syre, σ = 1, start of the others"]
+    assert [len(rows) for _, rows in apart] == [9] * 6
+    assert [look.label for look, _ in arms.with_same_start(df[df[START] != "keep"])] == names
+
+
+def test_curves_are_a_line_an_arm_in_its_look():
+    _, (ax,) = plotting.panels()
+    arms.curves(ax, arms.with_same_start(sweep().final("loss")), GAMMA, "loss")
+    drawn = [(line.get_label(), line.get_color(), line.get_marker()) for line in ax.lines[::2]]  # then: hollow markers
+    looks = [arms.look("vanilla"), arms.look("weight_decay"), *(arms.look("syre", s) for s in (0.01, 0.1, 1))]
+    assert drawn == [(look.label, look.color, look.marker) for look in [*looks, arms.SAME_START]]
+
+
+# ---- claims ----------------------------------------------------------------------------------------------------------
+
+SAYS, AT = ("C1", "a sentence", "6.3"), {GAMMA: 0.1}
+
+
+def effect(claim, results):
+    return evaluate(claim, results).effect
+
+
+def test_every_claim_has_its_words_and_its_options():
+    options = {"margin": 0.5, "paper": "42 %", "scale": "paper"}
+    for kind, claim in (
+        (Superiority, arms.beats(*SAYS, "rank", syre(), decay(), **options)),
+        (Equivalence, arms.same(*SAYS, "rank", syre(), decay(), **options)),
+    ):
+        assert type(claim) is kind
+        assert (claim.id, claim.text, claim.source) == SAYS
+        assert {key: getattr(claim, key) for key in options} == options
+    for claim in (arms.rises(*SAYS, "rank", decay(), GAMMA), arms.falls(*SAYS, "rank", decay(), GAMMA)):
+        assert (type(claim), claim.margin) == (Monotone, 0.5)
+    assert arms.ends(None) == ("", ".")
+    assert arms.ends(0.01) == ("-0.01", "; σ = 0.01.")
+
+
+LESS = ("loss", "barrier/loss/max", "symmetry/0.1", "low_rankness", "reconstruction", "reconstruction/mean")
+
+
+@pytest.mark.parametrize("metric", [*LESS, "accuracy", "accuracy/0.5000", "rank/effective", "reconstruction/variance"])
+def test_what_is_better_follows_from_the_metric(metric):
+    less = metric in LESS
+    assert arms.less_is_better(metric) is less
+    claim = arms.beats(*SAYS, metric, syre(AT, sigma=0.1), decay(AT))  # 4.9 less than decay alone
+    assert effect(claim, sweep(metric)) == pytest.approx(4.9 if less else -4.9)
+
+
+def test_an_open_sigma_is_the_best_of_the_other_seeds_and_a_given_one_is_kept():
+    for metric, best in (("loss", 0.01), ("accuracy", 1.0)):
+        results = sweep(metric)
+        assert arms.tuned(results, metric, syre(AT)).to_dict() == pytest.approx({k: 0.1 + k + best for k in range(3)})
+        assert arms.tuned(results, metric, syre(AT, sigma=0.1)).to_dict() == pytest.approx(
+            {k: 0.2 + k for k in range(3)}
+        )
+    results = sweep()
+    assert effect(arms.same(*SAYS, "loss", syre(AT), decay(AT), 1.0), results) == pytest.approx(-4.99)
+    lucky = results.metrics.assign(
+        value=results.metrics["value"] - 50 * (results.runs["seed"] == 0) * (results.runs[SIGMA] == 1)
+    )
+    tuned = arms.tuned(Results(experiment="", scale="cpu", runs=results.runs, metrics=lucky), "loss", syre(AT))
+    assert tuned[0] == pytest.approx(0.11)  # control: seed 0 does not profit from its own luck ...
+    assert tuned[1] == pytest.approx(2.1)  # ... which decides for the others
+
+
+def test_a_trend_runs_over_a_column_within_each_seed():
+    assert effect(arms.rises(*SAYS, "loss", decay(), GAMMA), sweep()) == 1
+    assert effect(arms.falls(*SAYS, "loss", decay(), GAMMA), sweep()) == -1
+    assert effect(arms.rises(*SAYS, "loss", syre(AT), SIGMA), sweep()) == 1
+    with pytest.raises(ResultsError, match=r"claim C1: an arm leaves regularizer\.sigma open"):
+        effect(arms.rises(*SAYS, "loss", syre(), GAMMA), sweep())
+
+
+def test_samples_are_levels_and_differences_of_final_values():
+    results = sweep()
+    assert arms.final("loss", decay(AT), less=5)(results).to_dict() == pytest.approx({0: 0.1, 1: 1.1, 2: 2.1})
+    gap = arms.difference("loss", decay(gamma=0.4), decay(AT))
+    assert gap(results).to_dict() == pytest.approx(dict.fromkeys(range(3), 0.3))
+    assert (arms.minus(gap)(results) == -gap(results)).all()
