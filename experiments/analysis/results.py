@@ -11,16 +11,14 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
 from uuid import uuid4
 
 import numpy as np
 import pandas as pd
-import yaml
 
 SCALES = ("smoke", "cpu", "paper")  # ascending: a figure is drawn from the last one present
 STATUSES = ("done", "nan", "failed")
@@ -170,55 +168,44 @@ def without_provenance(df: pd.DataFrame) -> pd.DataFrame:
     return df[[column for column in df if not _is_provenance(str(column))]]
 
 
-def collect(outputs: Path, results: Path, experiment: str, scale: str, run_ids: Iterable[str]) -> Path:
-    """Write the finished runs `run_ids` into results/<experiment>/{runs,metrics}.csv; the folder is returned.
+def collect(folder: Path, scale: str, runs: Mapping[str, tuple[Row, list[Row]]]) -> None:
+    """Write runs, by their ids each as its row of runs.csv and its rows of metrics.csv, into the tables in `folder`.
 
     They replace the rows of this scale; rows of other scales stay. Row and column order depend on the configs alone.
     A run whose numbers are in the tables already, trained again elsewhere say, keeps the provenance that it has there;
     where that is so for all runs of the scale, both files stay as they are.
-    Raises: `ResultsError` when runs are missing or damaged, or the files cannot be written (then both are untouched).
+    Raises: `ResultsError` when a table is damaged, or the files cannot be written (then both are untouched).
     """
-    folder, ids = Path(results) / experiment, sorted(set(run_ids))
-    directories = {run_id: Path(outputs) / experiment / "runs" / run_id for run_id in ids}
-    missing = [run_id for run_id, directory in directories.items() if not (directory / "done").is_file()]
-    if missing or not ids:
-        example = f", {missing[0]} first" if missing else ""
-        raise ResultsError(
-            f"{experiment}: {len(missing)} of {len(ids)} runs at scale {scale} are missing{example}: "
-            f"`make {experiment} SCALE={scale}` runs what is missing"
-        )
     old = {row["id"]: row for row in read_table(folder / "runs.csv")}
     old_records: dict[str, list[Row]] = {name: [] for name in old}
     for record in read_table(folder / "metrics.csv"):
         old_records.setdefault(record["id"], []).append(record)
     others = [name for name, row in old.items() if row["scale"] != scale]
-    runs = [old[name] for name in others]
+    rows = [old[name] for name in others]
     metrics = [record for name in others for record in old_records[name]]
     unchanged = 0
-    for run_id, directory in directories.items():
-        run, records = _read_run(directory, scale)
+    for run_id, (run, records) in sorted(runs.items()):
         # Equal ids are equal configurations, also where the old table lacks the column of a setting that came later.
         if run_id in old and _numbers(old[run_id], old_records[run_id]) == _numbers(run, records):
             run = _of_origin(run, old[run_id])
             unchanged += 1
-        runs.append(run)
+        rows.append(run)
         metrics += records
-    if unchanged == len(ids) == len(old) - len(others):
-        return folder
+    if unchanged == len(runs) == len(old) - len(others):
+        return
 
-    columns = sorted({column for row in runs for column in row} - set(LEAD))
+    columns = sorted({column for row in rows for column in row} - set(LEAD))
     config = [column for column in columns if not _is_provenance(column)]
     origin = [column for name in PROVENANCE for column in columns if column.split(".")[0] == name]
-    runs.sort(key=lambda row: [SCALES.index(row["scale"]), *(_order(row.get(c, "")) for c in [*config, "seed", "id"])])
-    place = {row["id"]: index for index, row in enumerate(runs)}
+    rows.sort(key=lambda row: [SCALES.index(row["scale"]), *(_order(row.get(c, "")) for c in [*config, "seed", "id"])])
+    place = {row["id"]: index for index, row in enumerate(rows)}
     metrics.sort(key=lambda row: (place[row["id"]], row["split"], row["metric"], _order(row["step"])))
     write_files(
         {
             folder / "metrics.csv": _to_csv(METRICS, metrics),  # first: a kill between the two shows in `load`
-            folder / "runs.csv": _to_csv([*LEAD, *config, *origin], runs),
+            folder / "runs.csv": _to_csv([*LEAD, *config, *origin], rows),
         }
     )
-    return folder
 
 
 def write_files(files: Mapping[Path, bytes]) -> None:
@@ -254,68 +241,15 @@ def read_table(path: Path) -> list[Row]:
 
     Raises: `ResultsError` that names the file and what is wrong with it, unless it is as `collect` writes it.
     """
-    return _named(*_table(path)) if path.is_file() else []
+    return named(*_table(path)) if path.is_file() else []
 
 
 def _table(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
-        return _cells(path, TABLES[path.name])
+        return cells(path, TABLES[path.name])
     except (OSError, ValueError) as error:
         what = " ".join(str(error).split())
         raise ResultsError(f"{path}: {what}; mend it, or delete it and run its sweep, which collects it") from None
-
-
-def read_facts(directory: Path, *keys: str) -> dict[str, Any]:
-    """What the `run.json` of a finished run says, with these keys and its status.
-
-    Raises: `ResultsError` for a file that is missing or damaged.
-    """
-    with _reading(directory):
-        facts: dict[str, Any] = json.loads((directory / "run.json").read_text())
-        if missing := [key for key in ("status", *keys) if key not in facts]:
-            raise ValueError(f"run.json has no {', '.join(missing)}")
-        if facts["status"] not in STATUSES:
-            raise ValueError(f"status in run.json is {facts['status']!r}, not one of {', '.join(STATUSES)}")
-        if not isinstance(facts.get("seconds", 0.0), int | float):
-            raise ValueError(f"seconds in run.json is {facts['seconds']!r}, not a number")
-        return facts
-
-
-@contextlib.contextmanager
-def _reading(directory: Path) -> Iterator[None]:
-    """What cannot be read of a run is one line."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ResultsError(f"run {directory} is damaged ({reason}): delete it and run again") from error
-
-
-def facts_of(row: Row) -> dict[str, Any]:
-    """The status and the origin of a row of runs.csv, as the `run.json` that it was made from has them."""
-    versions = {name.removeprefix("versions."): cell for name, cell in row.items() if name.startswith("versions.")}
-    return {
-        **{name: row[name] for name in ("status", "git_sha", "device")},
-        **{name: json.loads(row[name]) for name in ("dirty", "threads", "seconds")},
-        "versions": {name: cell for name, cell in versions.items() if cell},
-    }
-
-
-def _read_run(directory: Path, scale: str) -> tuple[Row, list[Row]]:
-    """One run as a row of runs.csv and its rows of metrics.csv, every cell already text."""
-    with _reading(directory):
-        run = read_facts(directory)
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml: a thousand configs in a second, not in ten
-        config = yaml.load((directory / "config.yaml").read_text(), Loader=loader)
-        row = dict(_flatten({key: value for key, value in config.items() if key != "experiment"}))
-        row |= dict(_flatten({key: run[key] for key in PROVENANCE}))
-        row |= {"id": directory.name, "scale": scale, "status": run["status"], "seed": _cell(config["seed"])}
-        row["seconds"] = f"{float(run['seconds']):.3f}"
-        records = [
-            {**record, "id": directory.name, "value": _cell(float(record["value"]))}
-            for record in _named(*_cells(directory / "metrics.csv", METRICS[1:]))
-        ]
-    return row, records
 
 
 def _numbers(run: Row, records: Sequence[Row]) -> tuple[str, list[tuple[str, ...]]]:
@@ -329,11 +263,11 @@ def _of_origin(run: Row, origin: Row) -> Row:
     return own | {column: cell for column, cell in origin.items() if _is_provenance(column)}
 
 
-def _named(header: list[str], rows: list[list[str]]) -> list[Row]:
+def named(header: list[str], rows: list[list[str]]) -> list[Row]:
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 
-def _cells(path: Path, columns: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+def cells(path: Path, columns: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a CSV file, which has these columns and in them what `CELLS` says. Raises: ValueError."""
     text = path.read_bytes().decode()  # UnicodeDecodeError is a ValueError
     if marker := re.search(r"^(<{7}|={7}|>{7}|\|{7})", text, re.MULTILINE):
@@ -368,16 +302,16 @@ def _to_csv(columns: Sequence[str], rows: list[Row]) -> bytes:
     return buffer.getvalue().encode()
 
 
-def _flatten(value: object, name: str = "") -> Iterator[tuple[str, str]]:
+def flatten(value: object, name: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for key, child in value.items():
             if key != LATER:
-                yield from _flatten(child, f"{name}.{key}" if name else str(key))
+                yield from flatten(child, f"{name}.{key}" if name else str(key))
     else:
-        yield name, _cell(value)
+        yield name, cell(value)
 
 
-def _cell(value: object) -> str:
+def cell(value: object) -> str:
     """The text of one cell: nine digits of a float, empty for None, JSON for the rest."""
     if value is None:
         return ""

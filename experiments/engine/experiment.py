@@ -155,8 +155,9 @@ class Experiment:
 
     def collect(self, runs: Iterable[Run], place: Path | None = None) -> Path:
         """Write these runs, which have ended, into the tables; their folder. Raises: ResultsError."""
-        ids = [run.id for run in runs]
-        return results.collect(self.store.folder.parent, place or self.place, self.name, self.scale, ids)
+        folder = (place or self.place) / self.name
+        self.store.collect(folder, self.scale, [run.id for run in runs])
+        return folder
 
     def taken(self, **facts: str) -> dict[str, float]:
         """The seconds of those of its runs that have finished here, and of which these facts are so."""

@@ -10,7 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -19,13 +19,14 @@ from typing import Any, NamedTuple
 import yaml
 
 from experiments.analysis import results
-from experiments.analysis.results import ResultsError
+from experiments.analysis.results import ResultsError, Row, cell, cells, flatten, named
 from experiments.engine.config import Run
 from experiments.engine.errors import ConfigError
 from experiments.engine.expand import Group
 from experiments.engine.locks import hold, holder
 
 Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml: ten times faster
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Record = tuple[int, str, str, float]  # step, split, metric, value
 
 
@@ -70,7 +71,44 @@ class RunStore:
         Raises:
             ResultsError: they are missing or damaged.
         """
-        return results.read_facts(self.run(run_id), *keys)
+        with _reading(self.run(run_id)) as place:
+            facts: dict[str, Any] = json.loads((place / "run.json").read_text())
+            if missing := [key for key in ("status", *keys) if key not in facts]:
+                raise ValueError(f"run.json has no {', '.join(missing)}")
+            if facts["status"] not in results.STATUSES:
+                allowed = ", ".join(results.STATUSES)
+                raise ValueError(f"status in run.json is {facts['status']!r}, not one of {allowed}")
+            if not isinstance(facts.get("seconds", 0.0), int | float):
+                raise ValueError(f"seconds in run.json is {facts['seconds']!r}, not a number")
+        return facts
+
+    def rows(self, run_id: str) -> tuple[Row, list[Row]]:
+        """A run that has ended as a row of runs.csv and its rows of metrics.csv, all text. Raises: as `facts`."""
+        facts = self.facts(run_id, "scale", *results.PROVENANCE)
+        with _reading(self.run(run_id)) as place:
+            config = yaml.load((place / "config.yaml").read_text(), Loader=Loader)
+            row = dict(flatten({key: value for key, value in config.items() if key != "experiment"}))
+            row |= dict(flatten({key: facts[key] for key in results.PROVENANCE}))
+            row |= {"id": run_id, "scale": facts["scale"], "status": facts["status"], "seed": cell(config["seed"])}
+            row["seconds"] = f"{float(facts['seconds']):.3f}"
+            records = named(*cells(place / "metrics.csv", results.METRICS[1:]))
+            return row, [{**one, "id": run_id, "value": cell(float(one["value"]))} for one in records]
+
+    def collect(self, folder: Path, scale: str, run_ids: Iterable[str]) -> None:
+        """Write runs that have ended into the tables in `folder` (`results.collect`).
+
+        Raises:
+            ResultsError: runs are missing or damaged, or the files cannot be written; then they are as they were.
+        """
+        ids, name = sorted(set(run_ids)), self.folder.name
+        missing = [run_id for run_id in ids if not self.ended(run_id)]
+        if missing or not ids:
+            example = f", {missing[0]} first" if missing else ""
+            raise ResultsError(
+                f"{name}: {len(missing)} of {len(ids)} runs at scale {scale} are missing{example}: "
+                f"`make {name} SCALE={scale}` runs what is missing"
+            )
+        results.collect(folder, scale, {run_id: self.rows(run_id) for run_id in ids})
 
     def write(self, run: Run, records: Iterable[Record], facts: Mapping[str, Any]) -> None:
         """The directory of a run that has ended, all of it or nothing; `facts` has its status."""
@@ -100,7 +138,7 @@ class RunStore:
             if row["id"] in records:
                 records[row["id"]].append((int(row["step"]), row["split"], row["metric"], float(row["value"])))
         for run_id, run in taken.items():
-            self.write(run, records[run_id], results.facts_of(rows[run_id]))
+            self.write(run, records[run_id], _facts_of(rows[run_id]))
         return len(taken)
 
     # ---- groups
@@ -185,6 +223,26 @@ class RunStore:
 
 
 HEADER = "step,split,metric,value\n"
+
+
+@contextmanager
+def _reading(place: Path) -> Iterator[Path]:
+    """What cannot be read of a run is one line."""
+    try:
+        yield place
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ResultsError(f"run {place} is damaged ({reason}): delete it and run again") from error
+
+
+def _facts_of(row: Row) -> dict[str, Any]:
+    """The facts of a run from its row of runs.csv."""
+    versions = {name.removeprefix("versions."): text for name, text in row.items() if name.startswith("versions.")}
+    return {
+        **{name: row[name] for name in ("status", "git_sha", "device")},
+        **{name: json.loads(row[name]) for name in ("dirty", "threads", "seconds")},
+        "versions": {name: text for name, text in versions.items() if text},
+    }
 
 
 def line(record: Record) -> str:

@@ -103,7 +103,7 @@ def test_a_damaged_table_is_named_with_what_is_wrong_by_all_that_read_it(tables,
     assert err.count("\n") == 1
     outputs = tables.parents[1] / "outputs"
     with pytest.raises(results.ResultsError, match=line):
-        results.collect(outputs, tables.parent, "fig0", "cpu", [write_run(outputs, 99)])
+        RunStore(outputs / "fig0").collect(tables, "cpu", [write_run(outputs, 99)])
     if name == "runs.csv":
         with pytest.raises(results.ResultsError, match=line):
             status(experiment_of([], outputs / "fig0", tables.parent))
@@ -115,7 +115,7 @@ def test_control_whole_tables_are_read(tables):
     assert len(results.read_table(tables / "runs.csv")) == 24
     assert results.read_table(tables / "none/runs.csv") == []
     outputs = tables.parents[1] / "outputs"
-    results.collect(outputs, tables.parent, "fig0", "smoke", [write_run(outputs, 99, scale="smoke")])
+    RunStore(outputs / "fig0").collect(tables, "smoke", [write_run(outputs, 99, scale="smoke")])
     assert status(experiment_of([], outputs / "fig0", tables.parent)).tabled == 0
     assert len(results.read_table(tables / "runs.csv")) == 25
 

@@ -15,6 +15,7 @@ from experiments.analysis import results
 from experiments.engine import build, training
 from experiments.engine.config import run_id
 from experiments.engine.experiment import Experiment
+from experiments.engine.store import RunStore
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("model.hidden=[8]", "train.epochs=1", "train.evaluations=2")
@@ -157,7 +158,7 @@ def test_a_figure_trained_twice_gives_the_same_tables_byte_for_byte(tmp_path, co
 def test_only_a_figures_own_runs_reach_its_committed_tables(tmp_path, command, monkeypatch, words, place):
     collected = []
     monkeypatch.setattr(Experiment, "plan", lambda *_, **__: [])
-    monkeypatch.setattr(results, "collect", lambda outputs, where, *_: collected.append(where))
+    monkeypatch.setattr(RunStore, "collect", lambda store, where, *_: collected.append(where.parent))
     monkeypatch.setattr("experiments.analysis.report.show", lambda *_: None)
     outcome = command("-m", "experiment=fig4", "hydra/launcher=joblib", *places(tmp_path), *words)
     assert outcome.code == 0, outcome.err

@@ -6,7 +6,6 @@ import types
 import pytest
 from hydra import compose, initialize_config_dir
 
-from experiments.analysis.results import collect
 from experiments.engine import experiment
 from experiments.engine.config import Run, identity
 from experiments.engine.expand import Group
@@ -86,7 +85,7 @@ def test_committed_tables_say_how_long_a_run_takes_on_a_machine_that_has_none(tm
     assert command(*words, f"outputs={tmp_path / 'outputs'}", f"results={tmp_path}").code == 0
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         runs = Experiment.load("fig4", ["scale=smoke", "train.steps=20", "seeds=1", "regularizer=vanilla"]).runs
-    collect(tmp_path / "outputs", tmp_path / "results", "fig4", "smoke", [run.id for run in runs])
+    RunStore(tmp_path / "outputs/fig4").collect(tmp_path / "results/fig4", "smoke", [run.id for run in runs])
     found = status(experiment_of(runs, tmp_path / "nothing/fig4", tmp_path / "results"))
     assert (found.done, found.missing, found.tabled) == (0, len(runs), len(runs))
     assert found.unknown == 0

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from experiments.analysis import results as R
+from experiments.engine.store import RunStore
 
 
 def run_id(number):
@@ -43,7 +44,8 @@ def tables(folder):
 
 
 def collect(tmp_path, ids, scale="cpu"):
-    return R.collect(tmp_path / "outputs", tmp_path / "results", "fig0", scale, ids)
+    RunStore(tmp_path / "outputs/fig0").collect(tmp_path / "results/fig0", scale, ids)
+    return tmp_path / "results/fig0"
 
 
 def test_every_run_is_a_row_with_its_config_and_its_final_value(tmp_path):
