@@ -8,6 +8,7 @@ Where an arm of syre leaves sigma open, a claim takes for each seed the sigma th
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -65,17 +66,17 @@ LOOKS = {
     "sigma_asym": Look(label="σ-asym", color="#E7298A", marker="*"),
 }
 SAME_START = Look(label="syre, σ = 1, start of the others", color="#009E73", marker="x")
+SPARE = ("#A6761D", "#1B9E77", "#B15928", "#6A3D9A", "#5F7F00", "#8C564B")
 SIGMA_SHADES = LinearSegmentedColormap.from_list("sigma", ["#9CCBE8", LOOKS["syre"].color, "#00263F"])
 
 
 def look(name: str, sigma: float | None = None) -> Look:
     """The look of the regularizer `name`; a sigma (relative, darker is larger, 0.01 to 10) shades the colour of syre.
 
-    Raises: ValueError for a name that has no look.
+    A regularizer that has none of its own gets one that is always the same, if perhaps another's too.
     """
-    if name not in LOOKS:
-        raise ValueError(f"no look for regularizer {name!r}; there are: {', '.join(LOOKS)}")
-    plain = LOOKS[name]
+    spare = SPARE[crc32(name.encode()) % len(SPARE)]
+    plain = LOOKS.get(name) or Look(label=name.replace("_", " "), color=spare, marker="8")
     if sigma is None:
         return plain
     shade = np.clip((math.log10(sigma) + 2) / 3, 0, 1) if sigma > 0 else 0.0  # the same shade in every figure

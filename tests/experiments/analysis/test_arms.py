@@ -57,8 +57,13 @@ def test_a_larger_sigma_is_a_darker_blue():
     lightness = [sum(to_rgb(arms.look("syre", sigma).color)) for sigma in (0, 0.01, 0.1, 0.3, 1, 3, 10)]
     assert lightness == sorted(lightness, reverse=True)
     assert arms.look("syre", 0.1).label == "syre, σ = 0.1"
-    with pytest.raises(ValueError, match="no look for regularizer 'sire'; there are: vanilla"):
-        arms.look("sire")
+
+
+def test_a_regularizer_without_a_look_of_its_own_always_has_the_same():
+    assert arms.look("zero_half") == arms.look("zero_half") == arms.Look(label="zero half", color="#5F7F00", marker="8")
+    assert arms.look("zero_half", 1).label == "zero half, σ = 1"
+    for a, b in itertools.product(arms.SPARE, [*arms.LOOKS.values(), arms.SAME_START]):
+        assert (a, "8") != (b.color, b.marker)
 
 
 def test_arms_come_in_one_order_whatever_the_order_of_the_rows():
