@@ -288,7 +288,7 @@ def one_line() -> Iterator[None]:
         if _world() > 1:
             from syre import distributed
 
-            distributed.after_you()
+            distributed.wait_for_report()
         if not _for_the_user(error):
             raise
         print(f"error: {_line(error)}", file=sys.stderr)

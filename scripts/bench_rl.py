@@ -18,7 +18,7 @@ from gymnasium.wrappers import TimeLimit
 from torch import nn
 
 from syre.data import DataError
-from syre.ensemble import Replica
+from syre.learners import Replica
 from syre.metrics.cost import Step, in_turns
 from syre.optim import Adam
 from syre.rl import PPO, ActorCritic, SlipperyAnt

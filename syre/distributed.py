@@ -39,11 +39,11 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0")) if world() > 1 else 0
 
 
-class _Now:
+class _State:
     """Where this process stands."""
 
     store: dist.Store | None = None  # what the ranks have in common
-    alone: bool = False  # inside `alone`
+    local: bool = False  # inside `local_only`
     reports: bool | None = None  # whether it is this process that reports the failure there was
 
 
@@ -64,28 +64,29 @@ def join(device: torch.device) -> Iterator[torch.device]:
         check(here <= count, f"torchrun started {here} processes for {count} GPUs: --nproc-per-node {count}")
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    _Now.store, number, size = next(dist.rendezvous("env://"))
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=_Now.store, rank=number, world_size=size)
+    _State.store, number, size = next(dist.rendezvous("env://"))
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=_State.store, rank=number, world_size=size)
     try:
         yield device
     finally:
         dist.destroy_process_group()
-        _Now.store = None
+        _State.store = None
 
 
 def joined() -> bool:
     """Whether this process now works with others."""
-    return not _Now.alone and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return not _State.local and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def local_only() -> Iterator[None]:
     """What every rank does for itself, with all of the data: an evaluation."""
-    before, _Now.alone = _Now.alone, True
+    before, _State.local = _State.local, True
     try:
         yield
     finally:
-        _Now.alone = before
+        _State.local = before
 
 
 def barrier() -> None:
@@ -94,7 +95,7 @@ def barrier() -> None:
         dist.barrier()
 
 
-def first_says(value: bool) -> bool:
+def broadcast(value: bool) -> bool:
     """What rank 0 says, to all ranks; they wait for it. The value itself in a single process."""
     if not joined():
         return value
@@ -111,23 +112,23 @@ def first_says(value: bool) -> bool:
 @contextmanager
 def failure() -> Iterator[bool]:
     """Whether this process is the first to fail, and writes down why; the others wait until it has."""
-    if not joined() or _Now.store is None:
+    if not joined() or _State.store is None:
         yield True
         return
-    _Now.reports = _Now.store.add("failed", 1) == 1
-    if not _Now.reports:
+    _State.reports = _State.store.add("failed", 1) == 1
+    if not _State.reports:
         with suppress(RuntimeError):
-            _Now.store.wait(["reported"], timedelta(seconds=60))
+            _State.store.wait(["reported"], timedelta(seconds=60))
     try:
-        yield _Now.reports
+        yield _State.reports
     finally:
-        if _Now.reports:
-            _Now.store.set("reported", "")
+        if _State.reports:
+            _State.store.set("reported", "")
 
 
-def after_you() -> None:
+def wait_for_report() -> None:
     """Let the process that is to print an error do so: as soon as it has, torchrun ends this one."""
-    if world() > 1 and not (rank() == 0 if _Now.reports is None else _Now.reports):
+    if world() > 1 and not (rank() == 0 if _State.reports is None else _State.reports):
         time.sleep(20)
 
 
@@ -183,7 +184,7 @@ def average(x: Tensor) -> Tensor:
     return _Average.apply(x) if joined() else x
 
 
-def share(x: Tensor, batch: int) -> Tensor:
+def shard(x: Tensor, batch: int) -> Tensor:
     """This rank's rows of what was drawn for the whole batch: [views W batch, ...] -> [views batch, ...]."""
     if world() == 1:
         return x
@@ -240,6 +241,6 @@ def parallel(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model, **options)
 
 
-def part(model: nn.Module, last: bool) -> AbstractContextManager[None]:
+def sync_gradients(model: nn.Module, last: bool) -> AbstractContextManager[None]:
     """For the forward and backward of one part of a batch: gradients are averaged over ranks with the last one only."""
     return nullcontext() if last or not isinstance(model, DistributedDataParallel) else model.no_sync()

@@ -7,6 +7,7 @@ A Snapshot holds all that the rest of the run depends on: `train(..., resume=sna
 yields, on a CPU, bit for bit the records that the undisturbed run would have.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,14 +15,13 @@ from math import cos, pi
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from syre import distributed
 from syre.batches import Batches
 from syre.checks import at_least, check, one_of, positive
-from syre.ensemble import Learner
+from syre.learners import Learner, Replica
 from syre.precision import full_float32
-from syre.tasks import Task
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
@@ -109,6 +109,63 @@ class Snapshot:
     state: dict[str, Any]
 
 
+# ---- what a run may do: a task is one of these, a frozen dataclass, the leaf of a config -----------------------------
+
+
+class Task(ABC):
+    """A loss to minimise, and what is measured: what `train` asks of a task."""
+
+    @abstractmethod
+    def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
+        """Raise ValueError, one line, for a model, data or settings of training that it cannot train."""
+
+    @abstractmethod
+    def loss(self, output: Any, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each replica, mean over its batch: [..., batch, ...] -> [...], with any leading axes."""
+
+    @abstractmethod
+    def evaluate(self, learner: Learner, batches: Batches, *, final: bool) -> dict[str, Tensor]:
+        """Metrics of each replica, [R]; `final` at the end of training, when costly ones are due."""
+
+
+class Interaction(ABC):
+    """A loop of its own, in an environment: `data.load` gives the environment."""
+
+    @abstractmethod
+    def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
+        """Raise ValueError, one line, for a model, environment or settings of training that it cannot train."""
+
+    @abstractmethod
+    def interact(
+        self,
+        replica: Replica,
+        make: Callable[[], Any],
+        settings: Training,
+        *,
+        seed: int,
+        resume: dict[str, Any] | None = None,
+        stop: Callable[[int, int], bool] | None = None,
+    ) -> Iterator[Record | Snapshot]:
+        """Train on the environments that `make` makes; the events, `resume` and `stop` are those of `train`."""
+
+
+class Measurement(ABC):
+    """A numerical experiment without training.
+
+    Attributes:
+        device: on which it computes: cpu, unless it says otherwise (auto: the GPU if there is one).
+    """
+
+    device: str = "cpu"
+
+    @abstractmethod
+    def measure(self, seed: int) -> dict[str, float]:
+        """What one repetition measures: metric -> value."""
+
+
+# ---- states to go on from --------------------------------------------------------------------------------------------
+
+
 class StateError(ValueError):
     """A state to go on from that is none of this run's."""
 
@@ -181,7 +238,7 @@ def train(
 def _train(learner: Learner, task: Task, batches: Batches, settings: Training, *, resume: dict[str, Any] | None,
            stop: Callable[[int, int], bool] | None) -> Iterator[Record | Snapshot]:  # fmt: skip
     def evaluate(final: bool) -> dict[str, Tensor]:
-        with distributed.alone():
+        with distributed.local_only():
             return task.evaluate(learner, batches, final=final)
 
     total = settings.total_steps(batches.steps_per_epoch, batches.stages)

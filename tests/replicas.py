@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 
+from syre import regularizers
 from syre.batches import Batches
 from syre.data import Dataset
-from syre.ensemble import Learner, Replica, learner
+from syre.learners import Learner, Replica, learner
 from syre.models import MLP
+from syre.regularizers import Regularizer
 from syre.seeding import derive_seed, generator
 from syre.tasks import Classification
 from syre.trainer import Record, Training, train
@@ -17,9 +19,11 @@ from syre.trainer import Record, Training, train
 torch.set_num_threads(1)  # so small a network only waits for a second thread, and long on a busy machine
 
 INPUTS, CLASSES, SAMPLES = 6, 3, 60
-DEEP = MLP(hidden=[7, 8], activation="tanh")  # 143 parameters: below syre.optim.SMALL
+DEEP = MLP(hidden=[7, 8], activation="tanh")  # 143 parameters: below syre.learners.batched.SMALL
 WIDE = MLP(hidden=[70, 60], activation="tanh")  # 4933: above it
 TASK = Classification()
+KINDS = [kind for kind in vars(regularizers).values() if isinstance(kind, type) and issubclass(kind, Regularizer)]
+REGULARIZERS = [kind for kind in KINDS if "name" in vars(kind)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from syre import distributed
 from syre.batches import Batches
 from syre.data import Dataset
 from syre.data.augment import AUGMENTATIONS
-from syre.ensemble import Replica, Single
+from syre.learners import Replica, Single
 from syre.models import SimCLR, ViT
 from syre.optim import SGD
 from syre.regularizers import Syre
@@ -140,13 +140,13 @@ def work(rank: int, port: int, folder: Path) -> None:
     with distributed.join(torch.device("cpu")):
         for name, case in CASES.items():
             results[name] = trained(case)
-        own = distributed.share(views(), BATCH // 2)
+        own = distributed.shard(views(), BATCH // 2)
         results["gathered"] = contrastive(own)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(distributed, "gather", lambda x: x)
             results["apart"] = contrastive(own)
         results["rows"] = distributed.gather(torch.full((2, 1, 3), float(rank)))
-        with distributed.alone():
+        with distributed.local_only():
             results["alone"] = distributed.gather(torch.full((2, 1, 3), float(rank)))
         with distributed.failure() as mine:  # both fail, one of them reports
             results["reports"] = mine
@@ -206,6 +206,6 @@ def test_in_one_process_nothing_is_exchanged():
         assert device.type == "cpu"
         assert distributed.gather(x) is x
         assert distributed.average(x) is x
-        assert distributed.share(x, 2) is x
+        assert distributed.shard(x, 2) is x
         assert distributed.parallel(model) is model
     assert (distributed.world(), distributed.rank()) == (1, 0)

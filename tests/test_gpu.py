@@ -11,7 +11,7 @@ from torch import nn
 import syre
 from syre.batches import Batches
 from syre.data import Dataset
-from syre.ensemble import Learner, learner
+from syre.learners import Learner, learner
 from syre.metrics.cost import peak_bytes
 from syre.models import MLP
 from syre.optim import SGD, Adam

@@ -5,8 +5,11 @@ import torch
 from torch import nn
 from torch.optim.adam import adam
 
-from syre.ensemble import Ensemble, Replica
-from syre.optim import SGD, SMALL, Adam, BatchedOptimizer, decay_groups
+from syre.core import Effect
+from syre.learners import BatchedOptimizer, Ensemble, Replica
+from syre.learners.batched import SMALL
+from syre.models.base import Model
+from syre.optim import SGD, Adam, decay_groups
 from syre.regularizers import Syre
 
 KINDS = {
@@ -31,7 +34,7 @@ def test_every_row_steps_as_its_stock_optimizer(kind, width, lrs):
     models = [nn.Linear(3, width).double() for _ in lrs]
     optimizers = [KINDS[kind](model.parameters(), lr) for model, lr in zip(models, lrs, strict=True)]
     flat = stack(models)
-    batched = BatchedOptimizer(flat, optimizers, models, [None] * 3)
+    batched = BatchedOptimizer(flat, optimizers, models[0], [Effect()] * 3)
     stream = torch.Generator().manual_seed(0)
     for t in range(20):
         grads = torch.randn(flat.shape, generator=stream, dtype=torch.float64)
@@ -54,7 +57,7 @@ def test_param_groups_keep_their_own_settings(lrs):
     models = [nn.Linear(3, 4).double() for _ in lrs]
     optimizers = [make(model, lr) for model, lr in zip(models, lrs, strict=True)]
     flat = stack(models)
-    batched = BatchedOptimizer(flat, optimizers, models, [None] * 3)
+    batched = BatchedOptimizer(flat, optimizers, models[0], [Effect()] * 3)
     for _ in range(5):
         batched.step(torch.ones_like(flat))
         for model, optimizer in zip(models, optimizers, strict=True):
@@ -69,12 +72,12 @@ def test_rows_by_the_fused_kernel_are_bit_for_bit_those_of_stock_optimizers(kind
     """A call for each learning rate of each param group, and in it the rows as the stock optimizers would give them."""
     width, calls = SMALL + 3, []
     counted = lambda *lists, **settings: (calls.append((settings["lr"], len(lists[0]))), adam(*lists, **settings))  # noqa: E731
-    monkeypatch.setattr("syre.optim.adam", counted)
+    monkeypatch.setattr("syre.learners.batched.adam", counted)
     models = [nn.ParameterDict({name: torch.randn(width) for name in "ab"}) for _ in lrs]
     optimizers = [kind([{"params": [model["a"]]}, {"params": [model["b"]]}], lr=lr, weight_decay=0, fused=True)
                   for model, lr in zip(models, lrs, strict=True)]  # fmt: skip
     flat = stack(models)
-    batched = BatchedOptimizer(flat, optimizers, models, [None] * len(lrs))
+    batched = BatchedOptimizer(flat, optimizers, models[0], [Effect()] * len(lrs))
     stream = torch.Generator().manual_seed(0)
     for t in range(6):
         grads, factor = torch.randn(flat.shape, generator=stream), 1 / (1 + t)
@@ -152,7 +155,8 @@ def test_decoupled_adam_is_adamw():
 
 
 def test_a_model_may_say_which_of_its_parts_decay():
-    model = nn.ModuleDict({"encoder": nn.Linear(2, 2), "decoder": nn.Linear(2, 2)})
+    model = Model()
+    model.encoder, model.decoder = nn.Linear(2, 2), nn.Linear(2, 2)
     assert [len(group["params"]) for group in decay_groups(model, 0.1)] == [4]  # control: all of them
     model.decayed = ("decoder",)
     groups = Adam().build(model, 0.1).param_groups

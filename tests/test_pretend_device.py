@@ -20,7 +20,7 @@ from experiments.engine.config import Run, identity
 from experiments.engine.sweep import Group
 from experiments.engine.training import assemble
 from syre.batches import Batches
-from syre.ensemble import Ensemble, Learner, Single
+from syre.learners import Ensemble, Learner, Single
 from syre.seeding import generator
 from syre.trainer import Record, Snapshot, train
 

@@ -6,17 +6,16 @@ import sys
 
 import pytest
 import torch
-from replicas import DEEP, Run, build
+from replicas import DEEP, REGULARIZERS, Run, build
 from torch import nn
 
+from syre.core.decay import Renews
 from syre.models import MLP
 from syre.optim import SGD, Adam
 from syre.regularizers import (
-    REGULARIZERS,
     Dropout,
     L2Init,
     Offset,
-    Renews,
     ShrinkPerturb,
     SigmaAsym,
     Syre,

@@ -12,7 +12,7 @@ from replicas import INPUTS, TASK, Run, assemble, build, gaussian, row
 
 from syre.batches import Batches
 from syre.data import Dataset
-from syre.ensemble import Learner, learner
+from syre.learners import Learner, learner
 from syre.optim import SGD, Adam
 from syre.regularizers import Dropout, ShrinkPerturb, Syre, WFix
 from syre.tasks import Classification

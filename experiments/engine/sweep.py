@@ -9,7 +9,7 @@ values, or a mapping from scale to either:
     seeds: {smoke: 2, cpu: [5, 6, 7]}      # a number n: 0, ..., n - 1; the seeds of blocks that do not set theirs
     scales: {smoke: {train.epochs: 1, data: digits}}   # settings of one scale
     batched: [seed, regularizer]           # keys (with all below them) that may differ inside a group
-    replicas: 0                            # runs per group; 0: by the measured rule of syre.ensemble
+    replicas: 0                            # runs per group; 0: by the measured rule of syre.learners
 
 A group may be null where the task only measures: `{task: ridge, model: null, data: null, ...}`.
 

@@ -27,7 +27,7 @@ from experiments.engine.sweep import LIVE, STEP, Ending, Group, finished, group_
 from syre import distributed
 from syre.batches import Batches
 from syre.data import DataError
-from syre.ensemble import Learner, Replica, learner, replicas_per_process
+from syre.learners import Learner, Replica, learner, replicas_per_process
 from syre.models import Noisy
 from syre.seeding import derive_seed, generator
 from syre.trainer import Record, Snapshot, StateError, flush_denormals, has_bf16, train
@@ -243,7 +243,7 @@ def _structure(run: Run) -> str:
 
 
 def group_size(run: Run, data_root: str | None) -> int:
-    """How many replicas gain from training together with this run, by the rule of syre.ensemble.
+    """How many replicas gain from training together with this run, by the rule of syre.learners.
 
     It is measured on a CPU; of a GPU half of the free memory is taken. Nets with running statistics are never stacked.
     """
@@ -388,10 +388,10 @@ def _train(group: Group, log: _Log, take: Callable[[], bool], *, data_root: str 
     """
     leads, folder = distributed.rank() == 0, log.saved.parents[1]
     begin, total = _loop(group, data_root, log.device, stop)
-    log.ours = distributed.first_says(leads and take())
+    log.ours = distributed.broadcast(leads and take())
     if not log.ours:
         return Ending.held
-    if distributed.first_says(all(finished(folder, run.id) for run in group.runs)):
+    if distributed.broadcast(all(finished(folder, run.id) for run in group.runs)):
         log.ours = False  # it was another's, which has ended it
         return Ending.done
     while True:
@@ -499,7 +499,7 @@ def _together(stop: Callable[[int, int], bool] | None) -> Callable[[int, int], b
     """`stop` as the first process answers it, for processes that train together: every twentieth step, as it waits."""
     if stop is None or distributed.world() == 1:
         return stop
-    return lambda step, total: step % 20 == 0 and distributed.first_says(stop(step, total))
+    return lambda step, total: step % 20 == 0 and distributed.broadcast(stop(step, total))
 
 
 def _loop(

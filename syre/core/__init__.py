@@ -1,29 +1,24 @@
 """The library: weight decay toward a static random anchor, for any model and optimizer. Needs torch and numpy only."""
 
-from .anchor import (
+from .anchor import Sigma, anchor_std, checksum, draw_anchors, draw_scales, fan_in, philox
+from .attach import SyreHandle, attach, attach_anchors
+from .decay import (
     AddAnchor,
-    Sigma,
-    anchor_std,
-    canonical_name,
-    canonical_parameters,
-    checksum,
+    Effect,
+    Handle,
     decay_coupled_,
     decay_decoupled_,
-    draw_anchors,
-    draw_scales,
-    drawn_as,
-    fan_in,
-    philox,
     pull_coupled_,
     pull_decoupled_,
     shift_,
-    slots,
 )
-from .attach import SyreHandle, attach, attach_anchors
+from .names import canonical_name, canonical_parameters, drawn_as, slots
 from .parametrization import merge, parametrize
 
 __all__ = [
     "AddAnchor",
+    "Effect",
+    "Handle",
     "Sigma",
     "SyreHandle",
     "anchor_std",

@@ -14,23 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .anchor import (
+from .anchor import Sigma, checksum, draw_anchors, draw_scales
+from .decay import (
     AddAnchor,
-    Sigma,
-    Slot,
-    canonical_parameters,
-    checksum,
+    Effect,
+    Handle,
     decay_coupled_,
     decay_decoupled_,
-    draw_anchors,
-    draw_scales,
     pull_coupled_,
     pull_decoupled_,
     require_full_precision,
     require_start,
     shift_,
-    slots,
 )
+from .names import Slot, canonical_parameters, slots
 
 # Optimizers whose decay is exactly `g += lambda w` (False) or `w -= eta lambda w` (True), and whose update does not
 # otherwise depend on w. A group's own `decoupled_weight_decay` wins. Compared by `is`: a subclass may have any rule.
@@ -75,7 +72,7 @@ def _has_grad(parameter: Tensor) -> bool:
     return parameter.grad is not None
 
 
-class SyreHandle:
+class SyreHandle(Handle):
     """What ``attach`` returns: the anchors, and the way to check or remove them.
 
     Attributes:
@@ -103,13 +100,24 @@ class SyreHandle:
         self._optimizer = weakref.ref(optimizer)
         self._shifted: list[_Part] = []
         pre, post = (self._pre_pull, self._post_pull) if form == "pull" else (self._pre_shift, self._post_shift)
-        self._hooks = [optimizer.register_step_pre_hook(pre), optimizer.register_step_post_hook(post)]
+        self.hooks = (optimizer.register_step_pre_hook(pre), optimizer.register_step_post_hook(post))
         _attached.add(optimizer)
+
+    def effect(self) -> Effect:
+        """The anchors and D; nothing once detached.
+
+        Raises:
+            ValueError: the shift form, whose rounding of w an ensemble, which pulls, does not repeat.
+        """
+        if not self.hooks:
+            return Effect()
+        if self.form != "pull":
+            raise ValueError("an ensemble takes syre in its constant-pull form, not in its shift form")
+        return Effect(anchors=self.anchors, scales=self.scales)
 
     def detach(self) -> None:
         """Remove the hooks: from now on the optimizer decays toward 0 again. The weights stay where they are."""
-        for hook in self._hooks:
-            hook.remove()
+        super().detach()
         if (optimizer := self._optimizer()) is not None:
             _attached.discard(optimizer)
 

@@ -8,18 +8,10 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization, remove_parametrizations
 from torch.optim import Optimizer
 
-from .anchor import (
-    AddAnchor,
-    Sigma,
-    Slot,
-    draw_anchors,
-    draw_scales,
-    require_full_precision,
-    require_start,
-    slots,
-    walk,
-)
+from .anchor import Sigma, draw_anchors, draw_scales
 from .attach import attach_anchors
+from .decay import AddAnchor, require_full_precision, require_start
+from .names import Slot, slots, walk
 
 
 def parametrize(

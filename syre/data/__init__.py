@@ -3,7 +3,7 @@
 from syre.data.colour import Cifar10, Cifar100, RgbDigits
 from syre.data.continual import PermutedMnist
 from syre.data.files import DataError, data_root
-from syre.data.images import Dataset, Digits, FashionMnist, Mnist
+from syre.data.images import Dataset, DataSource, Digits, FashionMnist, Mnist
 from syre.data.linear_regression import LinearRegression
 from syre.data.synthetic import RandomMatrix, TeacherStudent
 
@@ -11,6 +11,7 @@ __all__ = [
     "Cifar10",
     "Cifar100",
     "DataError",
+    "DataSource",
     "Dataset",
     "Digits",
     "FashionMnist",

@@ -1,5 +1,6 @@
 """Image classification data sets: frozen leaf configs whose `load` gives tensors, shared by all runs of a process."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -49,8 +50,26 @@ class Dataset:
         return tuple(self.train_inputs.shape[1:])
 
 
+class DataSource(ABC):
+    """What gives a data set: a frozen dataclass, the leaf of a config.
+
+    Attributes:
+        input_scale: the factor alpha on every input: 1, unless it can be set (see `_Images`).
+    """
+
+    input_scale: float = 1.0
+
+    @abstractmethod
+    def load(self, root: str | Path | None = None, seed: int = 0) -> Dataset:
+        """The data set of a seed, its files, if there are any, below `root`; runs of one seed share their tensors.
+
+        Raises:
+            DataError: missing or damaged files. ValueError: settings that do not fit the data.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
-class _Images:
+class _Images(DataSource):
     """What all image data sets share.
 
     input_scale: the factor alpha on every input (arXiv 2408.15495v3, section 6.3). The trainer applies it, per

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from syre.checks import at_least, check
-from syre.data.images import Dataset
+from syre.data.images import Dataset, DataSource
 from syre.seeding import generator
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearRegression:
+class LinearRegression(DataSource):
     """`y = w* . x + noise * xi`: inputs x ~ N(0, I) in R^dims, teacher w* ~ N(0, I / dims), xi ~ N(0, 1) (section 6.1).
 
     The test set has the same noise, so no half mean squared error on it is expected below `noise^2 / 2`. All data sets

@@ -10,7 +10,7 @@ from torch import nn
 
 from syre.checks import at_least, check, one_of
 from syre.data.files import DataError
-from syre.data.images import Dataset
+from syre.data.images import Dataset, DataSource
 from syre.models.mlp import ACTIVATIONS, MLPModule
 from syre.seeding import derive_seed, generator
 
@@ -18,7 +18,7 @@ CLASSES = 10  # of a teacher
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomMatrix:
+class RandomMatrix(DataSource):
     """One symmetric matrix A [1, N, N] per seed: the data of the benchmark of section 6.2.
 
     `unstructured`: `A = (G + G^T) / sqrt(2 N)` with Gaussian G, whose spectrum is the semicircle on [-2, 2].
@@ -50,7 +50,7 @@ def _draw(matrix: RandomMatrix, seed: int) -> Dataset:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeacherStudent:
+class TeacherStudent(DataSource):
     """Gaussian inputs and the classes that a random two-layer network, the teacher, gives them (section 5.3, B.1).
 
     `x ~ N(0, I)` with `inputs` entries, `y = argmax_k t_k(x)` of the ten outputs of an MLP with one layer of `hidden`

@@ -6,6 +6,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from syre.checks import check
+from syre.models.base import Model
 from syre.models.layers import channels_last
 from syre.models.noise import Dropout
 
@@ -25,7 +26,7 @@ class ConvBlock(nn.Module):
         return self.dropout(nn.functional.max_pool2d(self.conv(x), 2).relu())
 
 
-class ContinualCNNModule(nn.Module):
+class ContinualCNNModule(Model):
     """Convolutional blocks, a hidden layer `h = dropout(relu(W x + b))` and a linear output; torch's initialisation."""
 
     gives = "logits"

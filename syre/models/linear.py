@@ -8,9 +8,10 @@ from typing import cast
 from torch import Tensor, nn
 
 from syre.checks import check
+from syre.models.base import Model
 
 
-class DiagonalLinearModule(nn.Module):
+class DiagonalLinearModule(Model):
     """`f(x) = x . (u_1 * ... * u_depth)`, entrywise products; inputs [..., batch, d] -> [..., batch, 1].
 
     Each u is the weight [1, d] of a linear form, initialised as torch initialises `nn.Linear` (std 1/sqrt(3 d)), so

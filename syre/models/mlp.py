@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from syre.checks import check, one_of
+from syre.models.base import Model
 from syre.models.layers import Activation, LayerNorm
 from syre.models.noise import Dropout
 
@@ -15,14 +16,15 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "ge
 NORMS: dict[str, type[nn.Module]] = {"none": nn.Identity, "layer": LayerNorm}
 
 
-class MLPModule(nn.Module):
+class MLPModule(Model):
     """`logits = W_L h_{L-1} + b_L`, `h_l = dropout(act(norm(W_l h_{l-1} + b_l)))`; inputs [..., batch, *input_shape].
 
     Initialised as torch initialises `nn.Linear`.
     """
 
     gives = "logits"
-    leading_dims = True  # the forward pass is written for any number of leading dimensions (see syre.ensemble)
+    leading_dims = True
+    bookkeeping = ("identical",)
     identical = 0  # neurons of the last hidden layer that started as copies of its first one, which counts
 
     def __init__(

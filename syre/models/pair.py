@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from syre.checks import check, one_of
+from syre.models.base import Model
 from syre.models.mlp import ACTIVATIONS, NORMS, MLPModule
 
 
-class PairModule(nn.Module):
+class PairModule(Model):
     """Networks A and B of one architecture; the first half of a batch goes through A, the second through B.
 
     A batch is a random draw, so the two see other samples in another order, and each is trained as it would be alone on
@@ -21,6 +22,7 @@ class PairModule(nn.Module):
 
     gives = "two networks"
     leading_dims = True
+    bookkeeping = ("shared",)
 
     def __init__(self, nets: list[MLPModule], *, shared: bool) -> None:
         super().__init__()

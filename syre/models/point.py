@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from syre.checks import positive
+from syre.models.base import Model
 from syre.models.noise import Dropout
 
 
-class PointModule(nn.Module):
+class PointModule(Model):
     """`f() = w` in R^N, kept as the weight [1, N] of a linear form, so that fan-in and rows mean what they always mean.
 
     Initialised `w_i ~ N(0, scale^2 / N)`. Dropout acts on the entries of w.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from syre.checks import check, one_of
+from syre.models.base import Model
 from syre.models.layers import channels_last
 
 STEMS = ("cifar", "imagenet")
@@ -22,7 +23,7 @@ class _Conv3x3(nn.Conv2d):
         return nn.functional.linear(x.flatten(1), self.weight[..., 1, 1]).view(*x.shape[:1], -1, 1, 1)
 
 
-class ResNetModule(nn.Module):
+class ResNetModule(Model):
     """torchvision's `resnet18` of `width` channels (64 there) in its first stage; same parameter names, same start.
 
     Args:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from syre.checks import check, one_of
+from syre.models.base import Model
 from syre.models.layers import channels_last
 from syre.models.resnet import STEMS, ResNetModule
 
 
-class SimCLRModule(nn.Module):
+class SimCLRModule(Model):
     """`z = head(backbone(x))`: the features that are kept after training, and the projections that the loss compares.
 
     Args:

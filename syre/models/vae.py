@@ -6,6 +6,7 @@ from math import prod
 from torch import Generator, Tensor, nn, randn
 
 from syre.checks import check, one_of
+from syre.models.base import Model
 from syre.models.mlp import ACTIVATIONS, MLPModule
 from syre.models.noise import Noisy
 
@@ -16,7 +17,7 @@ class Reparametrized(Noisy):
     Source: Kingma & Welling 2013 (arXiv 1312.6114). Shapes: mean m and log-variance v [..., batch, *features].
     """
 
-    def wanted(self) -> bool:
+    def is_active(self) -> bool:
         return True
 
     def draw(self, batch: int, generator: Generator) -> Tensor:
@@ -28,7 +29,7 @@ class Reparametrized(Noisy):
         return mean + (log_variance / 2).exp() * self.noise
 
 
-class BetaVAEModule(nn.Module):
+class BetaVAEModule(Model):
     """`(m, v) = encoder(x)`, `z = m + exp(v / 2) e`, `x_hat = decoder(z)`, two fully connected networks.
 
     Of the two only the encoder decays, and so only it has anchors.

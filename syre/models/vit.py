@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 from torch import Tensor, nn
 
 from syre.checks import check, fraction
+from syre.models.base import Model
 from syre.models.layers import Activation
 from syre.models.noise import Dropout
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from torchvision.models import VisionTransformer
 
 
-class ViTModule(nn.Module):
+class ViTModule(Model):
     """torchvision's vision transformer, with its last layer apart from the rest: `logits = heads(vit(x))`.
 
     `vit(x)` is the class token after the last norm. Only what a run must be able to reach is exchanged: dropout draws

@@ -25,9 +25,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from syre.ensemble import keep_freed_memory
+from syre.learners.protocol import keep_freed_memory
 from syre.rl.slippery_ant import Slippery
-from syre.seeding import go_on
+from syre.seeding import restore_generator
 
 T = TypeVar("T")
 LOG_ROOT_TAU = math.log(math.sqrt(2 * math.pi))
@@ -194,7 +194,7 @@ class Agent(stable_baselines3.PPO):
         """Go on, bit for bit on the same machine."""
         self.policy.load_state_dict(state["policy"])
         self.policy.optimizer.load_state_dict(state["optimizer"])
-        go_on(self.noise, state["noise"])
+        restore_generator(self.noise, state["noise"])
         self._exploration, self.num_timesteps = state["exploration"], state["steps"]
         self._last_obs, self._last_episode_starts = state["observation"].numpy().copy(), state["starts"].numpy().copy()
         self.ended, self.ongoing = list(map(tuple, state["ended"])), tuple(state["ongoing"])

@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 from syre import metrics
 from syre.checks import at_least, check, fraction, one_of, positive
-from syre.ensemble import Replica
+from syre.learners import Replica
 from syre.rl.agent import Agent
 from syre.rl.slippery_ant import Slippery
 from syre.seeding import derive_seed
-from syre.trainer import Record, Snapshot, Training, milestones, resuming
+from syre.trainer import Interaction, Record, Snapshot, Training, milestones, resuming
 
 WINDOW = 1000  # last observations on which the features are measured
 ACTIVE = 0.01  # a unit that is positive on no more of them is dead
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPO:
+class PPO(Interaction):
     """PPO (Schulman et al., arXiv 1707.06347); the defaults are those of Dohare et al. on Slippery Ant.
 
     With `train.steps` steps of the environment, batches of `train.batch_size` (0: a whole rollout), and gradients

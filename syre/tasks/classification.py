@@ -1,7 +1,7 @@
 """Classification: cross-entropy, accuracy, and the rank of what the network represents."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -9,15 +9,13 @@ from torch import Tensor, nn
 from syre import metrics
 from syre.batches import Batches
 from syre.checks import check
-from syre.ensemble import Learner
+from syre.learners import Learner
 from syre.tasks import needs
-
-if TYPE_CHECKING:
-    from syre.trainer import Training
+from syre.trainer import Task, Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classification:
+class Classification(Task):
     """Cross-entropy over classes; measures loss, accuracy and the ranks of the last hidden layer on the test set.
 
     `rank` is the numerical rank of the features (the tolerance of `torch.linalg.matrix_rank`), `rank/<t>` the number of
@@ -37,7 +35,7 @@ class Classification:
         )
         check(all(i >= 1 for i in self.spectrum), f"task.spectrum must list integers >= 1, got {list(self.spectrum)}")
 
-    def accept(self, model: nn.Module, data: Any, settings: "Training") -> None:
+    def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
         needs.classes(self.name, data)
         needs.model(self.name, model, "logits")
         needs.batch(model, data, settings)

@@ -1,7 +1,7 @@
 """Linear mode connectivity: the test loss along the straight line between two trained networks."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -9,16 +9,14 @@ from torch import Tensor, nn
 from syre import metrics
 from syre.batches import Batches
 from syre.checks import check
-from syre.ensemble import Learner
+from syre.learners import Learner
 from syre.tasks import needs
 from syre.tasks.classification import cross_entropy
-
-if TYPE_CHECKING:
-    from syre.trainer import Training
+from syre.trainer import Task, Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModeConnectivity:
+class ModeConnectivity(Task):
     """Cross-entropy of two networks A and B (`syre.models.Pair`); at the end also of those between them.
 
     Measures, on the test set, with `w(l) = (1 - l) A + l B`: `loss`, `accuracy` and the ranks of the last hidden layer,
@@ -40,7 +38,7 @@ class ModeConnectivity:
     def __post_init__(self) -> None:
         check(self.points >= 3 and self.points % 2 == 1, f"task.points must be odd and >= 3, got {self.points}")
 
-    def accept(self, model: nn.Module, data: Any, settings: "Training") -> None:
+    def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
         needs.classes(self.name, data)
         needs.model(self.name, model, "two networks")
         part = settings.part(len(data.train_inputs))

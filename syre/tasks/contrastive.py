@@ -1,7 +1,7 @@
 """Contrastive learning: NT-Xent, how much of its dimensions the projections use, and what linear probes read off."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -9,15 +9,13 @@ from torch import Tensor, nn
 from syre import distributed, metrics
 from syre.batches import Batches
 from syre.checks import at_least, check, positive
-from syre.ensemble import Learner
+from syre.learners import Learner
 from syre.tasks import needs
-
-if TYPE_CHECKING:
-    from syre.trainer import Training
+from syre.trainer import Task, Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contrastive:
+class Contrastive(Task):
     """SimCLR: two views of an image are to be more alike than views of different images (`nt_xent`).
 
     The data must give two views of each image (`data.augment: simclr`), the model `(projections, features)`: its last
@@ -56,7 +54,7 @@ class Contrastive:
         check(all(i >= 1 for i in self.spectrum), f"task.spectrum must list integers >= 1, got {list(self.spectrum)}")
         at_least("task.probe_decay", self.probe_decay)
 
-    def accept(self, model: nn.Module, data: Any, settings: "Training") -> None:
+    def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
         needs.classes(self.name, data, views=2)  # for the probes
         needs.model(self.name, model, "projections", "logits")
         needs.batch(model, data, settings)

@@ -16,6 +16,7 @@ from syre.metrics.cost import Step, clock, in_turns, peak_bytes
 from syre.models import MLP, ResNet18, ViT
 from syre.optim import SGD
 from syre.precision import full_float32
+from syre.trainer import Measurement
 
 NETWORKS: dict[str, Callable[[int], Any]] = {  # of a width
     "mlp": lambda width: MLP(hidden=[width] * 3),
@@ -50,7 +51,7 @@ def classification_step(model: nn.Module, optimizer: Optimizer, inputs: Tensor, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
+class Cost(Measurement):
     """Time and peak memory of a training step without syre, with `syre.attach` and with `syre.parametrize`.
 
     float32, SGD with momentum and decay (the cheapest usual optimizer, so that what syre adds weighs most), one batch

@@ -4,16 +4,15 @@ Each raises ValueError where that is not given; `task` is the name by which the 
 """
 
 from math import ceil, prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from syre.checks import check
 from syre.data import Dataset
+from syre.models.base import Model
 from syre.models.resnet import ResNetModule
-
-if TYPE_CHECKING:
-    from syre.trainer import Training
+from syre.trainer import Training
 
 # What a module says in `gives` (see `syre.models`), and the models that give it.
 MODELS = {
@@ -28,7 +27,7 @@ MODELS = {
 
 def model(task: str, module: nn.Module, *kinds: str) -> None:
     """A model that gives one of these."""
-    given = getattr(module, "gives", "nothing of that kind")
+    given = (module if isinstance(module, Model) else Model).gives
     allowed = ", ".join(name for kind in kinds for name in MODELS[kind])
     check(given in kinds, f"task={task} needs a model that gives {' or '.join(kinds)} (model={allowed}), "
           f"{type(module).__name__} gives {given}")  # fmt: skip
@@ -50,7 +49,7 @@ def classes(task: str, data: Any, views: int = 1) -> None:
           f"{data.views}: data.augment=simclr gives two, all else gives one")  # fmt: skip
 
 
-def batch(module: nn.Module, data: Dataset, settings: "Training") -> None:
+def batch(module: nn.Module, data: Dataset, settings: Training) -> None:
     """More than one number for each BatchNorm to take its mean of in training."""
     images = settings.batch(len(data.train_inputs)) // settings.accumulate * data.views
     for part in module.modules():

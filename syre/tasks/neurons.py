@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +10,9 @@ from torch import Tensor, nn
 from syre import metrics
 from syre.batches import Batches
 from syre.checks import check
-from syre.ensemble import Learner
+from syre.learners import Learner
 from syre.tasks.classification import Classification
-
-if TYPE_CHECKING:
-    from syre.trainer import Training
+from syre.trainer import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +34,7 @@ class NeuronSymmetry(Classification):
             f"task.tolerances must be fractions in (0, 1), got {list(self.tolerances)}",
         )
 
-    def accept(self, model: nn.Module, data: Any, settings: "Training") -> None:
+    def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
         super().accept(model, data, settings)
         hidden_units({name: parameter.detach().unsqueeze(0) for name, parameter in model.named_parameters()})
 

@@ -1,7 +1,7 @@
 """Variational autoencoders: the beta-ELBO, and how many latent dimensions are in use."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -9,18 +9,16 @@ from torch import Tensor, nn
 from syre import metrics
 from syre.batches import Batches
 from syre.checks import at_least, check, positive
-from syre.ensemble import Learner
+from syre.learners import Learner
 from syre.seeding import generator
 from syre.tasks import needs
-
-if TYPE_CHECKING:
-    from syre.trainer import Training
+from syre.trainer import Task, Training
 
 ACTIVE = 0.01  # variance of the mean above which a latent unit is active (Burda et al.)
 
 
 @dataclass(frozen=True, kw_only=True)
-class VariationalAutoencoder:
+class VariationalAutoencoder(Task):
     """Minimise `|x - x_hat|^2 / 2 + beta KL(N(m, diag exp(v)) || N(0, I))`, in nats per image.
 
     Source: Wang & Ziyin 2022 (arXiv 2205.04009) with decoder and prior variance 1; |.|^2 sums over pixels.
@@ -56,7 +54,7 @@ class VariationalAutoencoder:
         at_least("task.components", self.components)
         check(all(k >= 0 for k in self.images), f"task.images must list integers >= 0, got {list(self.images)}")
 
-    def accept(self, model: nn.Module, data: Any, settings: "Training") -> None:
+    def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
         needs.data_set(self.name, data)
         needs.model(self.name, model, "an autoencoder")
         last, there = max(self.images, default=0), len(data.test_inputs)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from syre.checks import at_least, fraction, one_of, positive
 from syre.theory.symmetry import anchored, gaussian, gradient, teacher_student
+from syre.trainer import Measurement
 
 Permutation = tuple[int, ...]
 Subgroup = frozenset[Permutation]
@@ -84,7 +85,7 @@ def minimal_subspaces(broken: Tensor) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Theorem5:
+class Theorem5(Measurement):
     """Theorem 5: how strongly a group U of permutations of a tanh network's neurons, and its subgroups V, are broken.
 
     Delta_V of Eq. (12) is `|(I - V̄) grad l_r|` at a point that all of U leaves in place, over draws of theta_0.

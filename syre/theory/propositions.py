@@ -20,6 +20,7 @@ from syre.theory.symmetry import (
     residual,
     teacher_student,
 )
+from syre.trainer import Measurement
 
 
 def symmetric_function(seed: int, normals: Tensor, centre: Tensor) -> Function:
@@ -30,7 +31,7 @@ def symmetric_function(seed: int, normals: Tensor, centre: Tensor) -> Function:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Proposition1:
+class Proposition1(Measurement):
     """Proposition 1: a translation moves a symmetry, and removes none.
 
     A random function f with the (theta', P)-symmetry, P theta' = theta', and its translation `g = f(. + delta)`.
@@ -85,7 +86,7 @@ def with_copies(net: Network, theta: Tensor, copies: int) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Copies:
+class _Copies(Measurement):
     inputs: int = 3
     neurons: int = 4
     outputs: int = 2

@@ -19,6 +19,7 @@ from syre.theory.symmetry import (
     search,
     teacher_student,
 )
+from syre.trainer import Measurement
 
 
 def reparametrised(seed: int, features: int = 2, samples: int = 16) -> tuple[Function, list[Tensor]]:
@@ -37,7 +38,7 @@ def reparametrised(seed: int, features: int = 2, samples: int = 16) -> tuple[Fun
 
 
 @dataclass(frozen=True, kw_only=True)
-class Theorem1:
+class Theorem1(Measurement):
     """Theorem 1: with a bias and weight decay no reflection symmetry is left; with one of the two, all are.
 
     The loss `theta -> l(theta + theta_0) + gamma |theta|^2`, Eq. (6), for two l: a tanh network (swaps and sign flips
@@ -91,7 +92,7 @@ def sphere(theta: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Theorem2:
+class Theorem2(Measurement):
     """Theorem 2: the distinct D_ii of Eq. (7) remove what Eq. (6) leaves of uncountably many symmetries.
 
     `(|theta|^2 - 1)^2` with decay toward theta_0. For D = I (sigma_d 0) each n orthogonal to theta_0 remains. For

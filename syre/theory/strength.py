@@ -22,6 +22,7 @@ from syre.theory.symmetry import (
     reflect,
     teacher_student,
 )
+from syre.trainer import Measurement
 
 
 def breaking(f: Function, phi: Tensor, normals: Tensor) -> Tensor:
@@ -33,7 +34,7 @@ def breaking(f: Function, phi: Tensor, normals: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Strength:
+class _Strength(Measurement):
     inputs: int = 3
     neurons: int = 4
     outputs: int = 2

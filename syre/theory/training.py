@@ -21,6 +21,7 @@ from syre.theory.symmetry import (
     project,
     teacher_student,
 )
+from syre.trainer import Measurement
 
 
 def ridge(x: Tensor, y: Tensor, gamma: float, theta_0: Tensor, scales: Tensor) -> Tensor:
@@ -34,7 +35,7 @@ def ridge(x: Tensor, y: Tensor, gamma: float, theta_0: Tensor, scales: Tensor) -
 
 
 @dataclass(frozen=True, kw_only=True)
-class Equation13:
+class Equation13(Measurement):
     """Eq. (13): on a linear model syre finds ridge regression's solution, moved by `gamma (A + gamma I)^-1 theta_0`.
 
     Trained by torch's SGD with syre attached. Measures its relative distance from the closed form, `error`, and with D
@@ -76,7 +77,7 @@ class Equation13:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Escape:
+class Escape(Measurement):
     """How long gradient descent takes to leave a symmetric saddle, against gamma sigma.
 
     Two equal tanh neurons at a minimum, among equal ones, of the loss with plain decay: a saddle of curvature

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from syre.batches import Batches
 from syre.data import Dataset
-from syre.ensemble import Ensemble, Learner, Replica, learner
+from syre.learners import Ensemble, Learner, Replica, learner
 from syre.models import ContinualCNN
 from syre.optim import SGD
 from syre.regularizers import Dropout, L2Init, ShrinkPerturb, Syre, SyreAdvanced, Vanilla, WeightDecay, WFix

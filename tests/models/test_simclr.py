@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
-from syre.ensemble import Ensemble, Replica
+from syre.learners import Ensemble, Replica
 from syre.models import SimCLR
 
 torch.set_num_threads(1)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from syre.batches import Batches
 from syre.data import Dataset
-from syre.ensemble import Ensemble, Learner, Replica, learner
+from syre.learners import Ensemble, Learner, Replica, learner
 from syre.models import BetaVAE
 from syre.optim import Adam
 from syre.regularizers import Dropout, Syre, Vanilla, WeightDecay

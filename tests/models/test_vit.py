@@ -11,7 +11,7 @@ from torchvision.models import VisionTransformer
 from syre.batches import Batches
 from syre.core import draw_anchors
 from syre.data import Dataset
-from syre.ensemble import Ensemble, Learner, Replica, Single, learner
+from syre.learners import Ensemble, Learner, Replica, Single, learner
 from syre.models import Dropout, ViT
 from syre.models.vit import ViTModule
 from syre.optim import SGD

@@ -8,7 +8,7 @@ import pytest
 import stable_baselines3
 import torch
 
-from syre.ensemble import Replica
+from syre.learners import Replica
 from syre.optim import Adam
 from syre.regularizers import Syre, WeightDecay
 from syre.rl import PPO, ActorCritic, SlipperyAnt

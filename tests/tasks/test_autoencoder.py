@@ -8,7 +8,7 @@ from torch.distributions import Normal, kl_divergence
 
 from syre.batches import Batches
 from syre.data import Dataset
-from syre.ensemble import Replica, Single
+from syre.learners import Replica, Single
 from syre.models import BetaVAE
 from syre.tasks import VariationalAutoencoder
 from syre.tasks.vae import kl_divergence as closed_form

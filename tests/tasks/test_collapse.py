@@ -10,7 +10,7 @@ from torch.nn.utils import parameters_to_vector
 import syre
 from syre.batches import Batches
 from syre.data import Dataset
-from syre.ensemble import Replica, learner
+from syre.learners import Replica, learner
 from syre.models import CollapsedMLP
 from syre.tasks import CollapsedStart, TangentKernel
 from syre.tasks.classification import cross_entropy

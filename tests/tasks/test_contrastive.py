@@ -11,7 +11,7 @@ from syre import distributed, metrics
 from syre.batches import Batches
 from syre.data import Dataset
 from syre.data.augment import AUGMENTATIONS
-from syre.ensemble import Replica, Single
+from syre.learners import Replica, Single
 from syre.tasks import Contrastive
 from syre.tasks.contrastive import nt_xent
 

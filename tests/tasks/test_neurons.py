@@ -5,7 +5,7 @@ import torch
 
 from syre.batches import Batches
 from syre.data import TeacherStudent
-from syre.ensemble import Replica, learner
+from syre.learners import Replica, learner
 from syre.models import MLP
 from syre.regularizers import Syre, WeightDecay
 from syre.tasks import Classification, NeuronSymmetry

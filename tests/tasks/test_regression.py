@@ -8,7 +8,7 @@ import torch
 from syre.batches import Batches
 from syre.core import draw_anchors
 from syre.data import Dataset, LinearRegression
-from syre.ensemble import Ensemble, Learner, Replica, learner
+from syre.learners import Ensemble, Learner, Replica, learner
 from syre.models import DiagonalLinear
 from syre.optim import SGD
 from syre.regularizers import Syre, Vanilla, WeightDecay, WFix

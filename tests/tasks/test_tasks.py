@@ -7,7 +7,7 @@ from torch import nn
 from syre import metrics
 from syre.batches import Batches
 from syre.data.synthetic import RandomMatrix
-from syre.ensemble import Replica, Single, learner
+from syre.learners import Replica, Single, learner
 from syre.models import MLP, Point
 from syre.tasks import Classification, MatrixObjective
 from syre.tasks.classification import cross_entropy

@@ -7,11 +7,11 @@ from functools import cache
 import pytest
 import torch
 import yaml
+from replicas import REGULARIZERS
 
 from experiments.engine import training
 from experiments.engine.config import ConfigError, Run
 from experiments.engine.sweep import Group
-from syre.regularizers import REGULARIZERS
 from syre.tasks import needs
 from tests.experiments.conftest import CONFIGS
 

@@ -8,9 +8,11 @@ from replicas import DEEP, INPUTS, TASK, WIDE, Run, assemble, build, gaussian, r
 from torch import Tensor, nn
 
 from syre.data import Dataset
-from syre.ensemble import CACHE_BYTES, MOST_REPLICAS, Ensemble, Replica, Single, learner, replicas_per_process
+from syre.learners import Ensemble, Replica, Single, learner, replicas_per_process
+from syre.learners.batched import SMALL
+from syre.learners.protocol import CACHE_BYTES, MOST_REPLICAS
 from syre.models import MLP, Noisy, Pair, ResNet18
-from syre.optim import SGD, SMALL, Adam
+from syre.optim import SGD, Adam
 from syre.regularizers import (
     Dropout,
     L2Init,
