@@ -1,21 +1,26 @@
 """Optimizers: the settings of stock torch optimizers."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from syre.checks import check, fraction, positive
+from syre.checks import Settings, check, each, fraction, positive
 from syre.models.base import Model
 
 
-class OptimizerSpec(Protocol):
+class OptimizerSpec(Settings, ABC):
     """Settings of an optimizer; decay is the regularizer's and is passed in."""
 
-    def build(self, model: nn.Module, weight_decay: float) -> Optimizer: ...
+    prefix = "optim"
+
+    @abstractmethod
+    def build(self, model: nn.Module, weight_decay: float) -> Optimizer:
+        """The stock optimizer of the model's parameters."""
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -35,16 +40,16 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGD:
+class SGD(OptimizerSpec):
     """Stochastic gradient descent with momentum; decay is coupled, `g += lambda w`."""
 
     lr: float
     momentum: float = 0.0
     nesterov: bool = False
+    ranges: ClassVar = {"lr": positive, "momentum": fraction}
 
     def __post_init__(self) -> None:
-        positive("optim.lr", self.lr)
-        fraction("optim.momentum", self.momentum)
+        super().__post_init__()
         check(not self.nesterov or self.momentum > 0, "optim.nesterov=true needs optim.momentum > 0")
 
     def build(self, model: nn.Module, weight_decay: float) -> Optimizer:
@@ -54,20 +59,18 @@ class SGD:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adam:
+class Adam(OptimizerSpec):
     """Adam; decay is coupled, `g += lambda w`, as in the paper's experiments; `decoupled` makes it AdamW."""
 
     lr: float = 1e-3
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     eps: float = 1e-8
     decoupled: bool = False
+    ranges: ClassVar = {"lr": positive, "eps": positive, "betas": each(fraction)}
 
     def __post_init__(self) -> None:
-        positive("optim.lr", self.lr)
-        positive("optim.eps", self.eps)
+        super().__post_init__()
         check(len(self.betas) == 2, f"optim.betas must be two numbers, got {list(self.betas)}")
-        for beta in self.betas:
-            fraction("optim.betas", beta)
 
     def build(self, model: nn.Module, weight_decay: float) -> Optimizer:
         kind = torch.optim.AdamW if self.decoupled else torch.optim.Adam

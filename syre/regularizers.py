@@ -6,7 +6,7 @@ that is always "weight_decay".
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from syre import checks
-from syre.checks import at_least, check, fraction, one_of, positive
+from syre.checks import Settings, among, at_least, check, each, fraction, positive
 from syre.core import (
     Effect,
     Handle,
@@ -36,18 +36,13 @@ from syre.seeding import derive_seed, generator
 Frozen = dict[str, tuple[Tensor, Tensor]]  # parameter -> mask of its frozen entries, and their values
 
 
-class Regularizer:
+class Regularizer(Settings):
     """The interface of every class below, and what most of them do: nothing but decay."""
 
     name: ClassVar[str]
     weight_decay: float
-    ranges: ClassVar[Mapping[str, Callable[[str, float], None]]] = {}  # setting -> the check of its value, or values
-
-    def __post_init__(self) -> None:
-        for name, check_range in {"weight_decay": at_least, **self.ranges}.items():
-            value = getattr(self, name)
-            for one in value if isinstance(value, Sequence) else [value]:
-                check_range(f"regularizer.{name}", one)
+    prefix = "regularizer"
+    ranges: ClassVar = {"weight_decay": at_least}
 
     def prepare(self, model: nn.Module, seed: int) -> None:
         """Change the model before its optimizer exists."""
@@ -57,17 +52,16 @@ class Regularizer:
         return None
 
 
+def _decays(name: str, value: float) -> None:
+    positive(f"{name} (without decay syre only moves the symmetry)", value)
+
+
 class _Anchored(Regularizer):
     """What all that decay toward random anchors share."""
 
     sigma: float
     start: str
-    ranges: ClassVar = {"sigma": at_least}
-
-    def __post_init__(self) -> None:
-        positive("regularizer.weight_decay (without decay syre only moves the symmetry)", self.weight_decay)
-        super().__post_init__()
-        one_of("regularizer.start", self.start, ("shift", "keep"))
+    ranges: ClassVar = {"weight_decay": _decays, "sigma": at_least, "start": among("shift", "keep")}
 
 
 def anchor_seed(seed: int) -> int:
@@ -104,10 +98,7 @@ class Syre(_Anchored):
     sigma: float = 0.01
     start: str = "shift"
     unit: str = "relative"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of("regularizer.unit", self.unit, ("relative", "absolute"))
+    ranges: ClassVar = {"unit": among("relative", "absolute")}
 
     def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> SyreHandle:
         sigma = self.sigma if self.unit == "relative" else lambda name, parameter: self.sigma
@@ -307,7 +298,7 @@ class WAsym(_Freezing):
     fixed: list[int] = field(default_factory=lambda: [64, 64, 64, 256])
     kappa: list[float] = field(default_factory=lambda: [1.0, 1.0, 0.5, 0.25])
     weight_decay: float = 0.0
-    ranges: ClassVar = {"fixed": at_least, "kappa": at_least}
+    ranges: ClassVar = {"fixed": each(at_least), "kappa": each(at_least)}
 
     def __post_init__(self) -> None:
         super().__post_init__()

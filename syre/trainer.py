@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import cos, pi
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from syre import distributed
 from syre.batches import Batches
-from syre.checks import at_least, check, one_of, positive
+from syre.checks import Settings, above, among, at_least, check, positive, share
 from syre.learners import Learner, Replica
 from syre.precision import full_float32
 
@@ -31,7 +31,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class Training(Settings):
     """How long and how a run is trained.
 
     Args:
@@ -55,19 +55,16 @@ class Training:
     evaluations: int = 1
     checkpoints: int = 0
     accumulate: int = 1
+    prefix = "train"
+    ranges: ClassVar = {"batch_size": at_least, "schedule": among(*SCHEDULES), "warmup": share, "clip": at_least}
+    ranges |= {"evaluations": positive, "checkpoints": at_least, "accumulate": above(1)}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check(
             (self.epochs > 0) != (self.steps > 0) and min(self.epochs, self.steps) >= 0,
             f"train.epochs or train.steps must be > 0, and the other 0, got {self.epochs} and {self.steps}",
         )
-        at_least("train.batch_size", self.batch_size)
-        one_of("train.schedule", self.schedule, SCHEDULES)
-        check(0 <= self.warmup <= 1, f"train.warmup must be a fraction in [0, 1], got {self.warmup}")
-        at_least("train.clip", self.clip)
-        positive("train.evaluations", self.evaluations)
-        at_least("train.checkpoints", self.checkpoints)
-        at_least("train.accumulate", self.accumulate, 1)
 
     def batch(self, samples: int) -> int:
         """Samples of a step, with so many in the training set."""
@@ -112,8 +109,10 @@ class Snapshot:
 # ---- what a run may do: a task is one of these, a frozen dataclass, the leaf of a config -----------------------------
 
 
-class Task(ABC):
+class Task(Settings, ABC):
     """A loss to minimise, and what is measured: what `train` asks of a task."""
+
+    prefix = "task"
 
     @abstractmethod
     def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
@@ -128,8 +127,10 @@ class Task(ABC):
         """Metrics of each replica, [R]; `final` at the end of training, when costly ones are due."""
 
 
-class Interaction(ABC):
+class Interaction(Settings, ABC):
     """A loop of its own, in an environment: `data.load` gives the environment."""
+
+    prefix = "task"
 
     @abstractmethod
     def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
@@ -149,13 +150,14 @@ class Interaction(ABC):
         """Train on the environments that `make` makes; the events, `resume` and `stop` are those of `train`."""
 
 
-class Measurement(ABC):
+class Measurement(Settings, ABC):
     """A numerical experiment without training.
 
     Attributes:
         device: on which it computes: cpu, unless it says otherwise (auto: the GPU if there is one).
     """
 
+    prefix = "task"
     device: str = "cpu"
 
     @abstractmethod

@@ -12,38 +12,39 @@ colour: otherwise saturation, hue and gray change nothing.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample, pad
 
-from syre.checks import check
+from syre.checks import Settings, above, at_least, check
 
 Draws = dict[str, Tensor]
 Operation = Callable[[Tensor, Tensor], Tensor]  # images [k, C, H, W] and a value for each [k, 1, 1, 1] -> images
 
 
-class Augmentation(Protocol):
-    """What `AUGMENTATIONS` holds."""
+class Augmentation(Settings, ABC):
+    """What `AUGMENTATIONS` holds; `views` of each image."""
 
-    @property
-    def views(self) -> int: ...
+    prefix = "augment"
+    views = 1
 
+    @abstractmethod
     def draw(self, images: int, generator: torch.Generator) -> Draws:
         """What happens to each of so many images: CPU tensors [images, ...]."""
 
+    @abstractmethod
     def apply(self, pixels: Tensor, draws: Draws) -> Tensor:
         """Float pixels [n, C, H, W] -> [views * n, C, H, W], both in [0, 1]; first the first views of all images."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoAugmentation:
+class NoAugmentation(Augmentation):
     """The images as they are."""
-
-    views = 1
 
     def draw(self, images: int, generator: torch.Generator) -> Draws:
         return {}
@@ -53,10 +54,8 @@ class NoAugmentation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CropFlip:
+class CropFlip(Augmentation):
     """Zero padding by an eighth of each side (4 of 32 pixels), a random crop of the old size, half the time a flip."""
-
-    views = 1
 
     def draw(self, images: int, generator: torch.Generator) -> Draws:
         return {
@@ -76,7 +75,7 @@ class CropFlip:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandAugment:
+class RandAugment(Augmentation):
     """`CropFlip`, then so many operations of torchvision's fourteen, drawn with replacement (arXiv 1909.13719).
 
     The defaults are those of kentaroy47's vision-transformers-cifar10. Deviation: pixels stay floats; there they are
@@ -89,13 +88,12 @@ class RandAugment:
     operations: int = 2
     magnitude: int = 14
     bins: int = 31
-    views = 1
+    ranges: ClassVar = {"operations": at_least, "bins": above(2)}
 
     def __post_init__(self) -> None:
-        check(self.operations >= 0, f"augment.operations must be >= 0, got {self.operations}")
-        check(self.bins >= 2, f"augment.bins must be >= 2, got {self.bins}")
-        check(0 <= self.magnitude < self.bins,
-              f"augment.magnitude must be one of 0, ..., {self.bins - 1} (bins - 1), got {self.magnitude}")  # fmt: skip
+        super().__post_init__()
+        allowed = f"one of 0, ..., {self.bins - 1} (bins - 1)"
+        check(0 <= self.magnitude < self.bins, f"augment.magnitude must be {allowed}, got {self.magnitude}")
 
     def draw(self, images: int, generator: torch.Generator) -> Draws:
         draws = CropFlip().draw(images, generator)
@@ -111,7 +109,7 @@ class RandAugment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimClr:
+class SimClr(Augmentation):
     """Two views: a random crop resized to the image's size, half the time a flip, colour jitter, and 1 in 5 times gray.
 
     As Patacchiola & Storkey have it: torchvision's RandomResizedCrop with scale .08 to 1 and ratio 3/4 to 4/3, and

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from syre.checks import at_least, one_of
+from syre.checks import among, at_least
 from syre.data.augment import AUGMENTATIONS
 from syre.data.files import data_root, ensure, torchvision_class
 from syre.data.images import Dataset, Digits, _Images, subset
@@ -32,12 +32,7 @@ class _Colour(_Images):
     samples: int = 0
     test_samples: int = 0
     augment: str = "none"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least("data.samples", self.samples)
-        at_least("data.test_samples", self.test_samples)
-        one_of("data.augment", self.augment, AUGMENTATIONS)
+    ranges: ClassVar = {"samples": at_least, "test_samples": at_least, "augment": among(*AUGMENTATIONS)}
 
     def load(self, root: str | Path | None = None, seed: int = 0) -> Dataset:
         """Read from `root`, else $SYRE_DATA, else ~/.cache/syre; nothing is fetched. Runs of one seed share tensors.

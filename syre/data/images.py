@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from syre.checks import check, positive
+from syre.checks import Settings, check, positive
 from syre.data.augment import Augmentation
 from syre.data.files import data_root, ensure, torchvision_class
 from syre.seeding import generator
@@ -50,13 +50,14 @@ class Dataset:
         return tuple(self.train_inputs.shape[1:])
 
 
-class DataSource(ABC):
+class DataSource(Settings, ABC):
     """What gives a data set: a frozen dataclass, the leaf of a config.
 
     Attributes:
         input_scale: the factor alpha on every input: 1, unless it can be set (see `_Images`).
     """
 
+    prefix = "data"
     input_scale: float = 1.0
 
     @abstractmethod
@@ -77,9 +78,7 @@ class _Images(DataSource):
     """
 
     input_scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        positive("data.input_scale", self.input_scale)
+    ranges: ClassVar = {"input_scale": positive}
 
 
 @dataclass(frozen=True, kw_only=True)

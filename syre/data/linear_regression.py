@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from syre.checks import at_least, check
+from syre.checks import at_least, count
 from syre.data.images import Dataset, DataSource
 from syre.seeding import generator
 
@@ -24,11 +25,7 @@ class LinearRegression(DataSource):
     dims: int = 200
     noise: float = 0.5
     test_samples: int = 1000
-
-    def __post_init__(self) -> None:
-        for name in ("samples", "dims", "test_samples"):
-            check(getattr(self, name) > 0, f"data.{name} must be an integer > 0, got {getattr(self, name)}")
-        at_least("data.noise", self.noise)
+    ranges: ClassVar = {"samples": count, "dims": count, "test_samples": count, "noise": at_least}
 
     def load(self, root: str | Path | None = None, seed: int = 0) -> Dataset:
         """Draw all from the seed; nothing is read, and runs of one seed share their tensors."""

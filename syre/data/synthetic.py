@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import nn
 
-from syre.checks import at_least, check, one_of
+from syre.checks import above, among, at_least, count, share
 from syre.data.files import DataError
 from syre.data.images import Dataset, DataSource
 from syre.models.mlp import ACTIVATIONS, MLPModule
@@ -27,10 +27,7 @@ class RandomMatrix(DataSource):
 
     spectrum: str = "unstructured"
     size: int = 100
-
-    def __post_init__(self) -> None:
-        one_of("data.spectrum", self.spectrum, ("unstructured", "structured"))
-        check(self.size > 1, f"data.size must be an integer > 1, got {self.size}")
+    ranges: ClassVar = {"spectrum": among("unstructured", "structured"), "size": above(2)}
 
     def load(self, root: str | Path | None = None, seed: int = 0) -> Dataset:
         """Draw A from the seed; nothing is read, and runs of one seed share one tensor."""
@@ -71,13 +68,8 @@ class TeacherStudent(DataSource):
     activation: str = "tanh"
     label_noise: float = 0.0
     input_noise: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("inputs", "samples", "test_samples", "hidden"):
-            check(getattr(self, name) > 0, f"data.{name} must be an integer > 0, got {getattr(self, name)}")
-        one_of("data.activation", self.activation, ACTIVATIONS)
-        check(0 <= self.label_noise <= 1, f"data.label_noise must be a fraction in [0, 1], got {self.label_noise}")
-        at_least("data.input_noise", self.input_noise)
+    ranges: ClassVar = {"inputs": count, "samples": count, "test_samples": count, "hidden": count}
+    ranges |= {"activation": among(*ACTIVATIONS), "label_noise": share, "input_noise": at_least}
 
     def load(self, root: str | Path | None = None, seed: int = 0) -> Dataset:
         """Draw all from the seed; nothing is read, and runs of one seed share their tensors.

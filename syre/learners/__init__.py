@@ -8,8 +8,6 @@ from syre.learners.ensemble import Ensemble
 from syre.learners.protocol import Learner, Loss, Replica, replicas_per_process
 from syre.learners.single import Single
 
-__all__ = ["BatchedOptimizer", "Ensemble", "Learner", "Loss", "Replica", "Single", "learner", "replicas_per_process"]
-
 
 def learner(replicas: Sequence[Replica], **single: Any) -> Learner:
     """The learner for these replicas: a lone run on its stock optimizer, or an ensemble."""

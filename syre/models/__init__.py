@@ -20,18 +20,3 @@ from syre.models.resnet import ResNet18
 from syre.models.simclr import SimCLR
 from syre.models.vae import BetaVAE
 from syre.models.vit import ViT
-
-__all__ = [
-    "MLP",
-    "BetaVAE",
-    "CollapsedMLP",
-    "ContinualCNN",
-    "DiagonalLinear",
-    "Dropout",
-    "Noisy",
-    "Pair",
-    "Point",
-    "ResNet18",
-    "SimCLR",
-    "ViT",
-]

@@ -1,9 +1,12 @@
-"""The base class of the modules: what one may say of itself."""
+"""The base classes of the modules, and of the settings that they are built from."""
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
+
+from syre.checks import Settings
 
 
 class Model(nn.Module):
@@ -24,6 +27,16 @@ class Model(nn.Module):
     leading_dims: ClassVar[bool] = False
     decayed: ClassVar[tuple[str, ...] | None] = None
     bookkeeping: ClassVar[tuple[str, ...]] = ()
+
+
+class Architecture(Settings, ABC):
+    """The settings of a model: a frozen dataclass, the leaf of a config."""
+
+    prefix = "model"
+
+    @abstractmethod
+    def build(self, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
+        """The module for inputs of this shape, started from torch's global generator."""
 
 
 def has_running_statistics(module: nn.Module) -> bool:

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, field
 from math import prod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from syre.checks import check, one_of
-from syre.models.base import Model
+from syre.checks import all_widths, among, check
+from syre.models.base import Architecture, Model
 from syre.models.mlp import ACTIVATIONS, NORMS, MLPModule
 
 
@@ -50,7 +51,7 @@ class PairModule(Model):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class Pair(Architecture):
     """Two fully connected networks with different initial weights (Lim et al. 2024: 3 x 512, LayerNorm, GELU).
 
     `shared`: whether they share their anchors and frozen entries, without which there is no reason to be connected.
@@ -60,14 +61,7 @@ class Pair:
     activation: str = "gelu"
     norm: str = "layer"
     shared: bool = True
-
-    def __post_init__(self) -> None:
-        one_of("model.activation", self.activation, ACTIVATIONS)
-        one_of("model.norm", self.norm, NORMS)
-        check(
-            bool(self.hidden) and all(width > 0 for width in self.hidden),
-            f"model.hidden must list positive widths, got {list(self.hidden)}",
-        )
+    ranges: ClassVar = {"activation": among(*ACTIVATIONS), "norm": among(*NORMS), "hidden": all_widths}
 
     def build(self, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
         sizes = [prod(input_shape), *self.hidden, outputs]

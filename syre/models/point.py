@@ -1,11 +1,12 @@
 """A model that is nothing but its parameters: a point in R^N."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from syre.checks import positive
-from syre.models.base import Model
+from syre.models.base import Architecture, Model
 from syre.models.noise import Dropout
 
 
@@ -30,13 +31,11 @@ class PointModule(Model):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class Point(Architecture):
     """A vector `w` of R^N, N from the data (section 6.2); `scale` is its initial norm."""
 
     scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        positive("model.scale", self.scale)
+    ranges: ClassVar = {"scale": positive}
 
     def build(self, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
         return PointModule(input_shape[-1], self.scale)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 
 from syre import metrics
-from syre.checks import at_least, check, fraction, one_of, positive
+from syre.checks import among, at_least, check, fraction, positive, share
 from syre.learners import Replica
 from syre.rl.agent import Agent
 from syre.rl.slippery_ant import Slippery
@@ -53,16 +53,13 @@ class PPO(Interaction):
     environments: int = 1
     sde_every: int = 4
     final_episodes: int = 0
+    ranges: ClassVar = {"gamma": fraction, "gae_lambda": share, "normalize_advantage": among("rollout", "batch")}
+    ranges |= dict.fromkeys(("rollout", "epochs", "clip_range", "environments", "sde_every"), positive)
+    ranges |= dict.fromkeys(("value_coef", "entropy_coef", "final_episodes"), at_least)
+    ranges |= {"collector": among("solo", "stock")}
 
     def __post_init__(self) -> None:
-        for name in ("rollout", "epochs", "clip_range", "environments", "sde_every"):
-            positive(f"task.{name}", getattr(self, name))
-        for name in ("value_coef", "entropy_coef", "final_episodes"):
-            at_least(f"task.{name}", getattr(self, name))
-        fraction("task.gamma", self.gamma)
-        check(0 <= self.gae_lambda <= 1, f"task.gae_lambda must be a fraction in [0, 1], got {self.gae_lambda}")
-        one_of("task.normalize_advantage", self.normalize_advantage, ("rollout", "batch"))
-        one_of("task.collector", self.collector, ("solo", "stock"))
+        super().__post_init__()
         check(self.collector == "stock" or self.environments == 1, "task.environments > 1 needs task.collector=stock")
 
     def accept(self, model: nn.Module, data: Any, settings: Training) -> None:

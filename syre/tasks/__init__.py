@@ -9,19 +9,3 @@ from syre.tasks.neurons import NeuronSymmetry
 from syre.tasks.regression import Regression, Ridge
 from syre.tasks.vae import VariationalAutoencoder
 from syre.trainer import Interaction, Measurement, Task
-
-__all__ = [
-    "Classification",
-    "CollapsedStart",
-    "Contrastive",
-    "Interaction",
-    "MatrixObjective",
-    "Measurement",
-    "ModeConnectivity",
-    "NeuronSymmetry",
-    "Regression",
-    "Ridge",
-    "TangentKernel",
-    "Task",
-    "VariationalAutoencoder",
-]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from syre import metrics
 from syre.batches import Batches
-from syre.checks import check
+from syre.checks import all_fractions, all_ranks
 from syre.learners import Learner
 from syre.tasks import needs
 from syre.trainer import Task, Training
@@ -27,13 +27,7 @@ class Classification(Task):
     name: ClassVar[str] = "classification"
     thresholds: list[float] = field(default_factory=lambda: [1e-2, 1e-3, 1e-4])
     spectrum: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        check(
-            all(0 < threshold < 1 for threshold in self.thresholds),
-            f"task.thresholds must be fractions in (0, 1), got {list(self.thresholds)}",
-        )
-        check(all(i >= 1 for i in self.spectrum), f"task.spectrum must list integers >= 1, got {list(self.spectrum)}")
+    ranges: ClassVar = {"thresholds": all_fractions, "spectrum": all_ranks}
 
     def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
         needs.classes(self.name, data)

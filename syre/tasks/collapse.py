@@ -70,10 +70,7 @@ class TangentKernel(CollapsedStart):
 
     name: ClassVar[str] = "tangent_kernel"
     images: int = 200
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive("task.images", self.images)
+    ranges: ClassVar = {"images": positive}
 
     def evaluate(self, learner: Learner, batches: Batches, *, final: bool) -> dict[str, Tensor]:
         values = super().evaluate(learner, batches, final=final)

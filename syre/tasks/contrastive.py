@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from syre import distributed, metrics
 from syre.batches import Batches
-from syre.checks import at_least, check, positive
+from syre.checks import all_fractions, all_ranks, at_least, check, open_fraction, positive
 from syre.learners import Learner
 from syre.tasks import needs
 from syre.trainer import Task, Training
@@ -45,14 +45,8 @@ class Contrastive(Task):
     threshold: float = 1e-4
     spectrum: list[int] = field(default_factory=list)
     probe_decay: float = 1e-3
-
-    def __post_init__(self) -> None:
-        positive("task.temperature", self.temperature)
-        for name, values in (("thresholds", self.thresholds), ("threshold", [self.threshold])):
-            fractions = all(0 < value < 1 for value in values)
-            check(fractions, f"task.{name} must be in (0, 1), got {getattr(self, name)}")
-        check(all(i >= 1 for i in self.spectrum), f"task.spectrum must list integers >= 1, got {list(self.spectrum)}")
-        at_least("task.probe_decay", self.probe_decay)
+    ranges: ClassVar = {"temperature": positive, "threshold": open_fraction}
+    ranges |= {"thresholds": all_fractions, "spectrum": all_ranks, "probe_decay": at_least}
 
     def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
         needs.classes(self.name, data, views=2)  # for the probes

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import median
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from syre.checks import at_least, check, one_of
+from syre.checks import among, at_least, count
 from syre.core import attach, parametrize
 from syre.metrics.cost import Step, clock, in_turns, peak_bytes
 from syre.models import MLP, ResNet18, ViT
@@ -77,12 +77,8 @@ class Cost(Measurement):
     rounds: int = 11
     seconds: float = 0.2
     device: str = "auto"
-
-    def __post_init__(self) -> None:
-        one_of("task.network", self.network, NETWORKS)
-        for name in ("width", "batch", "rounds"):
-            check(getattr(self, name) > 0, f"task.{name} must be an integer > 0, got {getattr(self, name)}")
-        at_least("task.seconds", self.seconds)
+    ranges: ClassVar = {"network": among(*NETWORKS), "width": count, "batch": count, "rounds": count}
+    ranges |= {"seconds": at_least}
 
     @full_float32()
     def measure(self, seed: int) -> dict[str, float]:

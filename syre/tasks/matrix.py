@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from syre.batches import Batches
-from syre.checks import check, one_of
+from syre.checks import all_positive, among, check
 from syre.learners import Learner
 from syre.metrics import degree_of_symmetry
 from syre.tasks import needs
@@ -54,13 +54,7 @@ class MatrixObjective(Task):
     name: ClassVar[str] = "matrix"
     objective: str = "factorisation"
     thresholds: list[float] = field(default_factory=lambda: [0.05])
-
-    def __post_init__(self) -> None:
-        one_of("task.objective", self.objective, OBJECTIVES)
-        check(
-            bool(self.thresholds) and min(self.thresholds) > 0,
-            f"task.thresholds must be numbers > 0, got {list(self.thresholds)}",
-        )
+    ranges: ClassVar = {"objective": among(*OBJECTIVES), "thresholds": all_positive}
 
     def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
         needs.data_set(self.name, data)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from syre import metrics
 from syre.batches import Batches
-from syre.checks import check
+from syre.checks import all_fractions
 from syre.learners import Learner
 from syre.tasks.classification import Classification
 from syre.trainer import Training
@@ -26,13 +26,7 @@ class NeuronSymmetry(Classification):
 
     name: ClassVar[str] = "neuron_symmetry"
     tolerances: list[float] = field(default_factory=lambda: [1e-1, 1e-2])
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(
-            all(0 < tolerance < 1 for tolerance in self.tolerances),
-            f"task.tolerances must be fractions in (0, 1), got {list(self.tolerances)}",
-        )
+    ranges: ClassVar = {"tolerances": all_fractions}
 
     def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
         super().accept(model, data, settings)

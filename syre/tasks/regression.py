@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from syre.batches import Batches
-from syre.checks import at_least, check
+from syre.checks import all_positive, at_least, check, count
 from syre.core import draw_anchors
 from syre.core.decay import effect_of
 from syre.data.linear_regression import LinearRegression
@@ -38,12 +38,7 @@ class Regression(Task):
 
     name: ClassVar[str] = "regression"
     thresholds: list[float] = field(default_factory=lambda: [1e-3, 1e-2, 1e-4, 1e-6])
-
-    def __post_init__(self) -> None:
-        check(
-            bool(self.thresholds) and min(self.thresholds) > 0,
-            f"task.thresholds must be numbers > 0, got {list(self.thresholds)}",
-        )
+    ranges: ClassVar = {"thresholds": all_positive}
 
     def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
         needs.data_set(self.name, data)
@@ -105,12 +100,8 @@ class Ridge(Measurement):
     test_samples: int = 1000
     weight_decay: float = 0.0
     sigma: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("samples", "dims", "test_samples"):
-            check(getattr(self, name) > 0, f"task.{name} must be an integer > 0, got {getattr(self, name)}")
-        for name in ("noise", "weight_decay", "sigma"):
-            at_least(f"task.{name}", getattr(self, name))
+    ranges: ClassVar = {"samples": count, "dims": count, "test_samples": count}
+    ranges |= {"noise": at_least, "weight_decay": at_least, "sigma": at_least}
 
     def measure(self, seed: int) -> dict[str, float]:
         names = ("samples", "dims", "noise", "test_samples")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from syre import metrics
 from syre.batches import Batches
-from syre.checks import at_least, check, positive
+from syre.checks import all_indices, all_positive, at_least, check, positive
 from syre.learners import Learner
 from syre.seeding import generator
 from syre.tasks import needs
@@ -45,14 +45,8 @@ class VariationalAutoencoder(Task):
     components: int = 0
     images: list[int] = field(default_factory=list)
     originals: bool = False
-
-    def __post_init__(self) -> None:
-        at_least("task.beta", self.beta)
-        positive("task.threshold", self.threshold)
-        for threshold in self.thresholds:
-            positive("task.thresholds", threshold)
-        at_least("task.components", self.components)
-        check(all(k >= 0 for k in self.images), f"task.images must list integers >= 0, got {list(self.images)}")
+    ranges: ClassVar = {"beta": at_least, "threshold": positive, "thresholds": all_positive}
+    ranges |= {"components": at_least, "images": all_indices}
 
     def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
         needs.data_set(self.name, data)

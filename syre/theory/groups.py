@@ -4,11 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import log2, pi, sqrt
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from syre.checks import at_least, fraction, one_of, positive
+from syre.checks import among, at_least, open_fraction, positive
 from syre.theory.symmetry import anchored, gaussian, gradient, teacher_student
 from syre.trainer import Measurement
 
@@ -110,13 +111,12 @@ class Theorem5(Measurement):
     sigma: float = 0.1
     draws: int = 1000
     delta: float = 0.1
+    ranges: ClassVar = {"group": among(*GROUPS), "delta": open_fraction}
+    ranges |= dict.fromkeys(("inputs", "outputs", "gamma", "sigma", "draws"), positive)
 
     def __post_init__(self) -> None:
-        one_of("task.group", self.group, GROUPS)
+        super().__post_init__()
         at_least("task.size", self.size, 1 if self.group in ("pairs", "regular") else 2)
-        for name in ("inputs", "outputs", "gamma", "sigma", "draws", "delta"):
-            positive(f"task.{name}", getattr(self, name))
-        fraction("task.delta", self.delta)
 
     def measure(self, seed: int) -> dict[str, float]:
         generators, groups, broken = lattice(self.group, self.size)

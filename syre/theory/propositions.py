@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import ceil, log2
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,10 +47,11 @@ class Proposition1(Measurement):
     dims: int = 8
     rank: int = 3
     gamma: float = 0.1
+    ranges: ClassVar = {"gamma": positive}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check(0 < self.rank < self.dims, f"task.rank must be in (0, task.dims), got {self.rank}")
-        positive("task.gamma", self.gamma)
 
     def measure(self, seed: int) -> dict[str, float]:
         normals = random_normals(seed, "normals", self.dims, self.rank)
@@ -91,11 +93,11 @@ class _Copies(Measurement):
     neurons: int = 4
     outputs: int = 2
     copies: int = 3
+    ranges: ClassVar = {"inputs": positive, "outputs": positive}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check(2 <= self.copies <= self.neurons, f"task.copies must be in [2, task.neurons], got {self.copies}")
-        positive("task.inputs", self.inputs)
-        positive("task.outputs", self.outputs)
 
     def start(self, seed: int) -> tuple[Network, Tensor, Tensor, Tensor]:
         """The network, the normals of P, a start on `P theta = 0` and a generic one."""
@@ -175,11 +177,7 @@ class Proposition3(_Copies):
     sigma: float = 0.1
     steps: int = 300
     batch: int = 16
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("gamma", "sigma", "steps", "batch"):
-            positive(f"task.{name}", getattr(self, name))
+    ranges: ClassVar = dict.fromkeys(("gamma", "sigma", "steps", "batch"), positive)
 
     def measure(self, seed: int) -> dict[str, float]:
         net, normals, start, _ = self.start(seed)

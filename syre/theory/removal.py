@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from math import sqrt
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from syre.checks import at_least, positive
+from syre.checks import above, at_least, positive
 from syre.theory.symmetry import (
     Function,
     anchored,
@@ -55,11 +56,7 @@ class Theorem1(Measurement):
     gamma: float = 0.1
     sigma: float = 0.1
     starts: int = 32
-
-    def __post_init__(self) -> None:
-        at_least("task.gamma", self.gamma)
-        at_least("task.sigma", self.sigma)
-        positive("task.starts", self.starts)
+    ranges: ClassVar = {"gamma": at_least, "sigma": at_least, "starts": positive}
 
     def measure(self, seed: int) -> dict[str, float]:
         net = teacher_student(seed, inputs=3, neurons=3, outputs=2)
@@ -109,12 +106,7 @@ class Theorem2(Measurement):
     sigma: float = 0.1
     sigma_d: float = 0.0
     starts: int = 32
-
-    def __post_init__(self) -> None:
-        at_least("task.dims", self.dims, 2)
-        for name in ("gamma", "sigma", "starts"):
-            positive(f"task.{name}", getattr(self, name))
-        at_least("task.sigma_d", self.sigma_d)
+    ranges: ClassVar = {"dims": above(2), "gamma": positive, "sigma": positive, "starts": positive, "sigma_d": at_least}
 
     def measure(self, seed: int) -> dict[str, float]:
         theta_0, scales = self.sigma * gaussian(seed, "theta_0", self.dims), diagonal(seed, self.dims, self.sigma_d)

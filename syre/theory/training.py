@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import inf, log1p
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -48,10 +49,7 @@ class Equation13(Measurement):
     gamma: float = 0.1
     sigma: float = 0.1
     steps: int = 200
-
-    def __post_init__(self) -> None:
-        for name in ("samples", "dims", "gamma", "sigma", "steps"):
-            positive(f"task.{name}", getattr(self, name))
+    ranges: ClassVar = dict.fromkeys(("samples", "dims", "gamma", "sigma", "steps"), positive)
 
     def measure(self, seed: int) -> dict[str, float]:
         x, theta_0 = gaussian(seed, "x", self.samples, self.dims), self.sigma * gaussian(seed, "theta_0", self.dims)
@@ -96,11 +94,8 @@ class Escape(Measurement):
     lr: float = 0.2
     threshold: float = 0.1
     patience: float = 50.0
-
-    def __post_init__(self) -> None:
-        for name in ("inputs", "outputs", "gamma", "lr", "threshold", "patience"):
-            positive(f"task.{name}", getattr(self, name))
-        at_least("task.sigma", self.sigma)
+    ranges: ClassVar = dict.fromkeys(("inputs", "outputs", "gamma", "lr", "threshold", "patience"), positive)
+    ranges |= {"sigma": at_least}
 
     def measure(self, seed: int) -> dict[str, float]:
         net = teacher_student(seed, inputs=self.inputs, neurons=2, outputs=self.outputs)

@@ -147,7 +147,7 @@ def test_the_linear_yardstick_is_the_error_of_the_best_linear_vae(beta):
 @pytest.mark.parametrize(("settings", "message"), [
     ({"beta": -1.0}, "task.beta must be a number >= 0"),
     ({"threshold": 0.0}, "task.threshold must be a number > 0"),
-    ({"thresholds": [0.1, -1.0]}, "task.thresholds must be a number > 0"),
+    ({"thresholds": [0.1, -1.0]}, "task.thresholds must be numbers > 0"),
     ({"components": -1}, "task.components must be a number >= 0"),
     ({"images": [-1]}, "task.images must list integers >= 0"),
 ])  # fmt: skip

@@ -201,8 +201,8 @@ def test_the_test_loss_is_that_of_training_on_batches_of_the_same_size():
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"temperature": 0.0}, "task.temperature must be a number > 0"),
-    ({"thresholds": [0.1, 1.0]}, r"task.thresholds must be in \(0, 1\), got \[0.1, 1.0\]"),
-    ({"threshold": 0.0}, r"task.threshold must be in \(0, 1\), got 0.0"),
+    ({"thresholds": [0.1, 1.0]}, r"task.thresholds must be fractions in \(0, 1\), got \[0.1, 1.0\]"),
+    ({"threshold": 0.0}, r"task.threshold must be a fraction in \(0, 1\), got 0.0"),
     ({"spectrum": [0]}, "task.spectrum must list integers >= 1"),
     ({"probe_decay": -1.0}, "task.probe_decay must be a number >= 0"),
 ])  # fmt: skip
