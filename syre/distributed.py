@@ -135,19 +135,20 @@ def wait_for_report() -> None:
 # ---- tensors ---------------------------------------------------------------------------------------------------------
 
 
-class _Gather(torch.autograd.Function):
+# Not torch.distributed.nn.functional, whose collectives are differentiable too: torch 2.15 deprecates it for private
+# functions, which torch 2.11 does not have.
+class _Sum(torch.autograd.Function):
+    """The sum over ranks; its gradient is summed over the ranks' losses."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.rows = x.shape[-2]
-        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, x.contiguous())
-        return torch.cat(parts, -2)
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        grad = grads[0].clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(grad)
-        return grad.narrow(-2, dist.get_rank() * ctx.rows, ctx.rows)
+        return _Sum.forward(ctx, grads[0])
 
 
 def gather(x: Tensor) -> Tensor:
@@ -164,24 +165,16 @@ def gather(x: Tensor) -> Tensor:
 
     Rows are put together by rank: of a batch of several views, [views n, d], gather each view by itself.
     """
-    return _Gather.apply(x) if joined() else x
-
-
-class _Average(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        total = x.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total.div_(dist.get_world_size())
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return _Average.forward(ctx, grads[0])
+    if not joined():
+        return x
+    rank, rows = dist.get_rank(), x.shape[-2]  # its place among the rows of all; those of the others are 0 here
+    place = (0, 0, rank * rows, (dist.get_world_size() - 1 - rank) * rows)
+    return _Sum.apply(nn.functional.pad(x, place))
 
 
 def average(x: Tensor) -> Tensor:
     """The mean over ranks; its gradient, as that of `gather`, is summed over the ranks' losses. x if there is one."""
-    return _Average.apply(x) if joined() else x
+    return _Sum.apply(x) / dist.get_world_size() if joined() else x
 
 
 def shard(x: Tensor, batch: int) -> Tensor:

@@ -61,10 +61,8 @@ class Training(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(
-            (self.epochs > 0) != (self.steps > 0) and min(self.epochs, self.steps) >= 0,
-            f"train.epochs or train.steps must be > 0, and the other 0, got {self.epochs} and {self.steps}",
-        )
+        both, wanted = (self.epochs, self.steps), "train.epochs or train.steps must be > 0, and the other 0"
+        check(max(both) > 0 == min(both), f"{wanted}, got {self.epochs} and {self.steps}")
 
     def batch(self, samples: int) -> int:
         """Samples of a step, with so many in the training set."""
@@ -106,6 +104,11 @@ class Snapshot:
     state: dict[str, Any]
 
 
+Events = Iterator[Record | Snapshot]
+State = dict[str, Any] | None  # of a snapshot, to go on from; None: from the start
+Stop = Callable[[int, int], bool] | None  # (step, total) -> whether the training is to end there
+Make = Callable[[], Any]  # a new environment
+
 # ---- what a run may do: a task is one of these, a frozen dataclass, the leaf of a config -----------------------------
 
 
@@ -138,15 +141,8 @@ class Interaction(Settings, ABC):
 
     @abstractmethod
     def interact(
-        self,
-        replica: Replica,
-        make: Callable[[], Any],
-        settings: Training,
-        *,
-        seed: int,
-        resume: dict[str, Any] | None = None,
-        stop: Callable[[int, int], bool] | None = None,
-    ) -> Iterator[Record | Snapshot]:
+        self, replica: Replica, make: Make, settings: Training, *, seed: int, resume: State = None, stop: Stop = None
+    ) -> Events:
         """Train on the environments that `make` makes; the events, `resume` and `stop` are those of `train`."""
 
 
@@ -208,14 +204,8 @@ def flush_denormals(threads: int = 0) -> None:
 
 
 def train(
-    learner: Learner,
-    task: Task,
-    batches: Batches,
-    settings: Training,
-    *,
-    resume: dict[str, Any] | None = None,
-    stop: Callable[[int, int], bool] | None = None,
-) -> Iterator[Record | Snapshot]:
+    learner: Learner, task: Task, batches: Batches, settings: Training, *, resume: State = None, stop: Stop = None
+) -> Events:
     """Train R replicas; yield a Record per split at each evaluation, and a Snapshot at each checkpoint.
 
     Where the data is a sequence of tasks, each takes its equal share of the steps, in turn, and the records are of the
@@ -228,7 +218,7 @@ def train(
 
     float32 is of full precision on a GPU too (`full_float32`), in training and in evaluations.
     """
-    events = _train(learner, task, batches, settings, resume=resume, stop=stop)
+    events = _train(learner, task, batches, settings, resume, stop)
     while True:
         with full_float32():  # while it trains: between two events torch is as the caller has it
             event = next(events, None)
@@ -237,8 +227,7 @@ def train(
         yield event
 
 
-def _train(learner: Learner, task: Task, batches: Batches, settings: Training, *, resume: dict[str, Any] | None,
-           stop: Callable[[int, int], bool] | None) -> Iterator[Record | Snapshot]:  # fmt: skip
+def _train(learner: Learner, task: Task, batches: Batches, settings: Training, resume: State, stop: Stop) -> Events:
     def evaluate(final: bool) -> dict[str, Tensor]:
         with distributed.local_only():
             return task.evaluate(learner, batches, final=final)

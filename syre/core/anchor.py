@@ -1,6 +1,6 @@
 """The anchors: the scale of each kind of parameter, the random draws, and the checksum that identifies them.
 
-The anchor ``b`` is the static random bias of arXiv 2408.15495v3, Eq. (6); the scales are the diagonal ``D`` of Eq. (7).
+The anchor `b` is the static random bias of arXiv 2408.15495v3, Eq. (6); the scales are the diagonal `D` of Eq. (7).
 """
 
 import hashlib
@@ -49,7 +49,7 @@ BARE = (*TOKENS, "log_std")
 
 
 def fan_in(slot: Slot) -> int:
-    """The ``d`` in ``std = sigma / sqrt(d)`` for one parameter, from the table ``FAN_IN``.
+    """The `d` in `std = sigma / sqrt(d)` for one parameter, from the table `FAN_IN`.
 
     Raises:
         ValueError: the kind of parameter is in no row of the table.
@@ -67,7 +67,7 @@ def fan_in(slot: Slot) -> int:
 
 
 def anchor_std(slot: Slot, sigma: Sigma) -> float:
-    """Standard deviation of a parameter's anchor: ``sigma / sqrt(fan_in)``, or ``sigma(name, parameter)`` if callable.
+    """Standard deviation of a parameter's anchor: `sigma / sqrt(fan_in)`, or `sigma(name, parameter)` if callable.
 
     Source: arXiv 2408.15495v3, section 5.4 (sigma_0 = 0.01 / sqrt(d), 1/d the common initialisation variance).
 
@@ -86,8 +86,8 @@ def anchor_std(slot: Slot, sigma: Sigma) -> float:
 def philox(seed: int, purpose: str, name: str) -> np.random.Generator:
     """The random stream that belongs to (seed, purpose, name) alone.
 
-    numpy's counter-based Philox, keyed by blake2: unlike ``hash()`` it is the same in every process, and unlike
-    ``torch.randn`` on every device, thread count and CPU.
+    numpy's counter-based Philox, keyed by blake2: unlike `hash()` it is the same in every process, and unlike
+    `torch.randn` on every device, thread count and CPU.
     """
     key = "\0".join((str(operator.index(seed)), purpose, name)).encode()
     return np.random.Generator(
@@ -103,7 +103,7 @@ def draw_anchors(
     anchor_dtype: torch.dtype | None = None,
     parameters: Collection[str] | None = None,
 ) -> dict[str, Tensor]:
-    """Draw ``b ~ N(0, sigma^2 / fan_in)`` for every parameter: canonical name -> tensor of its shape, on its device.
+    """Draw `b ~ N(0, sigma^2 / fan_in)` for every parameter: canonical name -> tensor of its shape, on its device.
 
     Source: arXiv 2408.15495v3, Eq. (6) and section 5.4. Drawn in float32 on the CPU, then moved and cast: the draw
     depends on the seed, the name and the shape, on nothing else.
@@ -111,7 +111,7 @@ def draw_anchors(
     Args:
         sigma: relative to 1/sqrt(fan_in); or a function (canonical name, parameter) -> absolute std.
         seed: any integer.
-        anchor_dtype: default the parameter's; ``torch.bfloat16`` halves the memory (a rounded draw is just another
+        anchor_dtype: default the parameter's; `torch.bfloat16` halves the memory (a rounded draw is just another
             draw).
         parameters: canonical names to draw for; default all.
 
@@ -134,10 +134,10 @@ def draw_anchors(
 def draw_scales(
     model: nn.Module, *, sigma_d: float, seed: int, parameters: Collection[str] | None = None
 ) -> dict[str, Tensor]:
-    """Draw the diagonal ``D_ii ~ U(1 - sqrt(3) sigma_d, 1 + sqrt(3) sigma_d)``, of mean 1 and std sigma_d.
+    """Draw the diagonal `D_ii ~ U(1 - sqrt(3) sigma_d, 1 + sqrt(3) sigma_d)`, of mean 1 and std sigma_d.
 
     Source: arXiv 2408.15495v3, Eq. (7) and section 5.4; Theorem 3 asks for sigma_d = o(sigma). Names and
-    shapes as ``draw_anchors``; always in the parameter's own dtype, as in bfloat16 most entries of D would be equal.
+    shapes as `draw_anchors`; always in the parameter's own dtype, as in bfloat16 most entries of D would be equal.
 
     Raises:
         ValueError: sigma_d outside [0, 1/sqrt(3)), where some D_ii would not be positive; an unknown name.
@@ -163,6 +163,6 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _like(parameter: Tensor, values: np.ndarray, dtype: torch.dtype | None) -> Tensor:
-    """``values`` on the parameter's device, in its memory format (foreach is fast only on equal strides)."""
+    """`values` on the parameter's device, in its memory format (foreach is fast only on equal strides)."""
     like = torch.empty_like(parameter, dtype=dtype or parameter.dtype, requires_grad=False)
     return like.copy_(torch.from_numpy(np.asarray(values)))

@@ -1,7 +1,7 @@
 """Optimizer form: weight decay toward an anchor, as step hooks on a stock optimizer. The forward pass is untouched.
 
-With ``w = theta + b``, ``dl/dtheta = dl/dw``, so decaying theta toward 0 *is* decaying w toward b. The optimizer keeps
-its own ``weight_decay``, and the hooks add only the missing constant pull; for an update rule where that is not exact
+With `w = theta + b`, `dl/dtheta = dl/dw`, so decaying theta toward 0 *is* decaying w toward b. The optimizer keeps
+its own `weight_decay`, and the hooks add only the missing constant pull; for an update rule where that is not exact
 they move to theta before the step and back to w after it (the *shift* form).
 """
 
@@ -56,7 +56,7 @@ class _Part:
     scales: list[Tensor] | None
 
     def live(self, has: Callable[[Tensor], bool]) -> "_Part":
-        """The part whose parameters satisfy ``has``; itself, at no cost, when all do."""
+        """The part whose parameters satisfy `has`; itself, at no cost, when all do."""
         keep = [has(p) for p in self.parameters]
         if all(keep):
             return self
@@ -73,12 +73,12 @@ def _has_grad(parameter: Tensor) -> bool:
 
 
 class SyreHandle(Handle):
-    """What ``attach`` returns: the anchors, and the way to check or remove them.
+    """What `attach` returns: the anchors, and the way to check or remove them.
 
     Attributes:
         anchors: canonical name -> b, shape of the parameter. Change them only in place.
         scales: canonical name -> the diagonal of D, shape of the parameter; empty when D = 1.
-        form: ``"pull"`` or ``"shift"``.
+        form: `"pull"` or `"shift"`.
     """
 
     def __init__(
@@ -239,38 +239,38 @@ def attach(
     anchor_dtype: torch.dtype | None = None,
     form: str | None = None,
 ) -> SyreHandle:
-    """Remove the symmetries of ``model``: from now on ``optimizer`` decays w toward a static random b, not toward 0.
+    """Remove the symmetries of `model`: from now on `optimizer` decays w toward a static random b, not toward 0.
 
-    ``l(w) + (lambda/2) ||w - b||^2_D`` with ``b ~ N(0, sigma^2 / fan_in)``: arXiv 2408.15495v3, Eq. (6), and Eq. (7)
-    for sigma_d > 0 (the paper's gamma is read as torch's ``weight_decay``). Every parameter of a group with
+    `l(w) + (lambda/2) ||w - b||^2_D` with `b ~ N(0, sigma^2 / fan_in)`: arXiv 2408.15495v3, Eq. (6), and Eq. (7)
+    for sigma_d > 0 (the paper's gamma is read as torch's `weight_decay`). Every parameter of a group with
     weight_decay > 0 gets an anchor, tied parameters once; learning rate and weight_decay are read at each step. Extra
     memory: one copy of these parameters, half with bfloat16 anchors, twice with D.
 
     Know before use:
       - Call it when the model is on its device.
-      - Hooks are not in ``optimizer.state_dict()``; ``deepcopy`` and pickle of it drop them. On resume attach
-        again, then load the model's state, then check with ``handle.load_state_dict``. If the weights are loaded
-        already, attach with ``start="keep"``, or they are shifted a second time.
-      - With coupled decay ``p.grad`` holds the pull after the step: zero it before the next backward, as is usual.
+      - Hooks are not in `optimizer.state_dict()`; `deepcopy` and pickle of it drop them. On resume attach
+        again, then load the model's state, then check with `handle.load_state_dict`. If the weights are loaded
+        already, attach with `start="keep"`, or they are shifted a second time.
+      - With coupled decay `p.grad` holds the pull after the step: zero it before the next backward, as is usual.
       - A learning rate that is a tensor on a GPU is read back once per step where it is needed (decoupled decay).
       - Frozen parameters are anchored but not shifted, and pulled only once they get gradients.
 
     Args:
-        sigma: relative to 1/sqrt(fan_in) of each tensor (table ``FAN_IN``); or a function (name, parameter) -> absolute
+        sigma: relative to 1/sqrt(fan_in) of each tensor (table `FAN_IN`); or a function (name, parameter) -> absolute
             std.
         seed: fixes the anchors together with the parameters' canonical names.
         sigma_d: std of the diagonal D, in [0, 0.577); 0 is D = 1.
-        start: ``"shift"`` moves the weights to init + b, Eq. (6) as written; ``"keep"`` leaves them, for pretrained
+        start: `"shift"` moves the weights to init + b, Eq. (6) as written; `"keep"` leaves them, for pretrained
             weights.
         anchor_dtype: default the parameter's.
-        form: ``"pull"``, ``"shift"``, or None: the constant pull where it is exact (table ``EXACT``), the shift
+        form: `"pull"`, `"shift"`, or None: the constant pull where it is exact (table `EXACT`), the shift
             elsewhere. The pull with sigma = 0 is bit-identical to plain decay; the shift rounds w once or twice per
             step, in its last digit.
 
     Raises:
         ValueError: no group with weight_decay > 0; an optimizer that has syre already; a decayed parameter that the
             model does not have, that is not float32 or float64, or whose scale is unknown; a model in module form;
-            sigma, sigma_d, start or form out of range; sigma_d > 0 or form="pull" with an optimizer not in ``EXACT``.
+            sigma, sigma_d, start or form out of range; sigma_d > 0 or form="pull" with an optimizer not in `EXACT`.
         RuntimeError: at a step: a group decays that did not when attached; a fused optimizer under a GradScaler.
     """
     found = slots(model)
@@ -297,20 +297,20 @@ def attach_anchors(
     form: str | None = None,
     recipe: Mapping[str, Any] | None = None,
 ) -> SyreHandle:
-    """Decay w toward any given centre, ``(lambda/2) ||w - b||^2_D``: what ``attach`` calls with its draws.
+    """Decay w toward any given centre, `(lambda/2) ||w - b||^2_D`: what `attach` calls with its draws.
 
     The initial weights as anchors give L2 Init. A decayed parameter without an anchor keeps its plain decay toward 0;
-    one with a scale only is decayed toward 0 by ``lambda D`` (so the module form gets its D).
+    one with a scale only is decayed toward 0 by `lambda D` (so the module form gets its D).
 
     Args:
-        anchors: canonical name (see ``canonical_parameters``) -> tensor of the parameter's shape. Used as they are, not
+        anchors: canonical name (see `canonical_parameters`) -> tensor of the parameter's shape. Used as they are, not
             copied.
         scales: canonical name -> positive diagonal of D; those left out are 1.
-        start, form: as in ``attach``.
-        recipe: what made the anchors; goes into the handle's ``state_dict``.
+        start, form: as in `attach`.
+        recipe: what made the anchors; goes into the handle's `state_dict`.
 
     Raises:
-        ValueError: as ``attach``; and a name or a shape that is not the model's, or a parameter that the optimizer
+        ValueError: as `attach`; and a name or a shape that is not the model's, or a parameter that the optimizer
             lacks.
     """
     require_start(start)
@@ -400,7 +400,7 @@ def _choose_form(optimizer: Optimizer, form: str | None, *, has_scales: bool) ->
 def _closure_of(
     args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Callable[[], Any] | None, Callable[[Callable[[], Any]], tuple[tuple[Any, ...], dict[str, Any]]]]:
-    """The closure in ``step(closure)``, and how to put another in its place. ``args`` begins with the optimizer."""
+    """The closure in `step(closure)`, and how to put another in its place. `args` begins with the optimizer."""
     if len(args) > 1:
         return args[1], lambda closure: ((args[0], closure, *args[2:]), kwargs)
     return kwargs.get("closure"), lambda closure: (args, {**kwargs, "closure": closure})

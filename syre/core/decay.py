@@ -1,7 +1,7 @@
 """The maths of the decay toward an anchor, and what a handle says that it does to the run that it is attached to.
 
-Notation (arXiv 2408.15495v3): ``w`` is what the forward pass sees, ``b`` the anchor, ``theta = w - b``, ``lambda``
-torch's ``weight_decay``, ``eta`` the learning rate, ``D`` the diagonal of Eq. (7) (the *scales*).
+Notation (arXiv 2408.15495v3): `w` is what the forward pass sees, `b` the anchor, `theta = w - b`, `lambda`
+torch's `weight_decay`, `eta` the learning rate, `D` the diagonal of Eq. (7) (the *scales*).
 """
 
 from collections.abc import Mapping, Sequence
@@ -72,14 +72,14 @@ class Renews(Protocol):
     """A handle that changes the weights of a run between two tasks."""
 
     def renew(self, parameters: Mapping[str, Tensor], stage: int) -> None:
-        """Write the weights with which task ``stage`` begins into ``parameters`` (name -> tensor)."""
+        """Write the weights with which task `stage` begins into `parameters` (name -> tensor)."""
 
 
 # ---- what can be decayed ---------------------------------------------------------------------------------------------
 
 
 def require_start(start: str) -> None:
-    """Raise ValueError unless ``start`` is one of the two start points."""
+    """Raise ValueError unless `start` is one of the two start points."""
     if start not in ("shift", "keep"):
         raise ValueError(f"start must be 'shift' (w_0 = init + b) or 'keep' (w_0 = init), got {start!r}")
 
@@ -97,7 +97,7 @@ def require_full_precision(name: str, parameter: Tensor) -> None:
 
 
 class AddAnchor(nn.Module):
-    """``w = theta + b``, Eq. (6), as a parametrization: b is a buffer, so it is saved and moved with the model."""
+    """`w = theta + b`, Eq. (6), as a parametrization: b is a buffer, so it is saved and moved with the model."""
 
     anchor: Tensor
 
@@ -117,15 +117,15 @@ class AddAnchor(nn.Module):
 
 
 def pull_coupled_(grads: list[Tensor], anchors: list[Tensor], *, weight_decay: float, maximize: bool = False) -> None:
-    """``g -= lambda b``, before an optimizer that adds ``lambda w``: together ``g + lambda (w - b)`` (SGD, Adam).
+    """`g -= lambda b`, before an optimizer that adds `lambda w`: together `g + lambda (w - b)` (SGD, Adam).
 
-    With ``maximize`` the optimizer negates g before it decays, and the pull changes sign. Lists of equal shapes.
+    With `maximize` the optimizer negates g before it decays, and the pull changes sign. Lists of equal shapes.
     """
     torch._foreach_add_(grads, anchors, alpha=weight_decay if maximize else -weight_decay)
 
 
 def pull_decoupled_(parameters: list[Tensor], anchors: list[Tensor], *, lr: float, weight_decay: float) -> None:
-    """``w += eta lambda b``, after an optimizer that took off ``eta lambda w``: ``w - eta lambda (w - b)`` (AdamW)."""
+    """`w += eta lambda b`, after an optimizer that took off `eta lambda w`: `w - eta lambda (w - b)` (AdamW)."""
     torch._foreach_add_(parameters, anchors, alpha=lr * weight_decay)
 
 
@@ -138,7 +138,7 @@ def decay_coupled_(
     weight_decay: float,
     maximize: bool = False,
 ) -> None:
-    """``g += lambda (D (w - b) - w)``, before an optimizer adds ``lambda w``: Eq. (7), ``g + lambda D (w - b)``."""
+    """`g += lambda (D (w - b) - w)`, before an optimizer adds `lambda w`: Eq. (7), `g + lambda D (w - b)`."""
     sign = -1.0 if maximize else 1.0
     torch._foreach_addcmul_(grads, parameters, scales, value=sign * weight_decay)
     torch._foreach_addcmul_(grads, anchors, scales, value=-sign * weight_decay)
@@ -148,9 +148,9 @@ def decay_coupled_(
 def decay_decoupled_(
     parameters: list[Tensor], anchors: list[Tensor], scales: list[Tensor], *, lr: float, weight_decay: float
 ) -> None:
-    """``w <- [w - eta lambda D (w - b)] / (1 - eta lambda)``: Eq. (7), before an optimizer that multiplies by the rest.
+    """`w <- [w - eta lambda D (w - b)] / (1 - eta lambda)`: Eq. (7), before an optimizer that multiplies by the rest.
 
-    Its own decay, ``w *= 1 - eta lambda``, then leaves ``w - eta lambda D (w - b)``. Takes one temporary copy of w.
+    Its own decay, `w *= 1 - eta lambda`, then leaves `w - eta lambda D (w - b)`. Takes one temporary copy of w.
 
     Raises:
         ValueError: eta lambda = 1, where the optimizer's own decay forgets w.
@@ -164,6 +164,6 @@ def decay_decoupled_(
 
 
 def shift_(parameters: list[Tensor], anchors: list[Tensor], *, sign: int) -> None:
-    """``w += sign b``: with -1 from w to theta, with +1 back (Eq. (6) to the letter, for any update rule)."""
+    """`w += sign b`: with -1 from w to theta, with +1 back (Eq. (6) to the letter, for any update rule)."""
     if parameters:
         torch._foreach_add_(parameters, anchors, alpha=sign)

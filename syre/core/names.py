@@ -11,10 +11,10 @@ _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 
 
 def canonical_name(name: str) -> str:
-    """The name a parameter has in the plain model: ``_orig_mod.module.fc.weight`` -> ``fc.weight``.
+    """The name a parameter has in the plain model: `_orig_mod.module.fc.weight` -> `fc.weight`.
 
     Strips what torch.compile, (Distributed)DataParallel, FSDP, activation checkpointing and parametrizations add. A
-    leading ``module`` is always stripped, so a model that calls its own child ``module`` has the same names wrapped and
+    leading `module` is always stripped, so a model that calls its own child `module` has the same names wrapped and
     plain.
     """
     parts = [part for part in name.split(".") if part not in _WRAPPERS]
@@ -35,8 +35,8 @@ class DrawsAs(Protocol):
 def drawn_as(model: nn.Module, name: str) -> str:
     """The name under which the fixed random tensors of a parameter (or module) are drawn: its canonical name.
 
-    A model may say otherwise by a method ``drawn_as(name) -> name``: what is drawn under one name is equal. So the two
-    networks of a pair (``syre.models.Pair``) share their anchors, as networks must that are to be interpolated.
+    A model may say otherwise by a method `drawn_as(name) -> name`: what is drawn under one name is equal. So the two
+    networks of a pair (`syre.models.Pair`) share their anchors, as networks must that are to be interpolated.
     """
     name = canonical_name(name)
     return model.drawn_as(name) if isinstance(model, DrawsAs) else name
@@ -44,7 +44,7 @@ def drawn_as(model: nn.Module, name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """One place where a parameter sits: ``module.<leaf>``, under its canonical name."""
+    """One place where a parameter sits: `module.<leaf>`, under its canonical name."""
 
     name: str
     module: nn.Module
@@ -53,7 +53,7 @@ class Slot:
 
 
 def walk(model: nn.Module) -> Iterator[Slot]:
-    """Every place of every parameter, in the order of ``named_parameters()``; a tied one once for each of its ends."""
+    """Every place of every parameter, in the order of `named_parameters()`; a tied one once for each of its ends."""
     modules = dict(model.named_modules())
     for path, module in modules.items():
         for leaf, parameter in module.named_parameters(recurse=False, remove_duplicate=False):

@@ -1,4 +1,4 @@
-"""Module form: ``w = theta + b`` inside the model, Eq. (6) to the letter. Any optimizer's decay then acts on theta."""
+"""Module form: `w = theta + b` inside the model, Eq. (6) to the letter. Any optimizer's decay then acts on theta."""
 
 from collections import defaultdict
 from collections.abc import Collection
@@ -24,20 +24,20 @@ def parametrize(
     parameters: Collection[str] | None = None,
     optimizer: Optimizer | None = None,
 ) -> nn.Module:
-    """Make ``model`` compute ``f(theta + b)``, in place: arXiv 2408.15495v3, Eq. (6). ``merge`` bakes b in again.
+    """Make `model` compute `f(theta + b)`, in place: arXiv 2408.15495v3, Eq. (6). `merge` bakes b in again.
 
-    The trained parameters are now theta (``<layer>.parametrizations.<name>.original``, the same Parameter objects as
+    The trained parameters are now theta (`<layer>.parametrizations.<name>.original`, the same Parameter objects as
     before, so an optimizer made earlier stays right), and the optimizer's weight_decay acts on them. Same anchors,
-    hence the same method, as ``attach``; but every parameter gets an anchor, decayed or not. Attach nothing else.
+    hence the same method, as `attach`; but every parameter gets an anchor, decayed or not. Attach nothing else.
 
-    Eq. (7), sigma_d > 0: D enters through the decay alone, ``lambda D theta``, and lambda belongs to the optimizer.
-    (Rescaling ``theta = phi / sqrt(D)`` instead would change the metric of the gradient too, which is another
+    Eq. (7), sigma_d > 0: D enters through the decay alone, `lambda D theta`, and lambda belongs to the optimizer.
+    (Rescaling `theta = phi / sqrt(D)` instead would change the metric of the gradient too, which is another
     trajectory.) So the optimizer must be given, and D is attached to it by step hooks: the same trajectory as
-    ``attach(..., sigma_d=...)``.
+    `attach(..., sigma_d=...)`.
 
     Args:
-        sigma, seed, sigma_d: as in ``attach``.
-        start: ``"shift"`` keeps theta = init, so w = init + b, as Eq. (6); ``"keep"`` makes theta = init - b.
+        sigma, seed, sigma_d: as in `attach`.
+        start: `"shift"` keeps theta = init, so w = init + b, as Eq. (6); `"keep"` makes theta = init - b.
             Frozen parameters always keep their value.
         parameters: canonical names to parametrize; default all.
         optimizer: the optimizer of these parameters; only, and always, with sigma_d > 0.
@@ -47,7 +47,7 @@ def parametrize(
 
     Raises:
         ValueError: tied weights (parametrizing one end would untie them), a parameter that is parametrized already,
-            sigma_d > 0 without optimizer or the reverse; and as ``attach`` for sigma, sigma_d, start, precision and
+            sigma_d > 0 without optimizer or the reverse; and as `attach` for sigma, sigma_d, start, precision and
             unknown kinds.
     """
     require_start(start)
@@ -73,9 +73,9 @@ def parametrize(
 
 
 def merge(model: nn.Module) -> nn.Module:
-    """Bake the anchors in, in place: ``w = theta + b`` becomes the plain parameter (the same object).
+    """Bake the anchors in, in place: `w = theta + b` becomes the plain parameter (the same object).
 
-    For inference and export. To train on with syre, ``attach(..., start="keep")``: plain decay would pull w toward 0.
+    For inference and export. To train on with syre, `attach(..., start="keep")`: plain decay would pull w toward 0.
 
     Raises:
         ValueError: no parameter is in module form, or one has another parametrization on top.

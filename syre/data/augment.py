@@ -24,6 +24,7 @@ from torch.nn.functional import grid_sample, pad
 from syre.checks import Settings, above, at_least, check
 
 Draws = dict[str, Tensor]
+Affine = tuple[Tensor | float, Tensor | float, Tensor | float]
 Operation = Callable[[Tensor, Tensor], Tensor]  # images [k, C, H, W] and a value for each [k, 1, 1, 1] -> images
 
 
@@ -215,38 +216,40 @@ def identity(x: Tensor, v: Tensor) -> Tensor:
     return x
 
 
-def _warped(x: Tensor, *, xx: Tensor | float = 1, xy: Tensor | float = 0, x0: Tensor | float = 0,
-            yx: Tensor | float = 0, yy: Tensor | float = 1, y0: Tensor | float = 0) -> Tensor:  # fmt: skip
-    """At (x, y) from the centre, the pixel nearest to (xx x + xy y + x0, yx x + yy y + y0); black beyond the image."""
+def _warped(x: Tensor, column: Affine, row: Affine) -> Tensor:
+    """At (x, y) from the centre, the pixel nearest to the place that column and row, (a, b, c) for a x + b y + c, give.
+
+    Black beyond the image.
+    """
     height, width = x.shape[-2:]
     down, across = (torch.arange(n, device=x.device, dtype=x.dtype) + (1 - n) / 2 for n in (height, width))
     down = down.unsqueeze(1)
-    columns, rows = xx * across + xy * down + x0, yx * across + yy * down + y0
+    columns, rows = (a * across + b * down + c for a, b, c in (column, row))
     return _sampled(x, rows + height / 2, columns + width / 2, "nearest")
 
 
 def shear_x(x: Tensor, v: Tensor) -> Tensor:
     """Each row moved by v times its distance from the upper edge."""
-    return _warped(x, xy=v, x0=v * (x.shape[-2] / 2))
+    return _warped(x, (1, v, v * (x.shape[-2] / 2)), (0, 1, 0))
 
 
 def shear_y(x: Tensor, v: Tensor) -> Tensor:
-    return _warped(x, yx=v, y0=v * (x.shape[-1] / 2))
+    return _warped(x, (1, 0, 0), (v, 1, v * (x.shape[-1] / 2)))
 
 
 def translate_x(x: Tensor, v: Tensor) -> Tensor:
     """Moved by a share v of the width, in whole pixels."""
-    return _warped(x, x0=-(v * x.shape[-1]).trunc())
+    return _warped(x, (1, 0, -(v * x.shape[-1]).trunc()), (0, 1, 0))
 
 
 def translate_y(x: Tensor, v: Tensor) -> Tensor:
-    return _warped(x, y0=-(v * x.shape[-2]).trunc())
+    return _warped(x, (1, 0, 0), (0, 1, -(v * x.shape[-2]).trunc()))
 
 
 def rotate(x: Tensor, v: Tensor) -> Tensor:
     """By v degrees, counter-clockwise."""
     cos, sin = v.deg2rad().cos(), v.deg2rad().sin()
-    return _warped(x, xx=cos, xy=-sin, yx=sin, yy=cos)
+    return _warped(x, (cos, -sin, 0), (sin, cos, 0))
 
 
 def brightness(x: Tensor, v: Tensor) -> Tensor:

@@ -77,14 +77,9 @@ class RgbDigits(_Colour):
 def _read(name: str, root: Path) -> Dataset:
     ensure(name, root)
     source = torchvision_class(name)
-    train, test = (source(root, train=train, download=False) for train in (True, False))
-    return Dataset(
-        train_inputs=_channels_first(train.data),
-        train_targets=torch.as_tensor(train.targets),
-        test_inputs=_channels_first(test.data),
-        test_targets=torch.as_tensor(test.targets),
-        num_classes=len(train.classes),
-    )
+    whole = [source(root, train=train, download=False) for train in (True, False)]
+    train, test = ((_channels_first(one.data), torch.as_tensor(one.targets)) for one in whole)
+    return Dataset.of(train, test, num_classes=len(whole[0].classes))
 
 
 def _channels_first(images: Any) -> Tensor:
@@ -96,13 +91,8 @@ def _channels_first(images: Any) -> Tensor:
 def _enlarged_digits() -> Dataset:
     digits = Digits().load()
     large = lambda x: (interpolate(x, size=(32, 32), mode="bilinear") * 255).round().byte().expand(-1, 3, -1, -1)  # noqa: E731
-    return Dataset(
-        train_inputs=large(digits.train_inputs).contiguous(),
-        train_targets=digits.train_targets,
-        test_inputs=large(digits.test_inputs).contiguous(),
-        test_targets=digits.test_targets,
-        num_classes=digits.num_classes,
-    )
+    train, test = (large(inputs).contiguous() for inputs in (digits.train_inputs, digits.test_inputs))
+    return replace(digits, train_inputs=train, test_inputs=test)
 
 
 @lru_cache(maxsize=8)  # all of CIFAR is 0.2 GB

@@ -14,6 +14,8 @@ from syre.data.augment import Augmentation
 from syre.data.files import data_root, ensure, torchvision_class
 from syre.seeding import generator
 
+Split = tuple[Tensor, Tensor]  # inputs and targets
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
@@ -33,6 +35,12 @@ class Dataset:
     mean: tuple[float, ...] = (0.0,)  # of uint8 inputs, per channel (or one for all), in [0, 1]
     std: tuple[float, ...] = (1.0,)
     augmentation: Augmentation | None = None  # of uint8 training inputs
+
+    @classmethod
+    def of(cls, train: Split, test: Split, num_classes: int) -> "Dataset":
+        """From the inputs and targets of the two splits."""
+        (x, y), (unseen, labels) = train, test
+        return cls(train_inputs=x, train_targets=y, test_inputs=unseen, test_targets=labels, num_classes=num_classes)
 
     @property
     def stages(self) -> int:
@@ -139,15 +147,10 @@ class Digits(_Images):
 def _read(name: str, mean: tuple[float, ...], std: tuple[float, ...], root: Path) -> Dataset:
     ensure(name, root)
     source = torchvision_class(name)
-    train, test = (source(root, train=train, download=False) for train in (True, False))
+    whole = [source(root, train=train, download=False) for train in (True, False)]
     shift, scale = (torch.tensor(per_channel).view(-1, 1, 1) for per_channel in (mean, std))
-    return Dataset(
-        train_inputs=_pixels(train.data).sub_(shift).div_(scale),
-        train_targets=torch.as_tensor(train.targets),
-        test_inputs=_pixels(test.data).sub_(shift).div_(scale),
-        test_targets=torch.as_tensor(test.targets),
-        num_classes=len(train.classes),
-    )
+    train, test = ((_pixels(one.data).sub_(shift).div_(scale), torch.as_tensor(one.targets)) for one in whole)
+    return Dataset.of(train, test, num_classes=len(whole[0].classes))
 
 
 def _pixels(images: Tensor) -> Tensor:
@@ -164,13 +167,7 @@ def _read_digits() -> Dataset:
     targets = torch.tensor(digits.target, dtype=torch.int64)
     same_before = torch.nn.functional.one_hot(targets).cumsum(0).gather(1, targets[:, None]).squeeze(1)
     test = same_before % 5 == 0
-    return Dataset(
-        train_inputs=inputs[~test],
-        train_targets=targets[~test],
-        test_inputs=inputs[test],
-        test_targets=targets[test],
-        num_classes=10,
-    )
+    return Dataset.of((inputs[~test], targets[~test]), (inputs[test], targets[test]), num_classes=10)
 
 
 def subset(whole: Dataset, samples: int, test_samples: int, seed: int) -> Dataset:
@@ -186,10 +183,6 @@ def subset(whole: Dataset, samples: int, test_samples: int, seed: int) -> Datase
         torch.randperm(available, generator=generator(seed, purpose))[:size] if size else slice(None)
         for purpose, (size, available) in zip(("train_subset", "test_subset"), sizes.values(), strict=True)
     )
-    return replace(
-        whole,
-        train_inputs=whole.train_inputs[train],
-        train_targets=whole.train_targets[train],
-        test_inputs=whole.test_inputs[test],
-        test_targets=whole.test_targets[test],
-    )
+    data = {name: getattr(whole, name)[train] for name in ("train_inputs", "train_targets")}
+    data |= {name: getattr(whole, name)[test] for name in ("test_inputs", "test_targets")}
+    return replace(whole, **data)

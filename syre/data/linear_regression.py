@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from syre.checks import at_least, count
-from syre.data.images import Dataset, DataSource
+from syre.data.images import Dataset, DataSource, Split
 from syre.seeding import generator
 
 
@@ -36,12 +35,10 @@ class LinearRegression(DataSource):
 def _draw(data: LinearRegression, seed: int) -> Dataset:
     teacher = torch.randn(data.dims, generator=generator(seed, "regression", "teacher")) / data.dims**0.5
 
-    def split(name: str, samples: int) -> tuple[Tensor, Tensor]:
+    def split(name: str, samples: int) -> Split:
         # Rows of dims + 1 numbers, the noise last: so fewer samples are the first of more.
         rows = torch.randn(samples, data.dims + 1, generator=generator(seed, "regression", name))
         inputs = rows[:, :-1].contiguous()
         return inputs, inputs @ teacher + data.noise * rows[:, -1]
 
-    (train_inputs, train_targets), (inputs, targets) = split("train", data.samples), split("test", data.test_samples)
-    return Dataset(train_inputs=train_inputs, train_targets=train_targets, test_inputs=inputs, test_targets=targets,
-                   num_classes=1)  # fmt: skip
+    return Dataset.of(split("train", data.samples), split("test", data.test_samples), num_classes=1)

@@ -42,8 +42,8 @@ def _draw(matrix: RandomMatrix, seed: int) -> Dataset:
     else:
         g = torch.randn(n, n, generator=stream)
         a = (g + g.T) / (2 * n) ** 0.5
-    inputs, targets = a.unsqueeze(0), torch.zeros(1)
-    return Dataset(train_inputs=inputs, train_targets=targets, test_inputs=inputs, test_targets=targets, num_classes=1)
+    split = a.unsqueeze(0), torch.zeros(1)
+    return Dataset.of(split, split, num_classes=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,13 +94,7 @@ def _label(data: TeacherStudent, seed: int) -> Dataset:
     redrawn = torch.randperm(data.samples, generator=stream)[: round(data.label_noise * data.samples)]
     train_targets[redrawn] = torch.randint(CLASSES, (data.samples,), generator=stream)[redrawn]
     train = train + data.input_noise * torch.randn(train.shape, generator=stream)
-    return Dataset(
-        train_inputs=train,
-        train_targets=train_targets,
-        test_inputs=test,
-        test_targets=test_targets,
-        num_classes=CLASSES,
-    )
+    return Dataset.of((train, train_targets), (test, test_targets), num_classes=CLASSES)
 
 
 def _teacher(inputs: int, hidden: int, activation: str, seed: int) -> nn.Module:

@@ -1,6 +1,5 @@
 """Proximal policy optimization as a task that brings its own loop: collect a rollout, update on it, again."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -15,9 +14,12 @@ from syre.learners import Replica
 from syre.rl.agent import Agent
 from syre.rl.slippery_ant import Slippery
 from syre.seeding import derive_seed
-from syre.trainer import Interaction, Record, Snapshot, Training, milestones, resuming
+from syre.trainer import Events, Interaction, Make, Record, Snapshot, State, Stop, Training, milestones, resuming
 
 WINDOW = 1000  # last observations on which the features are measured
+# Settings that stable-baselines3 has too, and its names for them.
+STOCK = {"rollout": "n_steps", "epochs": "n_epochs", "value_coef": "vf_coef", "entropy_coef": "ent_coef"}
+STOCK |= {"sde_every": "sde_sample_freq", "clip_range": "clip_range", "gamma": "gamma", "gae_lambda": "gae_lambda"}
 ACTIVE = 0.01  # a unit that is positive on no more of them is dead
 
 
@@ -77,9 +79,8 @@ class PPO(Interaction):
             check(given == only, f"PPO has train.{name}={only} only, got {given}")
 
     def interact(
-        self, replica: Replica, make: Callable[[], Slippery], settings: Training, *, seed: int,
-        resume: dict[str, Any] | None = None, stop: Callable[[int, int], bool] | None = None,
-    ) -> Iterator[Record | Snapshot]:  # fmt: skip
+        self, replica: Replica, make: Make, settings: Training, *, seed: int, resume: State = None, stop: Stop = None
+    ) -> Events:
         """Train for `settings.steps` steps, rounded up to whole rollouts, as `syre.trainer.train` does.
 
         A record is due at the first end of an iteration at or after its evenly spaced step. Split "test": `return`
@@ -121,16 +122,14 @@ class PPO(Interaction):
             if halt:
                 return
 
-    def agent(self, replica: Replica, make: Callable[[], Slippery], settings: Training, seed: int) -> Agent:
+    def agent(self, replica: Replica, make: Make, settings: Training, seed: int) -> Agent:
         """The agent that these settings make of a replica and of as many environments as it takes."""
-        return Agent(
-            cast(ActorCriticPolicy, replica.model), replica.optimizer, [make() for _ in range(self.environments)],
-            seeds=[derive_seed(seed, "environment", k) for k in range(self.environments)], noise=replica.noise,
-            stock=self.collector == "stock", normalize=self.normalize_advantage, max_grad_norm=settings.clip,
-            batch_size=settings.batch_size or self.rollout * self.environments, n_steps=self.rollout,
-            n_epochs=self.epochs, gamma=self.gamma, gae_lambda=self.gae_lambda, clip_range=self.clip_range,
-            vf_coef=self.value_coef, ent_coef=self.entropy_coef, sde_sample_freq=self.sde_every,
-        )  # fmt: skip
+        many = range(self.environments)
+        seeds = [derive_seed(seed, "environment", k) for k in many]
+        more = {theirs: getattr(self, ours) for ours, theirs in STOCK.items()}
+        more |= {"batch_size": settings.batch_size or self.rollout * self.environments, "max_grad_norm": settings.clip}
+        stock = self.collector == "stock"
+        return Agent(replica, [make() for _ in many], seeds, stock, self.normalize_advantage, **more)
 
     def _final(self, agent: Agent, environment: Slippery, seed: int) -> dict[str, Tensor]:
         """Mean return of whole episodes of the mean action, on ground as it is now."""

@@ -161,6 +161,7 @@ class SlipperyAnt(Settings):
         try:
             made = gymnasium.make(BACKENDS[self.backend], friction=self._friction(seed), disable_env_checker=True)
         except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
-            raise DataError(f"data.backend={self.backend} is not installed here ({error}); PyBullet's packages end at "
-                            "Python 3.11: the other backend is data.backend=mujoco") from None  # fmt: skip
+            reason = f"is not installed here ({error}); PyBullet's packages end at Python 3.11"
+            other = "the other backend is data.backend=mujoco"
+            raise DataError(f"data.backend={self.backend} {reason}: {other}") from None
         return cast(Slippery, made.unwrapped)

@@ -1,6 +1,7 @@
 """Classification: cross-entropy, accuracy, and the rank of what the network represents."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -38,15 +39,9 @@ class Classification(Task):
         return cross_entropy(output, targets)
 
     def evaluate(self, learner: Learner, batches: Batches, *, final: bool) -> dict[str, Tensor]:
-        logits, features, labels = [], [], []
-        for inputs, targets in batches.evaluation("test"):
-            chunk = learner.forward(inputs, features=True)
-            logits.append(chunk[0])
-            features.append(chunk[1])
-            labels.append(targets)
-        output, targets = torch.cat(logits, 1), torch.cat(labels, 1)
+        output, features, targets = represented(learner, batches, "test")
         values = {"loss": cross_entropy(output, targets), "accuracy": metrics.accuracy(output, targets)}
-        return values | self._ranks(torch.cat(features, 1), final)
+        return values | self._ranks(features, final)
 
     def _ranks(self, features: Tensor, final: bool) -> dict[str, Tensor]:
         eigenvalues, width = metrics.covariance_spectrum(features), features.shape[-1]
@@ -54,6 +49,14 @@ class Classification(Task):
         if final:
             values |= {f"eigenvalue/{i}": eigenvalues[..., i - 1] for i in self.spectrum if i <= width}
         return values
+
+
+def represented(learner: Learner, batches: Batches, split: str, **options: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs [R, n, out], last hidden layer [R, n, width] and targets [R, n] of a split, its inputs as they are."""
+    forward = partial(learner.forward, features=True, **options)
+    chunks = [(*forward(inputs), targets) for inputs, targets in batches.evaluation(split)]
+    output, features, targets = (torch.cat(parts, 1) for parts in zip(*chunks, strict=True))
+    return output, features, targets
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

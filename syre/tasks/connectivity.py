@@ -11,7 +11,7 @@ from syre.batches import Batches
 from syre.checks import check
 from syre.learners import Learner
 from syre.tasks import needs
-from syre.tasks.classification import cross_entropy
+from syre.tasks.classification import cross_entropy, represented
 from syre.trainer import Task, Training
 
 
@@ -42,8 +42,8 @@ class ModeConnectivity(Task):
         needs.classes(self.name, data)
         needs.model(self.name, model, "two networks")
         part = settings.part(len(data.train_inputs))
-        check(part % 2 == 0, f"train.batch_size must be even for a pair of networks, in each of train.accumulate parts "
-              f"and processes, got {part} samples")  # fmt: skip
+        whole = "train.batch_size must be even for a pair of networks, in each of train.accumulate parts and processes"
+        check(part % 2 == 0, f"{whole}, got {part} samples")
 
     def loss(self, output: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """The sum of the two networks' mean cross-entropies, each over its half of the batch."""
@@ -72,14 +72,8 @@ class ModeConnectivity(Task):
 
 def _measure(learner: Learner, batches: Batches, at: float) -> tuple[Tensor, Tensor, Tensor]:
     """Loss [R], accuracy [R] and last hidden layer [R, n, width] of the networks at `at` on their lines."""
-    logits, features, labels = [], [], []
-    for inputs, targets in batches.evaluation("test"):
-        chunk = learner.forward(inputs, at=at, features=True)
-        logits.append(chunk[0])
-        features.append(chunk[1])
-        labels.append(targets)
-    output, targets = torch.cat(logits, 1), torch.cat(labels, 1)
-    return cross_entropy(output, targets).double(), metrics.accuracy(output, targets), torch.cat(features, 1)
+    output, features, targets = represented(learner, batches, "test", at=at)
+    return cross_entropy(output, targets).double(), metrics.accuracy(output, targets), features
 
 
 def _ranks(features: Tensor) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from syre.batches import Batches
 from syre.checks import all_fractions, all_ranks, at_least, check, open_fraction, positive
 from syre.learners import Learner
 from syre.tasks import needs
+from syre.tasks.classification import represented
 from syre.trainer import Task, Training
 
 
@@ -59,7 +60,7 @@ class Contrastive(Task):
         return nt_xent(torch.cat([distributed.gather(view) for view in views], -2), self.temperature)
 
     def evaluate(self, learner: Learner, batches: Batches, *, final: bool) -> dict[str, Tensor]:
-        projections, features, labels = _represented(learner, batches, "test")
+        projections, features, labels = represented(learner, batches, "test")
         eigenvalues, size = metrics.covariance_spectrum(projections), projections.shape[-1]
         low = {t: 1 - metrics.threshold_rank(eigenvalues, t) / size for t in (self.threshold, *self.thresholds)}
         values = {"loss": self._test_loss(learner, batches), "low_rankness": low[self.threshold]}
@@ -68,7 +69,7 @@ class Contrastive(Task):
         values |= {f"penultimate/{name}": rank for name, rank in metrics.ranks(features).items()}
         if final:
             values |= {f"eigenvalue/{i}": eigenvalues[..., i - 1] for i in self.spectrum if i <= size}
-            *train, train_labels = _represented(learner, batches, "train")
+            *train, train_labels = represented(learner, batches, "train")
             for name, seen, unseen in (("", train[0], projections), ("/penultimate", train[1], features)):
                 probe = metrics.linear_probe(seen, train_labels, unseen, labels, decay=self.probe_decay)
                 values[f"accuracy{name}"] = probe
@@ -83,18 +84,11 @@ class Contrastive(Task):
         return nt_xent(groups, self.temperature).mean(-1)
 
 
-def _represented(learner: Learner, batches: Batches, split: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Projections [R, n, out], features [R, n, d] and labels [R, n] of a split, its images as they are."""
-    chunks = [(*learner.forward(inputs, features=True), targets) for inputs, targets in batches.evaluation(split)]
-    projections, features, labels = (torch.cat(parts, 1) for parts in zip(*chunks, strict=True))
-    return projections, features, labels
-
-
 def _views(output: Tensor, images: int) -> Tensor:
     """[..., 2 * images, out] -> [..., 2, images, out]."""
     got = output.shape[-2]
-    check(got == 2 * images, "task=contrastive needs two views of each image, as data.augment=simclr gives them; "
-          f"got {got} views of {images} images")  # fmt: skip
+    needed = "task=contrastive needs two views of each image, as data.augment=simclr gives them"
+    check(got == 2 * images, f"{needed}; got {got} views of {images} images")
     return output.unflatten(-2, (2, images))
 
 

@@ -28,8 +28,9 @@ SHAPE, CLASSES, IMAGES = (3, 32, 32), 10, 50_000  # of CIFAR-10
 DECAY = 5e-4
 
 
-def with_syre(form: str, model: nn.Module, optimizer: Callable[[nn.Module], Optimizer], seed: int,
-              sigma: float = 0.01) -> tuple[nn.Module, Optimizer]:  # fmt: skip
+def with_syre(
+    form: str, model: nn.Module, optimizer: Callable[[nn.Module], Optimizer], seed: int, sigma: float = 0.01
+) -> tuple[nn.Module, Optimizer]:
     """A model and its optimizer in one of `FORMS`: without syre, as hooks on the optimizer, inside the module."""
     if form == "parametrize":
         model = parametrize(model, sigma=sigma, seed=seed)

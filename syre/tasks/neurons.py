@@ -55,5 +55,7 @@ def hidden_units(parameters: Mapping[str, Tensor]) -> Tensor:
         case [(units, _), (biases,), (_, into), (_,)] if units == biases == into:
             incoming, bias, outgoing, _ = parameters.values()
             return torch.cat([incoming, bias.unsqueeze(-1), outgoing.mT], -1)
-    raise ValueError("task=neuron_symmetry needs a network with one hidden layer (model=mlp or model=collapsed_mlp, "
-                     f"model.hidden=[100]), got parameters of shapes {shapes[:4]}")  # fmt: skip
+    raise ValueError(
+        "task=neuron_symmetry needs a network with one hidden layer (model=mlp or model=collapsed_mlp, "
+        f"model.hidden=[100]), got parameters of shapes {shapes[:4]}"
+    )

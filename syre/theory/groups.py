@@ -124,8 +124,8 @@ class Theorem5(Measurement):
         ranks = broken.diagonal(dim1=1, dim2=2).sum(1) * (self.inputs + self.outputs)
         ratios = strength.square().mean(0).sqrt() / ranks.sqrt()
         minimal = [k for k, v in enumerate(groups) if not any(w < v for w in groups)]
-        above = [(strength[:, i] > strength[:, k] * (1 + 1e-9)).sum().item()
-                 for k, v in enumerate(groups) for i, w in enumerate(groups) if w < v]  # fmt: skip
+        nested = [(k, i) for k, v in enumerate(groups) for i, w in enumerate(groups) if w < v]
+        above = [(strength[:, i] > strength[:, k] * (1 + 1e-9)).sum().item() for k, i in nested]
         smallest = strength.amin(1)
         cycles = [generate([g]) for g in generators]
         generated = [k for k, v in enumerate(groups) if any(v <= c for c in cycles)]

@@ -55,8 +55,8 @@ class Proposition1(Measurement):
 
     def measure(self, seed: int) -> dict[str, float]:
         normals = random_normals(seed, "normals", self.dims, self.rank)
-        other, delta, points = (gaussian(seed, name, *shape, self.dims) for name, shape in
-                                (("centre", ()), ("delta", ()), ("points", (256,))))  # fmt: skip
+        other, delta = (gaussian(seed, name, self.dims) for name in ("centre", "delta"))
+        points = gaussian(seed, "points", 256, self.dims)
         centre = project(other, normals)
         f = symmetric_function(seed, normals, centre)
         translated = lambda theta: f(theta + delta)  # noqa: E731

@@ -34,8 +34,9 @@ def reparametrised(seed: int, features: int = 2, samples: int = 16) -> tuple[Fun
         return (theta.unflatten(-1, (features, 2)).prod(-1) @ x.mT - y).square().mean(-1) / 2
 
     pairs = torch.eye(2 * features, dtype=torch.float64).unflatten(1, (features, 2)).unbind(1)
-    return loss, [pair @ torch.tensor([[1.0], [sign]], dtype=torch.float64) / sqrt(2)
-                  for pair in pairs for sign in (-1.0, 1.0)]  # fmt: skip
+    return loss, [
+        pair @ torch.tensor([[1.0], [sign]], dtype=torch.float64) / sqrt(2) for pair in pairs for sign in (-1.0, 1.0)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
