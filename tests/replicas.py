@@ -40,8 +40,7 @@ def gaussian(dtype: torch.dtype = torch.float64, seed: int = 0) -> Dataset:
     stream = torch.Generator().manual_seed(seed)
     inputs = [torch.randn(SAMPLES, INPUTS, generator=stream, dtype=torch.float64).to(dtype) for _ in range(2)]
     targets = [torch.randint(CLASSES, (SAMPLES,), generator=stream) for _ in range(2)]
-    return Dataset(train_inputs=inputs[0], train_targets=targets[0], test_inputs=inputs[1], test_targets=targets[1],
-                   num_classes=CLASSES)  # fmt: skip
+    return Dataset.of(*zip(inputs, targets, strict=True), num_classes=CLASSES)
 
 
 def build(run: Run, dtype: torch.dtype = torch.float64) -> Replica:

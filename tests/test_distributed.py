@@ -37,8 +37,15 @@ class Normed(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 5, 3, stride=2), nn.BatchNorm2d(5), nn.Tanh(), nn.Flatten(),
-                                  nn.LazyLinear(6), nn.BatchNorm1d(6, momentum=None), nn.Tanh())  # fmt: skip
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 5, 3, stride=2),
+            nn.BatchNorm2d(5),
+            nn.Tanh(),
+            nn.Flatten(),
+            nn.LazyLinear(6),
+            nn.BatchNorm1d(6, momentum=None),
+            nn.Tanh(),
+        )
         self.head = nn.Linear(6, CLASSES)
         self.body(torch.zeros(2, 3, SIZE, SIZE))
 
@@ -62,8 +69,9 @@ class Case:
 
 SIMCLR = Case(
     model=lambda: SimCLR(width=2, stem="cifar", hidden=4, out=3).build((3, SIZE, SIZE), CLASSES),
-    task=Contrastive(), augment="simclr",
-)  # fmt: skip
+    task=Contrastive(),
+    augment="simclr",
+)
 CASES = {
     "vit": Case(),
     "dropout": Case(model=lambda: replace(VIT, dropout=0.2).build((3, SIZE, SIZE), CLASSES)),
@@ -81,9 +89,15 @@ def images(augment: str) -> Dataset:
     pixels = [torch.randint(256, (n, 3, SIZE, SIZE), generator=stream, dtype=torch.uint8) for n in (20, 12)]
     targets = [torch.randint(CLASSES, (len(split),), generator=stream) for split in pixels]
     return Dataset(
-        train_inputs=pixels[0], train_targets=targets[0], test_inputs=pixels[1], test_targets=targets[1],
-        num_classes=CLASSES, mean=(0.5,), std=(0.25,), augmentation=AUGMENTATIONS[augment],
-    )  # fmt: skip
+        train_inputs=pixels[0],
+        train_targets=targets[0],
+        test_inputs=pixels[1],
+        test_targets=targets[1],
+        num_classes=CLASSES,
+        mean=(0.5,),
+        std=(0.25,),
+        augmentation=AUGMENTATIONS[augment],
+    )
 
 
 def trained(case: Case) -> dict[str, Any]:

@@ -51,8 +51,13 @@ def test_every_row_steps_as_its_stock_optimizer(kind, width, lrs):
 @pytest.mark.parametrize("lrs", [LRS, [0.1] * 3], ids=["unlike", "alike"])
 def test_param_groups_keep_their_own_settings(lrs):
     def make(model: nn.Linear, lr: float) -> torch.optim.Optimizer:
-        return torch.optim.AdamW([{"params": [model.weight], "weight_decay": 0.5},
-                                  {"params": [model.bias], "weight_decay": 0.0, "lr": 2 * lr}], lr=lr)  # fmt: skip
+        return torch.optim.AdamW(
+            [
+                {"params": [model.weight], "weight_decay": 0.5},
+                {"params": [model.bias], "weight_decay": 0.0, "lr": 2 * lr},
+            ],
+            lr=lr,
+        )
 
     models = [nn.Linear(3, 4).double() for _ in lrs]
     optimizers = [make(model, lr) for model, lr in zip(models, lrs, strict=True)]
@@ -74,8 +79,10 @@ def test_rows_by_the_fused_kernel_are_bit_for_bit_those_of_stock_optimizers(kind
     counted = lambda *lists, **settings: (calls.append((settings["lr"], len(lists[0]))), adam(*lists, **settings))  # noqa: E731
     monkeypatch.setattr("syre.learners.batched.adam", counted)
     models = [nn.ParameterDict({name: torch.randn(width) for name in "ab"}) for _ in lrs]
-    optimizers = [kind([{"params": [model["a"]]}, {"params": [model["b"]]}], lr=lr, weight_decay=0, fused=True)
-                  for model, lr in zip(models, lrs, strict=True)]  # fmt: skip
+    optimizers = [
+        kind([{"params": [model["a"]]}, {"params": [model["b"]]}], lr=lr, weight_decay=0, fused=True)
+        for model, lr in zip(models, lrs, strict=True)
+    ]
     flat = stack(models)
     batched = BatchedOptimizer(flat, optimizers, models[0], [Effect()] * len(lrs))
     stream = torch.Generator().manual_seed(0)
@@ -104,15 +111,18 @@ def ensemble(make, regularizer=None) -> Ensemble:
     return Ensemble(replicas)
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda p, k: torch.optim.RMSprop(p), "steps SGD, Adam or AdamW, all of one kind, got .*RMSprop"),
-    (lambda p, k: (torch.optim.SGD, torch.optim.Adam)[k](p, lr=0.1), "all of one kind, got .*Adam.*SGD"),
-    (lambda p, k: torch.optim.Adam(p, amsgrad=True), "does not step with amsgrad"),
-    (lambda p, k: torch.optim.SGD(p, lr=0.1, maximize=True), "does not step with maximize"),
-    (lambda p, k: torch.optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.5), "does not step with dampening"),
-    (lambda p, k: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=k == 1), "must share nesterov"),
-    (lambda p, k: torch.optim.Adam(p, decoupled_weight_decay=k == 1), "must share decoupled_weight_decay"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p, k: torch.optim.RMSprop(p), "steps SGD, Adam or AdamW, all of one kind, got .*RMSprop"),
+        (lambda p, k: (torch.optim.SGD, torch.optim.Adam)[k](p, lr=0.1), "all of one kind, got .*Adam.*SGD"),
+        (lambda p, k: torch.optim.Adam(p, amsgrad=True), "does not step with amsgrad"),
+        (lambda p, k: torch.optim.SGD(p, lr=0.1, maximize=True), "does not step with maximize"),
+        (lambda p, k: torch.optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.5), "does not step with dampening"),
+        (lambda p, k: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=k == 1), "must share nesterov"),
+        (lambda p, k: torch.optim.Adam(p, decoupled_weight_decay=k == 1), "must share decoupled_weight_decay"),
+    ],
+)
 def test_what_it_does_not_step_is_refused_in_one_line(make, message):
     with pytest.raises(ValueError, match=message):
         ensemble(make)
@@ -133,16 +143,19 @@ def test_syre_in_its_shift_form_is_refused():
     ensemble(make, lambda optimizer, model: Syre(weight_decay=0.1).attach(optimizer, model, 0))  # control
 
 
-@pytest.mark.parametrize(("cls", "settings", "message"), [
-    (SGD, {"lr": 0.0}, "optim.lr"),
-    (SGD, {"lr": float("inf")}, "optim.lr"),
-    (SGD, {"lr": 0.1, "momentum": 1.0}, "optim.momentum"),
-    (SGD, {"lr": 0.1, "nesterov": True}, "optim.nesterov=true needs optim.momentum"),
-    (Adam, {"lr": -1.0}, "optim.lr"),
-    (Adam, {"eps": 0.0}, "optim.eps"),
-    (Adam, {"betas": [0.9]}, "optim.betas must be two numbers"),
-    (Adam, {"betas": [0.9, 1.0]}, "optim.betas"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("cls", "settings", "message"),
+    [
+        (SGD, {"lr": 0.0}, "optim.lr"),
+        (SGD, {"lr": float("inf")}, "optim.lr"),
+        (SGD, {"lr": 0.1, "momentum": 1.0}, "optim.momentum"),
+        (SGD, {"lr": 0.1, "nesterov": True}, "optim.nesterov=true needs optim.momentum"),
+        (Adam, {"lr": -1.0}, "optim.lr"),
+        (Adam, {"eps": 0.0}, "optim.eps"),
+        (Adam, {"betas": [0.9]}, "optim.betas must be two numbers"),
+        (Adam, {"betas": [0.9, 1.0]}, "optim.betas"),
+    ],
+)
 def test_settings_out_of_range_are_named(cls, settings, message):
     with pytest.raises(ValueError, match=message):
         cls(**settings)

@@ -44,6 +44,8 @@ EXACT: dict[type[Optimizer], bool] = {
     torch.optim.Muon: True,
 }
 
+Named = dict[str, Tensor]  # by canonical parameter name
+
 _attached: "weakref.WeakSet[Optimizer]" = weakref.WeakSet()
 
 
@@ -82,20 +84,10 @@ class SyreHandle(Handle):
     """
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        *,
-        anchors: dict[str, Tensor],
-        scales: dict[str, Tensor],
-        parts: list[_Part | None],
-        form: str,
-        recipe: dict[str, Any],
+        self, optimizer: Optimizer, anchors: Named, scales: Named, parts: list[_Part | None], form: str, recipe: Any
     ) -> None:
-        self.anchors = anchors
-        self.scales = scales
-        self.form = form
-        self._parts = parts
-        self._recipe = recipe
+        self.anchors, self.scales, self.form = anchors, scales, form
+        self._parts, self._recipe = parts, recipe
         self._default_decoupled = EXACT.get(type(optimizer), False)
         self._optimizer = weakref.ref(optimizer)
         self._shifted: list[_Part] = []
@@ -279,11 +271,8 @@ def attach(
     names = _decayed_names(optimizer, found)
     anchors = draw_anchors(model, sigma=sigma, seed=seed, anchor_dtype=anchor_dtype, parameters=names)
     scales = draw_scales(model, sigma_d=sigma_d, seed=seed, parameters=names) if sigma_d else None
-    recipe = {
-        "seed": seed,
-        "sigma": getattr(sigma, "__qualname__", "function") if callable(sigma) else sigma,
-        "sigma_d": sigma_d,
-    }
+    named = getattr(sigma, "__qualname__", "function") if callable(sigma) else sigma
+    recipe = {"seed": seed, "sigma": named, "sigma_d": sigma_d}
     return attach_anchors(optimizer, model, anchors, scales=scales, start=start, form=form, recipe=recipe)
 
 
@@ -318,9 +307,7 @@ def attach_anchors(
     if optimizer in _attached:
         raise ValueError("this optimizer has syre attached already: detach the first handle")
     if not any(group.get("weight_decay", 0) > 0 for group in optimizer.param_groups):
-        raise ValueError(
-            "no parameter group has weight_decay > 0, and without decay syre does nothing: set weight_decay"
-        )
+        raise ValueError("no parameter group has weight_decay > 0, and without decay syre does nothing: set it")
     scales = dict(scales or {})
     parameters = canonical_parameters(model)
     for name, tensor in (*anchors.items(), *scales.items()):
@@ -339,11 +326,11 @@ def attach_anchors(
         trained = [name for name in anchors if parameters[name].requires_grad]
         with torch.no_grad():
             shift_([*map(parameters.__getitem__, trained)], [anchors[name] for name in trained], sign=+1)
-    return SyreHandle(optimizer, anchors=centres, scales=scales, parts=parts, form=form, recipe=dict(recipe or {}))
+    return SyreHandle(optimizer, centres, scales, parts, form, dict(recipe or {}))
 
 
 def _partition(
-    optimizer: Optimizer, parameters: dict[str, nn.Parameter], anchors: dict[str, Tensor], scales: dict[str, Tensor]
+    optimizer: Optimizer, parameters: dict[str, nn.Parameter], anchors: Named, scales: Named
 ) -> list[_Part | None]:
     """One part per parameter group; None for a group that neither decays nor has an anchor."""
     names = {id(parameters[name]): name for name in anchors}

@@ -114,9 +114,10 @@ class AddAnchor(nn.Module):
 
 # One foreach operation (three with D) over the lists of one parameter group, in place. Whatever dtype the anchors have,
 # the result has that of the parameters. `weight_decay` is lambda, 1/step after the factor lr; `lr` is eta.
+Tensors = list[Tensor]
 
 
-def pull_coupled_(grads: list[Tensor], anchors: list[Tensor], *, weight_decay: float, maximize: bool = False) -> None:
+def pull_coupled_(grads: Tensors, anchors: Tensors, *, weight_decay: float, maximize: bool = False) -> None:
     """`g -= lambda b`, before an optimizer that adds `lambda w`: together `g + lambda (w - b)` (SGD, Adam).
 
     With `maximize` the optimizer negates g before it decays, and the pull changes sign. Lists of equal shapes.
@@ -124,19 +125,13 @@ def pull_coupled_(grads: list[Tensor], anchors: list[Tensor], *, weight_decay: f
     torch._foreach_add_(grads, anchors, alpha=weight_decay if maximize else -weight_decay)
 
 
-def pull_decoupled_(parameters: list[Tensor], anchors: list[Tensor], *, lr: float, weight_decay: float) -> None:
+def pull_decoupled_(parameters: Tensors, anchors: Tensors, *, lr: float, weight_decay: float) -> None:
     """`w += eta lambda b`, after an optimizer that took off `eta lambda w`: `w - eta lambda (w - b)` (AdamW)."""
     torch._foreach_add_(parameters, anchors, alpha=lr * weight_decay)
 
 
 def decay_coupled_(
-    grads: list[Tensor],
-    parameters: list[Tensor],
-    anchors: list[Tensor],
-    scales: list[Tensor],
-    *,
-    weight_decay: float,
-    maximize: bool = False,
+    grads: Tensors, parameters: Tensors, anchors: Tensors, scales: Tensors, weight_decay: float, maximize: bool = False
 ) -> None:
     """`g += lambda (D (w - b) - w)`, before an optimizer adds `lambda w`: Eq. (7), `g + lambda D (w - b)`."""
     sign = -1.0 if maximize else 1.0
@@ -145,9 +140,7 @@ def decay_coupled_(
     torch._foreach_add_(grads, parameters, alpha=-sign * weight_decay)
 
 
-def decay_decoupled_(
-    parameters: list[Tensor], anchors: list[Tensor], scales: list[Tensor], *, lr: float, weight_decay: float
-) -> None:
+def decay_decoupled_(parameters: Tensors, anchors: Tensors, scales: Tensors, *, lr: float, weight_decay: float) -> None:
     """`w <- [w - eta lambda D (w - b)] / (1 - eta lambda)`: Eq. (7), before an optimizer that multiplies by the rest.
 
     Its own decay, `w *= 1 - eta lambda`, then leaves `w - eta lambda D (w - b)`. Takes one temporary copy of w.
@@ -163,7 +156,7 @@ def decay_decoupled_(
     torch._foreach_mul_(parameters, 1 / (1 - rate))
 
 
-def shift_(parameters: list[Tensor], anchors: list[Tensor], *, sign: int) -> None:
+def shift_(parameters: Tensors, anchors: Tensors, *, sign: int) -> None:
     """`w += sign b`: with -1 from w to theta, with +1 back (Eq. (6) to the letter, for any update rule)."""
     if parameters:
         torch._foreach_add_(parameters, anchors, alpha=sign)

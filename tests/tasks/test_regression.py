@@ -170,13 +170,16 @@ def test_decay_kills_all_neurons_beyond_the_largest_correlation_and_the_anchor_h
     assert syre > DATA.dims / 2
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda: Regression(thresholds=[]), "task.thresholds must be numbers > 0"),
-    (lambda: Regression(thresholds=[0.1, 0.0]), "task.thresholds must be numbers > 0"),
-    (lambda: Ridge(samples=0), "task.samples must be an integer > 0, got 0"),
-    (lambda: Ridge(samples=5, weight_decay=-1), "task.weight_decay must be a number >= 0, got -1"),
-    (lambda: Ridge(samples=5, sigma=-1), "task.sigma must be a number >= 0, got -1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Regression(thresholds=[]), "task.thresholds must be numbers > 0"),
+        (lambda: Regression(thresholds=[0.1, 0.0]), "task.thresholds must be numbers > 0"),
+        (lambda: Ridge(samples=0), "task.samples must be an integer > 0, got 0"),
+        (lambda: Ridge(samples=5, weight_decay=-1), "task.weight_decay must be a number >= 0, got -1"),
+        (lambda: Ridge(samples=5, sigma=-1), "task.sigma must be a number >= 0, got -1"),
+    ],
+)
 def test_settings_out_of_range_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
