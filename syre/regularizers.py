@@ -16,18 +16,9 @@ from torch.optim import Optimizer
 
 from syre import checks
 from syre.checks import Settings, among, at_least, check, each, fraction, positive
-from syre.core import (
-    Effect,
-    Handle,
-    SyreHandle,
-    attach,
-    attach_anchors,
-    canonical_name,
-    canonical_parameters,
-    draw_anchors,
-    drawn_as,
-)
-from syre.core.anchor import TOKENS
+from syre.core import Effect, Handle, SyreHandle, attach, attach_anchors
+from syre.core.anchor import TOKENS, draw_anchors
+from syre.core.names import canonical_name, canonical_parameters, drawn_as
 from syre.models.layers import Activation, FiGLU
 from syre.models.noise import Dropout as DropoutModule
 from syre.models.pair import PairModule

@@ -112,14 +112,18 @@ Make = Callable[[], Any]  # a new environment
 # ---- what a run may do: a task is one of these, a frozen dataclass, the leaf of a config -----------------------------
 
 
-class Task(Settings, ABC):
-    """A loss to minimise, and what is measured: what `train` asks of a task."""
+class _Trains(Settings, ABC):
+    """What tasks with and without a loop of their own share."""
 
     prefix = "task"
 
     @abstractmethod
     def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
         """Raise ValueError, one line, for a model, data or settings of training that it cannot train."""
+
+
+class Task(_Trains):
+    """A loss to minimise, and what is measured: what `train` asks of a task."""
 
     @abstractmethod
     def loss(self, output: Any, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -130,14 +134,8 @@ class Task(Settings, ABC):
         """Metrics of each replica, [R]; `final` at the end of training, when costly ones are due."""
 
 
-class Interaction(Settings, ABC):
-    """A loop of its own, in an environment: `data.load` gives the environment."""
-
-    prefix = "task"
-
-    @abstractmethod
-    def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
-        """Raise ValueError, one line, for a model, environment or settings of training that it cannot train."""
+class Interaction(_Trains):
+    """A loop of its own, in an environment: its data is one."""
 
     @abstractmethod
     def interact(

@@ -2,6 +2,6 @@
 
 from .anchor import Sigma, anchor_std, checksum, draw_anchors, draw_scales, fan_in, philox
 from .attach import SyreHandle, attach, attach_anchors
-from .decay import AddAnchor, Effect, Handle, decay_coupled_, decay_decoupled_, pull_coupled_, pull_decoupled_, shift_
+from .decay import AddAnchor, Effect, Handle
 from .names import canonical_name, canonical_parameters, drawn_as, slots
 from .parametrization import merge, parametrize

@@ -14,19 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from . import decay
 from .anchor import Sigma, checksum, draw_anchors, draw_scales
-from .decay import (
-    AddAnchor,
-    Effect,
-    Handle,
-    decay_coupled_,
-    decay_decoupled_,
-    pull_coupled_,
-    pull_decoupled_,
-    require_full_precision,
-    require_start,
-    shift_,
-)
+from .decay import AddAnchor, Effect, Handle, require_full_precision, require_start
 from .names import Slot, canonical_parameters, slots
 
 # Optimizers whose decay is exactly `g += lambda w` (False) or `w -= eta lambda w` (True), and whose update does not
@@ -158,14 +148,15 @@ class SyreHandle(Handle):
             part = part.live(_has_grad)
             if not part.parameters:
                 continue
-            decay, lists = float(group["weight_decay"]), (part.parameters, part.anchors)
+            rate, lists = float(group["weight_decay"]), (part.parameters, part.anchors)
             grads = [p.grad for p in part.parameters if p.grad is not None]
+            maximize = group.get("maximize", False)
             if part.scales is None:
-                pull_coupled_(grads, part.anchors, weight_decay=decay, maximize=group.get("maximize", False))
+                decay.pull_coupled_(grads, part.anchors, weight_decay=rate, maximize=maximize)
             elif decoupled:
-                decay_decoupled_(*lists, part.scales, lr=float(group["lr"]), weight_decay=decay)
+                decay.decay_decoupled_(*lists, part.scales, lr=float(group["lr"]), weight_decay=rate)
             else:
-                decay_coupled_(grads, *lists, part.scales, weight_decay=decay, maximize=group.get("maximize", False))
+                decay.decay_coupled_(grads, *lists, part.scales, rate, maximize)
 
     @torch.no_grad()
     def _post_pull(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -174,8 +165,8 @@ class SyreHandle(Handle):
                 continue  # before the update
             part = part.live(_has_grad)
             if part.parameters:
-                lr, decay = float(group["lr"]), float(group["weight_decay"])
-                pull_decoupled_(part.parameters, part.anchors, lr=lr, weight_decay=decay)
+                lr, rate = float(group["lr"]), float(group["weight_decay"])
+                decay.pull_decoupled_(part.parameters, part.anchors, lr=lr, weight_decay=rate)
 
     def _is_decoupled(self, group: dict[str, Any]) -> bool:
         return bool(group.get("decoupled_weight_decay", self._default_decoupled))
@@ -217,7 +208,7 @@ class SyreHandle(Handle):
     @torch.no_grad()
     def _shift(self, sign: int) -> None:
         for part in self._shifted:
-            shift_(part.parameters, part.anchors, sign=sign)
+            decay.shift_(part.parameters, part.anchors, sign=sign)
 
 
 def attach(
@@ -325,7 +316,7 @@ def attach_anchors(
     if start == "shift":
         trained = [name for name in anchors if parameters[name].requires_grad]
         with torch.no_grad():
-            shift_([*map(parameters.__getitem__, trained)], [anchors[name] for name in trained], sign=+1)
+            decay.shift_([*map(parameters.__getitem__, trained)], [anchors[name] for name in trained], sign=+1)
     return SyreHandle(optimizer, centres, scales, parts, form, dict(recipe or {}))
 
 

@@ -64,7 +64,7 @@ def _refuse_optimizer(optimizer: Optimizer, handle: Any) -> None:
     hooks = {**optimizer._optimizer_step_pre_hooks, **optimizer._optimizer_step_post_hooks}
     strange = [hook for key, hook in hooks.items() if key not in owned]
     refuse(strange, f"{_names(strange)} hooks the steps of {kind}, and no handle says what it does")
-    refuse(owned - hooks.keys(), f"{type(handle).__name__} has hooks on another optimizer than its replica's")
+    refuse(owned - hooks.keys(), f"{type(handle).__name__} has hooks elsewhere than on its replica's optimizer")
     everywhere = [*stock._global_optimizer_pre_hooks.values(), *stock._global_optimizer_post_hooks.values()]
     refuse(everywhere, f"{_names(everywhere)} hooks the steps of every optimizer")
     own = [name for name in vars(optimizer) if callable(getattr(type(optimizer), name, None))]
@@ -75,6 +75,8 @@ def _refuse_optimizer(optimizer: Optimizer, handle: Any) -> None:
 def _refuse_model(model: nn.Module) -> None:
     name = type(model).__name__
     refuse(has_running_statistics(model), f"{name} keeps running statistics (BatchNorm)")
+    dtypes = {str(parameter.dtype) for parameter in model.parameters()}
+    refuse(len(dtypes) > 1, f"{name} has parameters of several dtypes, {', '.join(sorted(dtypes))}")
     for path, parameter in model.named_parameters():
         refuse(not parameter.requires_grad, f"{path} of {name} is not trained (requires_grad=False)")
         refuse(type(parameter) is not nn.Parameter, f"{path} of {name} is a {type(parameter).__name__}")
