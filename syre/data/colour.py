@@ -11,24 +11,19 @@ from torch.nn.functional import interpolate
 
 from syre.checks import among, at_least
 from syre.data.augment import AUGMENTATIONS
-from syre.data.files import data_root, ensure, torchvision_class
-from syre.data.images import Dataset, Digits, _Images, subset
+from syre.data.files import data_root, splits
+from syre.data.images import Dataset, Digits, _Torchvision, subset
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Colour(_Images):
+class _Colour(_Torchvision):
     """What colour images share; `load` gives uint8 [n, 3, 32, 32].
 
     Args:
-        normalize: standardise by `mean` and `std` per channel (over the training pixels, as widely published).
         samples, test_samples: size of the subset drawn from the run's seed; 0 means all images.
         augment: what every training image goes through, each with its own draw: none, crop_flip, randaugment, simclr.
     """
 
-    name: ClassVar[str]
-    mean: ClassVar[tuple[float, ...]]
-    std: ClassVar[tuple[float, ...]]
-    normalize: bool = True
     samples: int = 0
     test_samples: int = 0
     augment: str = "none"
@@ -75,9 +70,7 @@ class RgbDigits(_Colour):
 
 @lru_cache(maxsize=2)
 def _read(name: str, root: Path) -> Dataset:
-    ensure(name, root)
-    source = torchvision_class(name)
-    whole = [source(root, train=train, download=False) for train in (True, False)]
+    whole = splits(name, root)
     train, test = ((_channels_first(one.data), torch.as_tensor(one.targets)) for one in whole)
     return Dataset.of(train, test, num_classes=len(whole[0].classes))
 
@@ -97,9 +90,5 @@ def _enlarged_digits() -> Dataset:
 
 @lru_cache(maxsize=8)  # all of CIFAR is 0.2 GB
 def _subset(whole: Dataset, config: _Colour, seed: int) -> Dataset:
-    return replace(
-        subset(whole, config.samples, config.test_samples, seed),
-        mean=config.mean if config.normalize else (0.0,),
-        std=config.std if config.normalize else (1.0,),
-        augmentation=AUGMENTATIONS[config.augment],
-    )
+    chosen, (mean, std) = subset(whole, config.samples, config.test_samples, seed), config.standard()
+    return replace(chosen, mean=mean, std=std, augmentation=AUGMENTATIONS[config.augment])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from syre.checks import Settings, check, positive
 from syre.data.augment import Augmentation
-from syre.data.files import data_root, ensure, torchvision_class
+from syre.data.files import data_root, splits
 from syre.seeding import generator
 
 Split = tuple[Tensor, Tensor]  # inputs and targets
@@ -101,6 +101,10 @@ class _Torchvision(_Images):
     std: ClassVar[tuple[float, ...]]
     normalize: bool = True
 
+    def standard(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """The mean and std by which pixels are standardised."""
+        return (self.mean, self.std) if self.normalize else ((0.0,), (1.0,))
+
     def load(self, root: str | Path | None = None, seed: int = 0) -> Dataset:
         """Read from `root`, else $SYRE_DATA, else ~/.cache/syre; nothing is fetched.
 
@@ -109,8 +113,7 @@ class _Torchvision(_Images):
         Raises:
             DataError: missing or damaged files.
         """
-        mean, std = (self.mean, self.std) if self.normalize else ((0.0,), (1.0,))
-        return _read(self.name, mean, std, data_root(root))
+        return _read(self.name, *self.standard(), data_root(root))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,9 +148,7 @@ class Digits(_Images):
 
 @lru_cache(maxsize=4)
 def _read(name: str, mean: tuple[float, ...], std: tuple[float, ...], root: Path) -> Dataset:
-    ensure(name, root)
-    source = torchvision_class(name)
-    whole = [source(root, train=train, download=False) for train in (True, False)]
+    whole = splits(name, root)
     shift, scale = (torch.tensor(per_channel).view(-1, 1, 1) for per_channel in (mean, std))
     train, test = ((_pixels(one.data).sub_(shift).div_(scale), torch.as_tensor(one.targets)) for one in whole)
     return Dataset.of(train, test, num_classes=len(whole[0].classes))
