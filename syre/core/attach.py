@@ -124,9 +124,7 @@ class SyreHandle(Handle):
     def _pre_pull(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if getattr(optimizer, "grad_scale", None) is not None or getattr(optimizer, "found_inf", None) is not None:
             # The fused step unscales the gradient itself, and may skip itself: both after we have acted.
-            raise RuntimeError(
-                "a fused optimizer under a GradScaler: use fused=False, form='shift', or bfloat16 autocast"
-            )
+            raise RuntimeError("a fused optimizer under a GradScaler: use fused=False, form='shift', or bfloat16")
         closure, replace = _closure_of(args, kwargs)
         if closure is None:
             self._before_update(optimizer)
@@ -178,10 +176,9 @@ class SyreHandle(Handle):
                 continue
             part = self._parts[index] if index < len(self._parts) else None
             if part is None:
-                raise RuntimeError(
-                    f"parameter group {index} decays (weight_decay={group['weight_decay']}) but did not, or did not "
-                    "exist, when syre was attached: detach, and attach again with start='keep'"
-                )
+                group_now = f"parameter group {index} decays (weight_decay={group['weight_decay']})"
+                before = "but did not, or did not exist, when syre was attached"
+                raise RuntimeError(f"{group_now} {before}: detach, and attach again with start='keep'")
             yield group, part
 
     # ----------------------------------------------------------------------------------------------------- shift form
@@ -306,9 +303,8 @@ def attach_anchors(
             raise ValueError(f"the model has no parameter named {name!r}; it has {', '.join(parameters)}")
         require_full_precision(name, parameters[name])
         if tensor.shape != parameters[name].shape:
-            raise ValueError(
-                f"{name!r} has shape {tuple(parameters[name].shape)}, its anchor or scale {tuple(tensor.shape)}"
-            )
+            own, its = tuple(parameters[name].shape), tuple(tensor.shape)
+            raise ValueError(f"{name!r} has shape {own}, its anchor or scale {its}")
     centres = dict(anchors)
     for name in scales.keys() - centres.keys():
         centres[name] = parameters[name].new_zeros(()).expand_as(parameters[name])  # costs no memory
@@ -337,9 +333,8 @@ def _partition(
         )
         parts.append(part if held or group.get("weight_decay", 0) > 0 else None)
     if names:
-        raise ValueError(
-            f"parameter {next(iter(names.values()))!r} has an anchor or a scale, but is not in the optimizer"
-        )
+        first = next(iter(names.values()))
+        raise ValueError(f"parameter {first!r} has an anchor or a scale, but is not in the optimizer")
     return parts
 
 
@@ -351,9 +346,7 @@ def _decayed_names(optimizer: Optimizer, found: dict[str, Slot]) -> list[str]:
     names = [name for name, slot in found.items() if decayed.pop(id(slot.parameter), None) is not None]
     if decayed:
         shape = tuple(next(iter(decayed.values())).shape)
-        raise ValueError(
-            f"the optimizer decays a parameter of shape {shape} that the model does not have: pass its model"
-        )
+        raise ValueError(f"the optimizer decays a parameter of shape {shape} that the model lacks: pass its model")
     for name in names:
         require_full_precision(name, found[name].parameter)
     return names

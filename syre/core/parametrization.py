@@ -52,9 +52,7 @@ def parametrize(
     """
     require_start(start)
     if (sigma_d != 0) != (optimizer is not None):
-        raise ValueError(
-            "the module form takes an optimizer with sigma_d > 0 (D acts through its decay), and only then"
-        )
+        raise ValueError("the module form takes an optimizer with sigma_d > 0 (D acts by its decay), and only then")
     anchors = draw_anchors(model, sigma=sigma, seed=seed, parameters=parameters)
     found = slots(model)
     _refuse_tied(model, anchors)
@@ -103,14 +101,11 @@ def _refuse_tied(model: nn.Module, names: Collection[str]) -> None:
         ends[id(slot.parameter)].append(slot.name)
     for tied in ends.values():
         if len(tied) > 1 and tied[0] in names:
-            raise ValueError(
-                f"{' and '.join(tied)} are tied, and parametrizing would untie them: use syre.attach instead"
-            )
+            both = " and ".join(tied)
+            raise ValueError(f"{both} are tied, and parametrizing would untie them: use syre.attach instead")
 
 
 def _refuse_unfit(slot: Slot) -> None:
     require_full_precision(slot.name, slot.parameter)
     if is_parametrized(slot.module, slot.leaf):
-        raise ValueError(
-            f"{slot.name!r} is parametrized already: use syre.attach, or remove that parametrization first"
-        )
+        raise ValueError(f"{slot.name!r} is parametrized already: use syre.attach, or remove that first")
