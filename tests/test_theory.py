@@ -33,23 +33,11 @@ from syre.theory.groups import (
     subgroups,
     symmetric,
 )
+from syre.theory.numerics import diagonal, gaussian, gradient, minimise
 from syre.theory.propositions import copies_normals, gradient_descent, symmetric_function, with_copies
 from syre.theory.removal import reparametrised, sphere
 from syre.theory.strength import breaking, weakest
-from syre.theory.symmetry import (
-    anchored,
-    biased,
-    diagonal,
-    gaussian,
-    gradient,
-    minimise,
-    project,
-    random_normals,
-    reflect,
-    residual,
-    search,
-    teacher_student,
-)
+from syre.theory.symmetry import anchored, biased, project, random_normals, reflect, residual, search, teacher_student
 from syre.theory.training import ridge
 
 torch.set_num_threads(1)

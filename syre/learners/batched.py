@@ -16,6 +16,7 @@ from syre.core.names import canonical_parameters
 
 # Where learning rates differ, a replica of up to this many parameters is not worth an optimizer call of its own.
 SMALL = 4096
+GROUPS = "replicas of one ensemble must have the same parameter groups"
 
 Coefficient = float | Tensor
 
@@ -94,8 +95,10 @@ class BatchedOptimizer:
     @staticmethod
     def _segments(optimizers: Sequence[Optimizer]) -> list[Segment]:
         segments, start = [], 0
+        check(len({len(optimizer.param_groups) for optimizer in optimizers}) == 1, GROUPS)
         for groups in zip(*(optimizer.param_groups for optimizer in optimizers), strict=True):
-            size = sum(parameter.numel() for parameter in groups[0]["params"])
+            size, *others = {sum(parameter.numel() for parameter in group["params"]) for group in groups}
+            check(not others, GROUPS)
             segments.append(Segment(columns=slice(start, start + size), groups=list(groups)))
             start += size
         return segments

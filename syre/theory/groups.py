@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from syre.checks import among, at_least, open_fraction, positive
-from syre.theory.symmetry import anchored, gaussian, gradient, teacher_student
+from syre.theory.numerics import gaussian, gradient
+from syre.theory.symmetry import anchored, teacher_student
 from syre.trainer import Measurement
 
 Permutation = tuple[int, ...]

@@ -10,17 +10,8 @@ from torch.func import jacrev
 
 from syre.checks import check, positive
 from syre.core import attach_anchors, philox
-from syre.theory.symmetry import (
-    Function,
-    Network,
-    anchored,
-    gaussian,
-    project,
-    random_normals,
-    reflect,
-    residual,
-    teacher_student,
-)
+from syre.theory.numerics import Function, gaussian
+from syre.theory.symmetry import Network, anchored, project, random_normals, reflect, residual, teacher_student
 from syre.trainer import Measurement
 
 

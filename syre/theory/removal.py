@@ -8,18 +8,8 @@ import torch
 from torch import Tensor
 
 from syre.checks import above, at_least, positive
-from syre.theory.symmetry import (
-    Function,
-    anchored,
-    biased,
-    diagonal,
-    gaussian,
-    project,
-    reflect,
-    residual,
-    search,
-    teacher_student,
-)
+from syre.theory.numerics import Function, diagonal, gaussian
+from syre.theory.symmetry import anchored, biased, project, reflect, residual, search, teacher_student
 from syre.trainer import Measurement
 
 

@@ -10,19 +10,9 @@ from torch.func import vmap
 
 from syre.checks import above, among, open_fraction, positive
 from syre.core import attach_anchors
+from syre.theory.numerics import Function, diagonal, gaussian, gradient, hessian, minimise
 from syre.theory.propositions import Flat, with_copies
-from syre.theory.symmetry import (
-    Function,
-    anchored,
-    diagonal,
-    gaussian,
-    gradient,
-    hessian,
-    minimise,
-    project,
-    reflect,
-    teacher_student,
-)
+from syre.theory.symmetry import anchored, project, reflect, teacher_student
 from syre.trainer import Measurement
 
 

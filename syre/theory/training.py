@@ -10,18 +10,9 @@ from torch.func import vmap
 
 from syre.checks import at_least, check, positive
 from syre.core import attach_anchors
+from syre.theory.numerics import diagonal, gaussian, gradient, hessian, minimise
 from syre.theory.propositions import Flat, copies_normals
-from syre.theory.symmetry import (
-    Network,
-    anchored,
-    diagonal,
-    gaussian,
-    gradient,
-    hessian,
-    minimise,
-    project,
-    teacher_student,
-)
+from syre.theory.symmetry import Network, anchored, project, teacher_student
 from syre.trainer import Measurement
 
 

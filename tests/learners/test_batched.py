@@ -139,3 +139,25 @@ def test_syre_in_its_shift_form_is_refused():
     with pytest.raises(ValueError, match="constant-pull form"):
         ensemble(make, lambda optimizer, model: attach(optimizer, model, form="shift"))
     ensemble(make, lambda optimizer, model: Syre(weight_decay=0.1).attach(optimizer, model, 0))  # control
+
+
+def test_replicas_with_other_parameter_groups_are_refused():
+    def split(*sizes: int):
+        def make(parameters, k):
+            parameters, at = list(parameters), sizes[k]
+            groups = [{"params": part} for part in (parameters[:at], parameters[at:]) if part]
+            return torch.optim.SGD(groups, lr=0.1)
+
+        return make
+
+    ensemble(split(1, 1))  # control
+    with pytest.raises(ValueError, match="the same parameter groups"):
+        ensemble(split(1, 2))  # two, and one of all parameters
+    replicas = []
+    for at in (1, 2):
+        model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+        parts = [list(model.parameters())[part] for part in (slice(at), slice(at, None))]
+        optimizer = torch.optim.SGD([{"params": part, "lr": 0.1 / (1 + k)} for k, part in enumerate(parts)])
+        replicas.append(Replica(model=model, optimizer=optimizer, noise=torch.Generator()))
+    with pytest.raises(ValueError, match="the same parameter groups"):
+        Ensemble(replicas)
