@@ -18,13 +18,12 @@ from syre import checks
 from syre.checks import Settings, among, at_least, check, each, fraction, positive
 from syre.core import Effect, Handle, SyreHandle, attach, attach_anchors
 from syre.core.anchor import TOKENS, draw_anchors
+from syre.core.frozen import Frozen, FrozenHandle, draw_frozen
 from syre.core.names import canonical_name, canonical_parameters, drawn_as
 from syre.models.layers import Activation, FiGLU
 from syre.models.noise import Dropout as DropoutModule
 from syre.models.pair import PairModule
 from syre.seeding import derive_seed, generator
-
-Frozen = dict[str, tuple[Tensor, Tensor]]  # parameter -> mask of its frozen entries, and their values
 
 
 class Regularizer(Settings):
@@ -250,10 +249,10 @@ class _Freezing(Regularizer, ABC):
         for name, weight in matrices.items():
             place = drawn_as(model, name)
             entries, std = self.row(places.index(place), len(places), weight[0].numel())
-            drawn[name] = _draw_frozen(weight, entries, std, generator(seed, "w_fix", place))
+            drawn[name] = draw_frozen(weight, entries, std, generator(seed, "w_fix", place))
         return drawn
 
-    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> "FrozenHandle":
+    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> FrozenHandle:
         return FrozenHandle(optimizer, model, self.frozen(model, seed))
 
 
@@ -301,44 +300,6 @@ class WAsym(_Freezing):
         entries = self.fixed[index]
         check(entries <= length, f"regularizer.fixed: matrix {index} has rows of {length} entries, not {entries}")
         return entries, self.kappa[index]
-
-
-def _draw_frozen(weight: Tensor, count: int, kappa: float, stream: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A mask with `count` entries in each row (output unit or channel) of `weight`, and values `kappa * N(0, 1)`."""
-    rows = weight.flatten(1)
-    order = torch.rand(rows.shape, generator=stream).argsort(1)
-    mask = torch.zeros(rows.shape, dtype=torch.bool)
-    mask.scatter_(1, order[:, :count], True)
-    values = kappa * torch.randn(rows.shape, generator=stream)
-    return mask.view_as(weight).to(weight.device), values.view_as(weight).to(weight)
-
-
-class FrozenHandle(Handle):
-    """Holds entries of parameters at fixed values: their gradients are 0, and they are written back after each step."""
-
-    def __init__(self, optimizer: Optimizer, model: nn.Module, frozen: Frozen) -> None:
-        self.frozen = frozen
-        self._entries = [(weight, *frozen[name]) for name, weight in model.named_parameters() if name in frozen]
-        self.hooks = (
-            optimizer.register_step_pre_hook(lambda *_: self._mask_gradients()),
-            optimizer.register_step_post_hook(lambda *_: self._write_back()),
-        )
-        self._write_back()
-
-    def effect(self) -> Effect:
-        """The frozen entries; nothing once detached."""
-        return Effect(frozen={canonical_name(name): held for name, held in self.frozen.items()} if self.hooks else {})
-
-    @torch.no_grad()
-    def _mask_gradients(self) -> None:
-        for weight, mask, _ in self._entries:
-            if weight.grad is not None:
-                weight.grad.masked_fill_(mask, 0)
-
-    @torch.no_grad()
-    def _write_back(self) -> None:
-        for weight, mask, values in self._entries:
-            torch.where(mask, values, weight, out=weight)
 
 
 @dataclass(frozen=True, kw_only=True)
