@@ -43,7 +43,7 @@ from scripts.bench_images import resnet18
 from syre.batches import Batches
 from syre.core import SyreHandle, attach_anchors
 from syre.data import DataError, Dataset
-from syre.ensemble import Ensemble, Learner, Replica, Single, replicas_per_process
+from syre.learners import Ensemble, Learner, Replica, Single, replicas_per_process
 from syre.metrics.cost import Step, in_turns
 from syre.models import MLP, Noisy
 from syre.optim import SGD, Adam, OptimizerSpec
@@ -247,7 +247,7 @@ def bare_step(run: Run) -> Step:
     if isinstance(one.handle, SyreHandle):
         one.handle.detach()
         attach_anchors(optimizer, one.model, one.handle.anchors)
-    noisy = [module for module in one.model.modules() if isinstance(module, Noisy) and module.wanted()]
+    noisy = [module for module in one.model.modules() if isinstance(module, Noisy) and module.is_active()]
     samples = len(data.train_inputs)
     batch = min(run.train.batch_size or samples, samples)
     order, starts = torch.randperm(samples), cycle(range(0, samples - batch + 1, batch))

@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 from syre.data import DataError
-from syre.ensemble import Replica
+from syre.learners import Replica
 from syre.metrics.cost import Step, in_turns
 from syre.optim import Adam
 from syre.rl import PPO, ActorCritic, SlipperyAnt
