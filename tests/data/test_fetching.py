@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from syre.data import Cifar10, Mnist
+from syre.data import Cifar10, Mnist, files
 
 TAR = "cifar-10-python.tar.gz"
 
@@ -152,3 +152,13 @@ def test_a_damaged_file_is_unpacked_again_from_its_archive(run, server, mnist, t
     assert run("mnist") == (0, [])
     assert raw.read_bytes() == whole
     assert not server.requests
+
+
+def test_a_set_of_whose_files_no_md5_is_known_is_checked_by_its_archive(run, server, mnist, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "UNPACKED_MD5", {})
+    server.script = ["damage"]
+    assert run("mnist") == (0, [])
+    assert Mnist().load(tmp_path).train_inputs.shape == (7, 1, 28, 28)
+    (tmp_path / "MNIST/raw/train-images-idx3-ubyte").unlink()
+    assert run("mnist") == (0, [])  # from its archive, which is here
+    assert len(server.requests) == 5
