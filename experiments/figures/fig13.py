@@ -18,7 +18,6 @@ TITLE = "linear mode connectivity on MNIST: the line between two networks traine
 SHARED = "model.shared"
 BARRIER, MIDDLE = "barrier/loss", "accuracy/0.5000"
 
-
 AT = {SHARED: True, GAMMA: 0.03}
 SYRE, SYRE_001, SYRE_1 = (syre(AT, sigma=sigma) for sigma in (None, 0.01, 1))
 STANDARD, W_ASYM = decay(AT), arm("w_asym", AT)

@@ -74,22 +74,14 @@ def _fewer(inputs: int, sigma: float | None = None, tolerance: float = 0.1, at: 
     return _against(f"fewer-{at[ACTIVATION]}-{inputs}{key}", text, "5.3", f"symmetry/{tolerance}", inputs, arm, at)
 
 
-def _keep(inputs: int) -> Superiority:
-    text = f"syre (σ = 1) leaves fewer also from the same start as decay alone; {inputs} inputs."
-    return _against(f"keep-{inputs}", text, "ours", SYMMETRY, inputs, syre(sigma=1, start="keep"))
-
-
 def _rank(inputs: int, metric: str) -> Superiority:
     kind = "effective" if metric == "rank/effective" else "numerical"
     text = f"At σ = 0.01 the hidden layer has a higher {kind} rank than with decay alone; {inputs} inputs."
     return _against(f"{kind}-rank-{inputs}-0.01", text, "B.1", metric, inputs, syre(sigma=0.01))
 
 
-def _cost(sigma: float) -> Equivalence:
-    at, text = {INPUTS: 20, **TANH}, f"σ = {sigma} costs no accuracy (within 1 point); 20 inputs."
-    return same(f"cost-{sigma}", text, "5.4", "accuracy", syre(at, sigma=sigma), decay(at), 0.01)
-
-
+KEEP = "syre (σ = 1) leaves fewer also from the same start as decay alone; {} inputs."
+COST, AT_20 = "σ = {} costs no accuracy (within 1 point); 20 inputs.", TANH | {INPUTS: 20}
 FLAT = (
     "Without a bias a high dimension is not so helpful: decay alone has as many symmetric neurons with 5 inputs as "
     "with 300, within 10 of 100."
@@ -102,9 +94,9 @@ CLAIMS: tuple[Claim, ...] = (
     *(_fewer(inputs, sigma) for inputs in (5, 20, 100) for sigma in (None, 0.01)),
     *(_fewer(inputs, 0.01, tolerance=0.01) for inputs in (5, 20, 100)),
     *(_fewer(5, sigma, at=RELU) for sigma in (None, 0.01)),
-    *map(_keep, (5, 20)),
+    *(_against(f"keep-{n}", KEEP.format(n), "ours", SYMMETRY, n, syre(sigma=1, start="keep")) for n in (5, 20)),
     *(_rank(inputs, metric) for inputs in (5, 20) for metric in ("rank", "rank/effective")),
-    *map(_cost, SIGMAS),
+    *(same(f"cost-{s}", COST.format(s), "5.4", "accuracy", syre(AT_20, sigma=s), decay(AT_20), 0.01) for s in SIGMAS),
 )
 
 FIXED = plotting.Look(label="syre, bias fixed at 0.01/√5", color="#CC79A7", marker="v")
