@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from experiments.analysis import arms, plotting
 from experiments.analysis.arms import IDENTICAL, SIGMAS, beats, decay, falls
-from experiments.analysis.claims import Claim, Equivalence, Monotone, Samples, Superiority
+from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority
 from experiments.analysis.results import Arm, Results
 
 TITLE = "rank of the tangent kernel and of the gradient against the number of identical neurons"
@@ -68,11 +68,6 @@ def _growth(kind: str, arm: Arm, tolerance: str = "") -> Samples:
     return samples
 
 
-def _falls(kind: str) -> Monotone:
-    text = f"The more neurons start identical, the lower the rank of the {KINDS[kind]} that vanilla ends with."
-    return falls(f"falls-{kind}", text, "C", f"rank/{kind}", VANILLA, IDENTICAL)
-
-
 def _count(kind: str, activation: str, margin: float) -> Equivalence:
     rank = f"At the start the rank of the {KINDS[kind]} is what distinct neurons can span, at every k"
     text, source = f"{rank}, within {margin:.0%} of d; {activation}.", "C, Propositions 2 and 3"
@@ -108,8 +103,9 @@ def _recovers(sigma: float) -> Equivalence:
     return Equivalence(f"recovers-{sigma:g}", text, "4", share, margin=0.1)
 
 
+FALLS = "The more neurons start identical, the lower the rank of the {} that vanilla ends with."
 CLAIMS: tuple[Claim, ...] = (
-    *map(_falls, KINDS),
+    *(falls(f"falls-{k}", FALLS.format(kind), "C", f"rank/{k}", VANILLA, IDENTICAL) for k, kind in KINDS.items()),
     *(_count(kind, *at) for kind in KINDS for at in (("tanh", 0.01), ("relu", 0.1))),
     *(_stuck(kind, name) for kind in KINDS for name in ("vanilla", "weight_decay")),
     *(_free(kind, sigma, tolerance) for kind in KINDS for tolerance in ("", "/1e-06") for sigma in SIGMAS),

@@ -82,10 +82,8 @@ def _rank(inputs: int, metric: str) -> Superiority:
 
 KEEP = "syre (σ = 1) leaves fewer also from the same start as decay alone; {} inputs."
 COST, AT_20 = "σ = {} costs no accuracy (within 1 point); 20 inputs.", TANH | {INPUTS: 20}
-FLAT = (
-    "Without a bias a high dimension is not so helpful: decay alone has as many symmetric neurons with 5 inputs as "
-    "with 300, within 10 of 100."
-)
+AS_MANY = "decay alone has as many symmetric neurons with 5 inputs as with 300, within 10 of 100."
+FLAT = f"Without a bias a high dimension is not so helpful: {AS_MANY}"
 LAW_RELU = "With ReLU, too, the symmetry of syre's student (σ = 0.01) falls as the input dimension grows."
 CLAIMS: tuple[Claim, ...] = (
     *(_falls(name, share) for share in (False, True) for name in LAW),
