@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 
-from experiments.analysis.claims import Equivalence, Monotone, Samples, Superiority
+from experiments.analysis.claims import Equivalence, Monotone, Samples, Superiority, per_seed
 from experiments.analysis.plotting import Look, line_with_band
 from experiments.analysis.results import Arm, Results, one_run_each
 from experiments.analysis.stats import at_best, monotonicity, paired_differences
@@ -146,14 +146,11 @@ def minus(samples: Samples) -> Samples:
     return lambda results: -samples(results)
 
 
-def tau(metric: str, arm: Arm, over: str) -> Samples:
+@per_seed
+def tau(results: Results, metric: str, arm: Arm, over: str) -> pd.Series:
     """How steadily (Kendall's tau) a metric rises along a column."""
-
-    def samples(results: Results) -> pd.Series:
-        rows = results.final(metric, **arm).dropna(subset=[over])
-        return monotonicity(one_run_each(rows, metric, "seed", over), over, metric)
-
-    return samples
+    rows = results.final(metric, **arm).dropna(subset=[over])
+    return monotonicity(one_run_each(rows, metric, "seed", over), over, metric)
 
 
 def beats(id: str, text: str, source: str, metric: str, treatment: Arm, control: Arm, **options: Any) -> Superiority:

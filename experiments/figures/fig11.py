@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from experiments.analysis import arms, plotting
 from experiments.analysis.arms import GAMMA, SIGMA, VANILLA, arm, beats, decay, minus, syre
-from experiments.analysis.claims import Claim, Equivalence, Monotone, Samples, Superiority
+from experiments.analysis.claims import Claim, Equivalence, Monotone, Superiority, per_seed
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import cross_fitted_best, monotonicity
 
@@ -42,23 +42,21 @@ def by_task(results: Results, metric: str, arm: Arm) -> pd.DataFrame:
     return select(rows.assign(task=task.round().astype(int)).query("task > 0"), **arm)
 
 
-def change(metric: str, arm: Arm, since: int) -> Samples:
+@per_seed
+def change(results: Results, metric: str, arm: Arm, since: int) -> pd.Series:
     """The metric at the last task minus that at task `since`, one a seed; an open sigma by last-task accuracy."""
-
-    def samples(results: Results) -> pd.Series:
-        rows = by_task(results, metric, arm)
-        table = rows[rows["task"] == rows["task"].max()].set_index("id").copy()
-        table[metric] -= rows[rows["task"] == since].set_index("id")[metric]
-        if table[SIGMA].nunique() > 1:
-            best = cross_fitted_best(results.final("accuracy", **arm), metric="accuracy", over=SIGMA)[SIGMA]
-            table = table[table[SIGMA] == table["seed"].map(best)]
-        return table.set_index("seed")[metric]
-
-    return samples
+    rows = by_task(results, metric, arm)
+    table = rows[rows["task"] == rows["task"].max()].set_index("id").copy()
+    table[metric] -= rows[rows["task"] == since].set_index("id")[metric]
+    if table[SIGMA].nunique() > 1:
+        best = cross_fitted_best(results.final("accuracy", **arm), metric="accuracy", over=SIGMA)[SIGMA]
+        table = table[table[SIGMA] == table["seed"].map(best)]
+    return table.set_index("seed")[metric]
 
 
-def _trend(gamma: float) -> Samples:
-    return lambda results: -monotonicity(by_task(results, "rank", decay(gamma=gamma)), "task", "rank")
+@per_seed
+def _trend(results: Results, gamma: float) -> pd.Series:
+    return -monotonicity(by_task(results, "rank", decay(gamma=gamma)), "task", "rank")
 
 
 def _drops(since: int, words: str, source: str, paper: str = "") -> Superiority:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from experiments.analysis import plotting
 from experiments.analysis.arms import GAMMA, NAME, SIGMA, arm, by_arm, falls, look
-from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority
+from experiments.analysis.claims import Claim, Equivalence, Superiority, per_seed
 from experiments.analysis.results import Results, select
 from experiments.analysis.stats import at_best, hypervolume
 
@@ -47,15 +47,12 @@ def _area(areas: pd.DataFrame, name: str, level: float | None = None) -> pd.Seri
     return at_best(select(areas, **{NAME: name}, **only), "area", "level")
 
 
-def _least(name: str, spectrum: str) -> Samples:
+@per_seed
+def _least(results: Results, name: str, spectrum: str) -> pd.Series:
     """How much less symmetry than vanilla a method reaches anywhere in its range, as a fraction of N."""
-
-    def samples(results: Results) -> pd.Series:
-        table = results.final(DEGREE, **{SPECTRUM: spectrum})
-        kept = table.groupby([NAME, "seed"])[DEGREE].min()
-        return (kept["vanilla"] - kept[name]) / float(table["data.size"].iloc[0])
-
-    return samples
+    table = results.final(DEGREE, **{SPECTRUM: spectrum})
+    kept = table.groupby([NAME, "seed"])[DEGREE].min()
+    return (kept["vanilla"] - kept[name]) / float(table["data.size"].iloc[0])
 
 
 def _pareto(spectrum: str, other: str, threshold: str = "0.05", sigma: float | None = None) -> Superiority:

@@ -5,10 +5,10 @@ from matplotlib.figure import Figure
 
 from experiments.analysis import plotting
 from experiments.analysis.arms import VANILLA, arm, decay, look, minus
-from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority
+from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority, per_seed
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import paired_differences
-from experiments.figures.fig6 import CONTROLS, MILLION, PANELS, PAPER, STAYS, cut, fifth, mark_changes, shares
+from experiments.figures.fig6 import CONTROLS, PANELS, PAPER, STAYS, cut, fifth, mark_changes, shares
 
 TITLE = "PPO on Slippery Ant in MuJoCo, 10 million steps: return, rank of the features and dead units"
 
@@ -42,14 +42,11 @@ def moved(metric: str, arm: Arm) -> Samples:
     return lambda results: end(results, metric, arm) - end(results, metric, arm, 1)
 
 
-def collapsed(arm: Arm) -> Samples:
+@per_seed
+def collapsed(results: Results, arm: Arm) -> pd.Series:
     """Half of the best return that a fifth had, minus that of the last."""
-
-    def below(results: Results) -> pd.Series:
-        best = pd.concat([end(results, "return", arm, k) for k in range(1, 6)], axis=1).max(axis=1)
-        return best / 2 - end(results, "return", arm)
-
-    return below
+    best = pd.concat([end(results, "return", arm, k) for k in range(1, 6)], axis=1).max(axis=1)
+    return best / 2 - end(results, "return", arm)
 
 
 MORE = {
@@ -124,7 +121,6 @@ def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(len(PANELS), 1, width=3.4, height=2.8)
     for ax, (metric, label) in zip(axes, PANELS.items(), strict=True):
         table = shares(results, metric)
-        table = table.assign(million=table["step"] / MILLION)
         for own, settings in DRAWN:
             if len(rows := _of(table, settings)):
                 plotting.line_with_band(ax, rows, "million", metric, own)
