@@ -6,7 +6,7 @@ Where an arm of syre leaves sigma open, a claim takes for each seed the sigma th
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from zlib import crc32
 
@@ -95,12 +95,13 @@ def by_arm(df: pd.DataFrame) -> Iterator[tuple[Look, pd.DataFrame]]:
             yield look(name, sigma), rows[rows[SIGMA] == sigma]
 
 
-def with_same_start(df: pd.DataFrame) -> Iterator[tuple[Look, pd.DataFrame]]:
-    """`by_arm`, and apart, last, syre from the start of the others."""
-    kept = df[START] == "keep"
-    yield from by_arm(df[~kept])
-    if kept.any():
-        yield SAME_START, df[kept]
+def with_same_start(
+    df: pd.DataFrame, further: Mapping[Look, pd.Series] | None = None
+) -> Iterator[tuple[Look, pd.DataFrame]]:
+    """`by_arm`, and apart, last, syre from the start of the others, and the `further` rows that have their own look."""
+    apart = {SAME_START: df[START] == "keep", **(further or {})}
+    yield from by_arm(df[~np.logical_or.reduce(list(apart.values()))])
+    yield from ((look, df[own]) for look, own in apart.items() if own.any())
 
 
 def curves(ax: Axes, arms: Iterable[tuple[Look, pd.DataFrame]], x: str, y: str) -> None:

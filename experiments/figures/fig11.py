@@ -138,15 +138,9 @@ def draw(results: Results) -> Figure:
         table = by_task(results, metric, {})
         table = table[~table[SIGMA].isin([0.001, 0.3, 3, 10])]  # these only in the map over sigma
         for row, gamma in enumerate((STRONG, MILD)):
-            ax = axes[row * len(METRICS) + k]
-            arms.curves(ax, _arms(table[table[GAMMA].fillna(0).isin([gamma, 0])]), "task", metric)
+            ax, rows = axes[row * len(METRICS) + k], table[table[GAMMA].fillna(0).isin([gamma, 0])]
+            further = {RESTART: rows[PERTURB] == 1, NO_DECAY: rows[GAMMA] == 0}
+            arms.curves(ax, arms.with_same_start(rows, further), "task", metric)
             ax.set(xticks=sorted(table["task"].unique()), xlabel="task" if row else "", title=f"γ = {gamma}: {label}")
             ax.set_ylim(0, 1 if metric == "accuracy" else None)
     return plotting.with_legend(figure, loc="outside lower center", ncols=5)
-
-
-def _arms(rows: pd.DataFrame) -> Iterator[tuple[plotting.Look, pd.DataFrame]]:
-    """The arms of one panel; apart, last, the further settings of shrink & perturb."""
-    apart = {RESTART: rows[PERTURB] == 1, NO_DECAY: rows[GAMMA] == 0}
-    yield from arms.with_same_start(rows[(rows[PERTURB] != 1) & (rows[GAMMA] != 0)])
-    yield from ((look, rows[own]) for look, own in apart.items() if own.any())

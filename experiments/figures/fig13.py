@@ -99,10 +99,7 @@ def _along(results: Results, metric: str) -> pd.DataFrame:
 
 def _arms(rows: pd.DataFrame) -> Iterator[tuple[plotting.Look, pd.DataFrame]]:
     """The arms of some rows; syre with anchors that are not shared comes last."""
-    unshared = rows[SHARED].astype(str) == "False"
-    yield from arms.with_same_start(rows[~unshared])
-    if unshared.any():
-        yield OWN_ANCHORS, rows[unshared]
+    return arms.with_same_start(rows, {OWN_ANCHORS: rows[SHARED].astype(str) == "False"})
 
 
 def draw(results: Results) -> Figure:

@@ -70,13 +70,11 @@ def _pareto(spectrum: str, other: str, threshold: str = "0.05", sigma: float | N
 
 REACH = "syre removes more than half of all symmetries somewhere in its range; {} spectrum."
 SMOOTH = "At σ = 1 the degree of symmetry falls steadily as γ grows; {} spectrum."
+SYRE_1 = arm("syre", sigma=1)
 ONLY = "{} removes no more than a tenth of the symmetries anywhere in its range; {} spectrum."
 CLAIMS: tuple[Claim, ...] = (
     *(Superiority(f"reach-{s}", REACH.format(s), "6.2", _least("syre", s), margin=0.5) for s in SPECTRA),
-    *(
-        falls(f"smooth-{s}", SMOOTH.format(s), "6.2", DEGREE, arm("syre", {SPECTRUM: s}, sigma=1), GAMMA)
-        for s in SPECTRA
-    ),
+    *(falls(f"smooth-{s}", SMOOTH.format(s), "6.2", DEGREE, SYRE_1 | {SPECTRUM: s}, GAMMA) for s in SPECTRA),
     *(
         Equivalence(f"only-{n}-{s}", ONLY.format(look(n).label, s), "6.2", _least(n, s), margin=0.1)
         for s in SPECTRA
