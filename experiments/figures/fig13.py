@@ -26,7 +26,6 @@ OFFSET = "syre's barrier is lower than that of its shared start with plain decay
 KEEP = "From the start of decay alone, too, syre's barrier is lower than decay's; σ = 1, γ = {:g}."
 AGAIN, SIMILAR = "The same at σ = 0.01.", "“performs similarly”"
 THERE = "Between two networks trained with weight decay alone there is a barrier (test loss at the middle)."
-HALF_WAY = "Half-way, syre's network is more accurate than decay's."
 LIKE_W_ASYM = "syre's barrier is that of W-asymmetric networks, within 0.02 nats."
 AS_ACCURATE = "Half-way, syre's network is as accurate as W-asym's, within 0.5 points."
 WELL_BEHAVED = "The two networks themselves are as accurate as decay's, within 0.5 points (σ = 1)."
@@ -36,7 +35,7 @@ CLAIMS: tuple[Claim, ...] = (
     Superiority("standard", THERE, "B.7", final(BARRIER, STANDARD)),
     beats("barrier", "syre's barrier is lower.", "B.7", BARRIER, SYRE, STANDARD),
     beats("barrier-0.01", AGAIN, "B.7", BARRIER, SYRE_001, STANDARD),
-    beats("middle", HALF_WAY, "B.7", MIDDLE, SYRE, STANDARD),
+    beats("middle", "Half-way, syre's network is more accurate than decay's.", "B.7", MIDDLE, SYRE, STANDARD),
     beats("middle-0.01", AGAIN, "B.7", MIDDLE, SYRE_001, STANDARD),
     same("w-asym-barrier", LIKE_W_ASYM, "B.7", BARRIER, SYRE, W_ASYM, 0.02, paper=SIMILAR),
     same("w-asym-middle", AS_ACCURATE, "B.7", MIDDLE, SYRE, W_ASYM, 0.005, paper=SIMILAR),

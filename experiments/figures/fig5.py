@@ -27,7 +27,6 @@ def _twice(id: str, text: str, metric: str, at: Arm) -> tuple[Superiority, Super
     return _beats(id, text, metric, at), beats(f"{id}-0.01", again, "6.3", metric, mild, decay(at))
 
 
-HIGHER_RANK = "Under strong decay (γ = 0.1) syre keeps a higher rank than decay alone."
 SHRINK = "Without syre the rank falls as the inputs shrink."
 OTHERS = "Under strong decay syre keeps a higher {} than {}."
 KEEP = "At γ = 0.3 syre (σ = 1) keeps a higher {} also from the same start as decay alone."
@@ -39,7 +38,7 @@ ALONE = {ALPHA: 1.0}
 CLAIMS: tuple[Claim, ...] = (
     falls("collapse-gamma", "Without syre the rank falls as weight decay grows.", "6.3", "rank", decay(ALONE), GAMMA),
     rises("collapse-alpha", SHRINK, "6.3", "rank", decay(gamma=1e-3), ALPHA),
-    *_twice("rank-gamma", HIGHER_RANK, "rank", STRONG),
+    *_twice("rank-gamma", "Under strong decay (γ = 0.1) syre keeps a higher rank than decay alone.", "rank", STRONG),
     *_twice("accuracy-gamma", OTHERS.format("accuracy", "decay alone"), "accuracy", STRONG),
     *_twice("rank-alpha", "On small inputs (α = 0.01) syre keeps a higher rank than decay alone.", "rank", FAINT),
     *_twice("accuracy-alpha", "On small inputs syre keeps a higher accuracy than decay alone.", "accuracy", FAINT),

@@ -1,6 +1,7 @@
 """Figure 6 (section 6.6): PPO on Slippery Ant, return and rank of the policy's features, in MuJoCo and in PyBullet."""
 
 import json
+from collections.abc import Callable
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -68,8 +69,8 @@ def beyond(metric: str, treatment: Arm, control: Arm) -> Samples:
     return lambda results: sign * (end(results, metric, treatment) - end(results, metric, control))
 
 
-def moved(metric: str, arm: Arm) -> Samples:
-    """The metric at the end minus that at the beginning."""
+def moved(metric: str, arm: Arm, end: Callable[..., pd.Series] = end) -> Samples:
+    """The metric at the end minus that at the beginning; `end` gives the means of a fifth."""
     return lambda results: end(results, metric, arm) - end(results, metric, arm, 1)
 
 

@@ -8,7 +8,7 @@ from experiments.analysis.arms import VANILLA, arm, decay, look, minus
 from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority, per_seed
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import paired_differences
-from experiments.figures.fig6 import CONTROLS, PANELS, PAPER, STAYS, cut, fifth, mark_changes, shares
+from experiments.figures.fig6 import CONTROLS, PANELS, PAPER, STAYS, cut, fifth, mark_changes, moved, shares
 
 TITLE = "PPO on Slippery Ant in MuJoCo, 10 million steps: return, rank of the features and dead units"
 
@@ -35,11 +35,6 @@ def _of(table: pd.DataFrame, arm: Arm) -> pd.DataFrame:
 def beyond(metric: str, treatment: Arm, control: Arm) -> Samples:
     """How much more the treatment has than the control in the last fifth."""
     return lambda results: paired_differences(*(end(results, metric, arm) for arm in (treatment, control)))
-
-
-def moved(metric: str, arm: Arm) -> Samples:
-    """The metric in the last fifth minus that in the first."""
-    return lambda results: end(results, metric, arm) - end(results, metric, arm, 1)
 
 
 @per_seed
@@ -72,13 +67,13 @@ def _stays(key: str) -> Equivalence:
     words, arm = SYRES[key]
     text = f"With syre, {words}, the rank over the last fifth is that over the first, within {STAYS:g} % of the units."
     paper = "about 91 % throughout"
-    return Equivalence(f"rank-stays-{key}", text, "6.6", moved("rank/99", arm), margin=STAYS, paper=paper)
+    return Equivalence(f"rank-stays-{key}", text, "6.6", moved("rank/99", arm, end), margin=STAYS, paper=paper)
 
 
 def _falls(key: str, paper: str) -> Superiority:
     who, arm = CONTROLS[key]
     text = f"The rank of {who} falls by more than {STAYS:g} % of the units from the first fifth to the last."
-    return Superiority(f"rank-falls-{key}", text, "6.6", minus(moved("rank/99", arm)), margin=STAYS, paper=paper)
+    return Superiority(f"rank-falls-{key}", text, "6.6", minus(moved("rank/99", arm, end)), margin=STAYS, paper=paper)
 
 
 HALF = "The return of vanilla PPO over the last fifth is less than half of that over its best fifth."

@@ -107,7 +107,6 @@ PROPOSITIONS = (
 
 BLIND = "Weight decay alone removes no symmetry: a blind search finds one."
 IDENTITY = "Of uncountably many symmetries D = I leaves some: every n ⊥ θ₀."
-OTHER = "... and a blind search finds no other (σ_D = 0.001)."
 NEAREST = "What is then left of the nearest symmetry is in proportion to σ_D, where σ_D ≪ σ."
 PLANTED = "Only a diagonal P with Pθ₀ = θ' may remain: planted, it is found ..."
 REMOVAL = (
@@ -118,7 +117,7 @@ REMOVAL = (
     equal("thm1-known", "Each known symmetry is broken by 4γ|θ₀ᵀPφ|.", "Thm 1", thm1("ratio", **BOTH), margin=EXACT),
     zero("thm2-identity", IDENTITY, "5.2", thm2("orthogonal", sigma_d=0)),
     nonzero("thm2-orthogonal", "Distinct D_ii remove these (σ_D = 0.001).", "Thm 2", thm2("orthogonal", sigma_d=1e-3)),
-    nonzero("thm2", OTHER, "Thm 2", thm2("found", sigma_d=1e-3)),
+    nonzero("thm2", "... and a blind search finds no other (σ_D = 0.001).", "Thm 2", thm2("found", sigma_d=1e-3)),
     equal("thm2-slope", NEAREST, "ours", slope("theorem2", "task.sigma_d", "found", sigma_d=[1e-4, 1e-3, 1e-2])),
     zero("thm2-planted", PLANTED, "Thm 2", thm2("planted", np.max)),
     equal("thm2-diagonal", "... and is diagonal.", "Thm 2", thm2("planted/entry", sigma_d=[1e-3, 1e-2]), margin=EXACT),
@@ -127,7 +126,6 @@ REMOVAL = (
 MINIMA = "At local minima it is of order γσ: rms above half of 4γσ at every γ."
 WEAK = "Where the decay is weak (γ = 0.001) the law of a given φ holds at minima too."
 CAVEAT = "Where it is strong (γ = 0.1) minima follow the bias, and the rms exceeds that law."
-PLAIN = "Without a bias the gradient along P vanishes at a symmetric point."
 TORCH = "Torch's weight_decay λ gives λσ√rank P: the paper's γ is half of it."
 WEAKEST = "The weakest of N broken {} falls as 1/N (log-log slope of the median)."
 UNION = "Pr(Δ < ε) is below its union bound δ = 2Nε/(√2π 4γσ) = 0.1."
@@ -138,7 +136,7 @@ STRENGTHS = (
     Superiority("thm3-minima", MINIMA, "Thm 3", minima("rms", np.min), margin=0.5, paper="Ω(γσ)"),
     equal("thm3-weak", WEAK, "ours", minima("rms", gamma=1e-3), margin=0.1),
     Superiority("thm3-caveat", CAVEAT, "ours", lambda r: minima("rms", gamma=0.1)(r) - 1),
-    zero("cor1-plain", PLAIN, "Cor. 1", cor1("plain")),
+    zero("cor1-plain", "Without a bias the gradient along P vanishes at a symmetric point.", "Cor. 1", cor1("plain")),
     equal("cor1", "With it, its rms is 2γσ√rank P.", "Cor. 1", cor1("ratio")),
     equal("cor1-torch", TORCH, "ours", cor1("ratio/torch")),
     *(equal(f"thm4-{k}", WEAKEST.format(k), "Thm 4", weakest(kind=k), paper=-1) for k in ("flips", "swaps")),
