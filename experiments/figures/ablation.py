@@ -43,7 +43,7 @@ FREE = "With both, from the same weights, they come apart (final distance above 
 BEST = "syre (σ = 0.1) ends at a lower test loss than the best of the other three cells."
 ALONE = "From the shifted start of Eq. (6) syre ends at a {} than the start alone, γ = 0; σ = {:g}."
 CENTRE = "From the same start, under γ = 0.01, syre ends at a {} than plain decay; σ = 0.1."
-STRONGLY = (both(0.1, STRONG), bias(0.1, STRONG))
+AT_STRONG = (both(0.1, STRONG), bias(0.1, STRONG))
 CLAIMS: tuple[Claim, ...] = (
     stuck("neither-stuck", STUCK, "5.1", NEITHER),
     stuck("decay-stuck", f"With decay but no bias {NEVER}", "5.1", DECAY),
@@ -54,8 +54,8 @@ CLAIMS: tuple[Claim, ...] = (
         for metric, better in (("rank", "higher rank"), ("loss", "lower test loss"))
         for s in SIGMAS
     ),
-    beats("centre-adds-rank-0.1", CENTRE.format("higher rank"), "ours", "rank", *STRONGLY),
-    beats("centre-adds-loss-0.1", CENTRE.format("lower test loss"), "ours", "loss", *STRONGLY),
+    beats("centre-adds-rank-0.1", CENTRE.format("higher rank"), "ours", "rank", *AT_STRONG),
+    beats("centre-adds-loss-0.1", CENTRE.format("lower test loss"), "ours", "loss", *AT_STRONG),
 )
 
 NOTES = """

@@ -76,7 +76,7 @@ def _beats_decay(id: str, metric: str, words: str) -> Iterator[Superiority]:
     return (beats(id + key, f"{text}{which}.", "6.6", metric, treatment, DECAY) for key, which, treatment in SYRES)
 
 
-TOO = "At γ = 0.05 too syre has a higher {} at the last task than decay alone."
+MILDLY = "At γ = 0.05 too syre has a higher {} at the last task than decay alone."
 BETTER = "At the last task syre has a higher accuracy than"
 CLAIMS: tuple[Claim, ...] = (
     Monotone("rank-falls", "Without syre the rank falls from task to task (γ = 0.15).", "6.6", _trend(STRONG)),
@@ -89,8 +89,8 @@ CLAIMS: tuple[Claim, ...] = (
     *_beats_decay("accuracy-decay", "accuracy", "accuracy"),
     *_beats_decay("rank-decay", "rank", "rank"),
     *_beats_decay("rank-effective-decay", "rank/effective", "effective rank"),
-    beats("accuracy-decay-mild", TOO.format("accuracy"), "ours", "accuracy", syre(gamma=MILD), decay(gamma=MILD)),
-    beats("rank-decay-mild", TOO.format("rank"), "ours", "rank", syre(gamma=MILD), decay(gamma=MILD)),
+    beats("accuracy-decay-mild", MILDLY.format("accuracy"), "ours", "accuracy", syre(gamma=MILD), decay(gamma=MILD)),
+    beats("rank-decay-mild", MILDLY.format("rank"), "ours", "rank", syre(gamma=MILD), decay(gamma=MILD)),
     *(beats(f"accuracy-{key}", f"{BETTER} {who}.", "ours", "accuracy", SYRE, other) for key, who, other in OTHERS),
 )
 

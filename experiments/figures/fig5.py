@@ -28,7 +28,7 @@ def _twice(id: str, text: str, metric: str, at: Arm) -> tuple[Superiority, Super
 
 
 SHRINK = "Without syre the rank falls as the inputs shrink."
-OTHERS = "Under strong decay syre keeps a higher {} than {}."
+HIGHER = "Under strong decay syre keeps a higher {} than {}."
 KEEP = "At γ = 0.3 syre (σ = 1) keeps a higher {} also from the same start as decay alone."
 KEPT = (syre(STRONGEST, sigma=1, start="keep"), decay(STRONGEST))
 FULL = "syre's rank at γ = 0.1 is that of mild decay (γ = 1e-4), within 10 % of the width."
@@ -39,15 +39,15 @@ CLAIMS: tuple[Claim, ...] = (
     falls("collapse-gamma", "Without syre the rank falls as weight decay grows.", "6.3", "rank", decay(ALONE), GAMMA),
     rises("collapse-alpha", SHRINK, "6.3", "rank", decay(gamma=1e-3), ALPHA),
     *_twice("rank-gamma", "Under strong decay (γ = 0.1) syre keeps a higher rank than decay alone.", "rank", STRONG),
-    *_twice("accuracy-gamma", OTHERS.format("accuracy", "decay alone"), "accuracy", STRONG),
+    *_twice("accuracy-gamma", HIGHER.format("accuracy", "decay alone"), "accuracy", STRONG),
     *_twice("rank-alpha", "On small inputs (α = 0.01) syre keeps a higher rank than decay alone.", "rank", FAINT),
     *_twice("accuracy-alpha", "On small inputs syre keeps a higher accuracy than decay alone.", "accuracy", FAINT),
     same("full-rank", FULL, "6.3", "rank", syre(STRONG), decay(MILD), 0.1 * WIDTH),
     _beats("rank-threshold", THRESHOLD, "rank/0.001", STRONG, "ours"),
     _beats("rank-effective", "rank-gamma with the effective rank.", "rank/effective", STRONG, "ours"),
-    beats("rank-w-fix", OTHERS.format("rank", "W-fix"), "ours", "rank", syre(STRONG), arm("w_fix", STRONG)),
-    beats("accuracy-w-fix", OTHERS.format("accuracy", "W-fix"), "ours", "accuracy", syre(STRONG), arm("w_fix", STRONG)),
-    beats("rank-dropout", OTHERS.format("rank", "dropout"), "ours", "rank", syre(STRONG), arm("dropout", STRONG)),
+    beats("rank-w-fix", HIGHER.format("rank", "W-fix"), "ours", "rank", syre(STRONG), arm("w_fix", STRONG)),
+    beats("accuracy-w-fix", HIGHER.format("accuracy", "W-fix"), "ours", "accuracy", syre(STRONG), arm("w_fix", STRONG)),
+    beats("rank-dropout", HIGHER.format("rank", "dropout"), "ours", "rank", syre(STRONG), arm("dropout", STRONG)),
     _beats("accuracy-0.3", "At γ = 0.3 syre keeps a higher accuracy than decay alone.", "accuracy", STRONGEST),
     _beats("effective-0.3", "At γ = 0.3 syre keeps a higher effective rank.", "rank/effective", STRONGEST),
     beats("accuracy-keep-0.3", KEEP.format("accuracy"), "ours", "accuracy", *KEPT),

@@ -79,8 +79,8 @@ AT_25 = "The same at β = 25, above the largest eigenvalue of the data (19.8), w
 BELOW = f"At β = 10 syre (γ = {STRONG}) has a lower reconstruction loss than vanilla."
 LOWER = f"At β = 10 and γ = {STRONG} syre (σ = 1) has a lower reconstruction loss than decay alone."
 MILD = "The same with syre (σ = 1) at γ = 1, where the rank is high already."
-WHOLE = "vanilla's objective (reconstruction + β KL)"
-PRICE = f"It has a price: {WHOLE} is lower than that of syre (σ = 1, γ = {STRONG}); β = 10."
+OBJECTIVE = "vanilla's objective (reconstruction + β KL)"
+PRICE = f"It has a price: {OBJECTIVE} is lower than that of syre (σ = 1, γ = {STRONG}); β = 10."
 ANY_BETA, GROWS = arms.VANILLA | NO_IMAGES, "Vanilla's reconstruction loss grows with β."
 CLAIMS: tuple[Claim, ...] = (
     *_curves(1),
