@@ -6,7 +6,7 @@ Where an arm of syre leaves sigma open, a claim takes for each seed the sigma th
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from zlib import crc32
 
@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 
-from experiments.analysis.claims import Equivalence, Monotone, Samples, Superiority
+from experiments.analysis.claims import Equivalence, Monotone, Samples, Superiority, per_seed
 from experiments.analysis.plotting import Look, line_with_band
 from experiments.analysis.results import Arm, Results, one_run_each
 from experiments.analysis.stats import at_best, monotonicity, paired_differences
@@ -95,12 +95,13 @@ def by_arm(df: pd.DataFrame) -> Iterator[tuple[Look, pd.DataFrame]]:
             yield look(name, sigma), rows[rows[SIGMA] == sigma]
 
 
-def with_same_start(df: pd.DataFrame) -> Iterator[tuple[Look, pd.DataFrame]]:
-    """`by_arm`, and apart, last, syre from the start of the others."""
-    kept = df[START] == "keep"
-    yield from by_arm(df[~kept])
-    if kept.any():
-        yield SAME_START, df[kept]
+def with_same_start(
+    df: pd.DataFrame, further: Mapping[Look, pd.Series] | None = None
+) -> Iterator[tuple[Look, pd.DataFrame]]:
+    """`by_arm`, and apart, last, syre from the start of the others, and the `further` rows that have their own look."""
+    apart = {SAME_START: df[START] == "keep", **(further or {})}
+    yield from by_arm(df[~np.logical_or.reduce(list(apart.values()))])
+    yield from ((look, df[own]) for look, own in apart.items() if own.any())
 
 
 def curves(ax: Axes, arms: Iterable[tuple[Look, pd.DataFrame]], x: str, y: str) -> None:
@@ -146,14 +147,11 @@ def minus(samples: Samples) -> Samples:
     return lambda results: -samples(results)
 
 
-def tau(metric: str, arm: Arm, over: str) -> Samples:
+@per_seed
+def tau(results: Results, metric: str, arm: Arm, over: str) -> pd.Series:
     """How steadily (Kendall's tau) a metric rises along a column."""
-
-    def samples(results: Results) -> pd.Series:
-        rows = results.final(metric, **arm).dropna(subset=[over])
-        return monotonicity(one_run_each(rows, metric, "seed", over), over, metric)
-
-    return samples
+    rows = results.final(metric, **arm).dropna(subset=[over])
+    return monotonicity(one_run_each(rows, metric, "seed", over), over, metric)
 
 
 def beats(id: str, text: str, source: str, metric: str, treatment: Arm, control: Arm, **options: Any) -> Superiority:

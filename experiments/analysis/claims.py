@@ -9,6 +9,7 @@ Every claim is a function of the results that has one number a seed, and a quest
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from typing import Concatenate, ParamSpec
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,13 @@ from experiments.analysis.summaries import VERDICTS
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED = VERDICTS
 MIN_SEEDS = 3
 
+P = ParamSpec("P")
 Samples = Callable[[Results], pd.Series]  # one number a seed, the index
+
+
+def per_seed(measure: Callable[Concatenate[Results, P], pd.Series]) -> Callable[P, Samples]:
+    """Decorates a function of the results and some settings: called with the settings it gives the samples there."""
+    return lambda *args, **kwargs: lambda results: measure(results, *args, **kwargs)
 
 
 @dataclass(frozen=True)

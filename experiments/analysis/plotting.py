@@ -75,9 +75,8 @@ def scatter_with_bars(ax: Axes, df: pd.DataFrame, x: str, y: str, by: str, look:
     complete = df.dropna(subset=[x, y])
     points = [(t_interval(group[x]), t_interval(group[y])) for _, group in complete.groupby(by)]
     across, up = (np.array([pair[k] for pair in points], dtype=float).reshape(-1, 4) for k in (0, 1))
-    style: dict[str, Any] = {"color": look.color, "marker": look.marker, "label": look.label}
     yerr, xerr = (np.nan_to_num((p[:, 2] - p[:, 1]) / 2) for p in (up, across))
-    ax.errorbar(across[:, 0], up[:, 0], yerr, xerr, lw=0.8, elinewidth=0.8, **style)
+    ax.errorbar(across[:, 0], up[:, 0], yerr, xerr, lw=0.8, elinewidth=0.8, **vars(look))
     return ax
 
 

@@ -49,8 +49,8 @@ class Memory:
 
     def keep(self, name: str, sources: Sequence[str], summary: Summary, drawn: bool) -> None:
         """Remember a figure as it is now; `drawn`: its pictures too."""
-        self.figures[name] = {"sources": list(sources), "tables": self._tables(sources), "summary": summary,
-                              "files": self._files(name) if drawn else ""}  # fmt: skip
+        tables, files = self._tables(sources), self._files(name) if drawn else ""
+        self.figures[name] = {"sources": list(sources), "tables": tables, "summary": summary, "files": files}
 
     def judged(self, name: str) -> bool:
         """Whether the summary that is kept is that of the tables as they are."""

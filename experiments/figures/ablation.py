@@ -6,11 +6,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.analysis import plotting
-from experiments.analysis.arms import IDENTICAL, SIGMA, SIGMAS, VANILLA, arm, beats, decay, final, look, syre
-from experiments.analysis.claims import Claim, Equivalence, Superiority
-from experiments.analysis.results import Arm, Results, select
+from experiments.analysis.arms import IDENTICAL, SIGMA, SIGMAS, VANILLA, arm, beats, decay, look, syre
+from experiments.analysis.claims import Claim, Superiority
+from experiments.analysis.results import Results, select
 from experiments.analysis.stats import t_interval
-from experiments.figures.fig1 import furthest
+from experiments.figures.fig1 import free, stuck
 
 TITLE = "two-by-two: bias and decay, apart and together, from a collapsed start"
 EXPERIMENT = "fig1"
@@ -37,32 +37,25 @@ def _best_of_four(results: Results) -> pd.Series:
     return pd.concat(others, axis=1).min(axis=1, skipna=False) - results.by_seed("loss", both(0.1))
 
 
-def _stuck(key: str, words: str, arm: Arm) -> Equivalence:
-    text = f"{words} the neurons that start identical never come apart (distance < 1e-6)."
-    return Equivalence(f"{key}-stuck", text, "5.1", furthest(arm), margin=1e-6)
-
-
-def _free(sigma: float) -> Superiority:
-    text = f"With both, from the same weights, they come apart (final distance above 1/2); σ = {sigma:g}."
-    return Superiority(f"both-free-{sigma:g}", text, "5.1", final("distance", both(sigma, start="keep")), margin=0.5)
-
-
-def _adds(key: str, text: str, metric: str, sigma: float, treatment: Arm, control: Arm) -> Superiority:
-    words = {"rank": "at a higher rank", "loss": "at a lower test loss"}[metric]
-    text = f"{text.format(words)}; σ = {sigma:g}."
-    return beats(f"{key}-{metric}-{sigma:g}", text, "ours", metric, treatment, control)
-
-
+NEVER = "the neurons that start identical never come apart (distance < 1e-6)."
+STUCK = f"With neither, or (the same run) from the same weights with a bias but no decay, {NEVER}"
+FREE = "With both, from the same weights, they come apart (final distance above 1/2); σ = {:g}."
 BEST = "syre (σ = 0.1) ends at a lower test loss than the best of the other three cells."
-ALONE = "From the shifted start of Eq. (6) syre ends {} than the start alone, γ = 0"
-CENTRE = "From the same start, under γ = 0.01, syre ends {} than plain decay"
+ALONE = "From the shifted start of Eq. (6) syre ends at a {} than the start alone, γ = 0; σ = {:g}."
+CENTRE = "From the same start, under γ = 0.01, syre ends at a {} than plain decay; σ = 0.1."
+AT_STRONG = (both(0.1, STRONG), bias(0.1, STRONG))
 CLAIMS: tuple[Claim, ...] = (
-    _stuck("neither", "With neither, or (the same run) from the same weights with a bias but no decay,", NEITHER),
-    _stuck("decay", "With decay but no bias", DECAY),
-    *map(_free, SIGMAS),
+    stuck("neither-stuck", STUCK, "5.1", NEITHER),
+    stuck("decay-stuck", f"With decay but no bias {NEVER}", "5.1", DECAY),
+    *(free(f"both-free-{s:g}", FREE.format(s), "5.1", both(s, start="keep")) for s in SIGMAS),
     Superiority("both-best", BEST, "ours", _best_of_four),
-    *(_adds("decay-adds", ALONE, metric, s, both(s), bias(s)) for metric in ("rank", "loss") for s in SIGMAS),
-    *(_adds("centre-adds", CENTRE, m, 0.1, both(0.1, STRONG), bias(0.1, STRONG)) for m in ("rank", "loss")),
+    *(
+        beats(f"decay-adds-{metric}-{s:g}", ALONE.format(better, s), "ours", metric, both(s), bias(s))
+        for metric, better in (("rank", "higher rank"), ("loss", "lower test loss"))
+        for s in SIGMAS
+    ),
+    beats("centre-adds-rank-0.1", CENTRE.format("higher rank"), "ours", "rank", *AT_STRONG),
+    beats("centre-adds-loss-0.1", CENTRE.format("lower test loss"), "ours", "loss", *AT_STRONG),
 )
 
 NOTES = """

@@ -7,14 +7,12 @@ from experiments.analysis import plotting
 from experiments.analysis.arms import final, look
 from experiments.analysis.claims import Claim, Superiority
 from experiments.analysis.results import Results
-from experiments.analysis.stats import Interval
 
 TITLE = "the stock PyBullet ant under PPO, beside published returns"
 
 # Published returns of PPO with these hyperparameters after 2 million steps, and the spread that is given with each.
 BASELINES = (2364, 120)  # stable-baselines3, issue 48, as it is given there
 ZOO = (2866, 56)  # rl-baselines3-zoo, benchmark.md: one run, over its episodes
-LEARNS = "The ant learns to walk: its return rises by more than 1000."
 
 
 def _gain(results: Results) -> pd.Series:
@@ -30,7 +28,7 @@ def _reaches(key: str, source: str, level: int, spread: int, note: str = "") -> 
 
 
 CLAIMS: tuple[Claim, ...] = (
-    Superiority("learns", LEARNS, "ours", _gain, margin=1000),
+    Superiority("learns", "The ant learns to walk: its return rises by more than 1000.", "ours", _gain, margin=1000),
     _reaches("baselines", "stable-baselines3, issue 48", *BASELINES),
     _reaches("zoo", "rl-baselines3-zoo, benchmark.md", *ZOO, " (one run)"),
 )
@@ -51,11 +49,6 @@ final return is that of the mean action over 20 episodes, with the normalisation
 """
 
 
-def beside(final: Interval, level: float) -> str:
-    """Where an interval stands beside a published mean: below, at or above it."""
-    return "below" if final.high < level else "above" if final.low > level else "at"
-
-
 def draw(results: Results) -> Figure:
     figure, (ax,) = plotting.panels(1, 1, width=4.6, height=3.2)
     plotting.line_with_band(ax, results.curve("return"), "step", "return", look("vanilla"))
@@ -66,8 +59,8 @@ def draw(results: Results) -> Figure:
     ax.errorbar(end, final.mean, yerr=bar, color="#0072B2", marker="D", label=label)
     sources = {BASELINES: ("#D55E00", "stable-baselines3, issue 48"), ZOO: ("#009E73", "rl-baselines3-zoo")}
     for (level, spread), (color, source) in sources.items():
-        label = f"{level} ± {spread}, {source}: ours is {beside(final, level)} it"
-        ax.axhline(level, color=color, linewidth=0.9, label=label)
+        ours = "below" if final.high < level else "above" if final.low > level else "at"
+        ax.axhline(level, color=color, linewidth=0.9, label=f"{level} ± {spread}, {source}: ours is {ours} it")
         ax.axhspan(level - spread, level + spread, color=color, alpha=0.15, linewidth=0)
     ax.set(xlabel="steps of the environment", ylabel="return", title="AntBulletEnv, PPO, no change of friction")
     return plotting.with_legend(figure, loc="outside lower center", ncols=1)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from experiments.analysis import arms, plotting
 from experiments.analysis.arms import GAMMA, IDENTICAL, NAME, SIGMAS, START, VANILLA, beats, falls, final, rises, same
-from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority
+from experiments.analysis.claims import Claim, Equivalence, Superiority
 from experiments.analysis.results import Arm, Results
 
 TITLE = "collapsed starts: loss, rank and distance of neurons that start identical"
@@ -23,9 +23,15 @@ def syre(sigma: float | None = None, *at: Arm) -> Arm:
     return arms.syre(*at, sigma=sigma, gamma=1e-3, start="keep")
 
 
-def furthest(arm: Arm) -> Samples:
-    """The largest distance, anywhere in training, of the neurons that start identical, one a seed."""
-    return lambda results: results.curve("distance", **arm).groupby("seed")["distance"].max()
+def stuck(id: str, text: str, source: str, arm: Arm) -> Equivalence:
+    """Of the neurons that start identical the largest distance, anywhere in training, is 0."""
+    furthest = lambda results: results.curve("distance", **arm).groupby("seed")["distance"].max()  # noqa: E731
+    return Equivalence(id, text, source, furthest, margin=1e-6)
+
+
+def free(id: str, text: str, source: str, arm: Arm) -> Superiority:
+    """They end apart."""
+    return Superiority(id, text, source, final("distance", arm), margin=0.5)
 
 
 def _beats(metric: str, words: str, at: float, sigma: float | None) -> Superiority:
@@ -47,34 +53,26 @@ def _recovers(sigma: float | None, at: float, metric: str, words: str, margin: f
 def _stuck(name: str, at: float) -> Equivalence:
     text = f"With {arms.look(name).label} copies of a neuron stay equal (distance < 1e-6); fraction {at:g}."
     source = "ours" if name == "l2_init" else "4, Proposition 3"
-    return Equivalence(f"stuck-{name}-{at:g}", text, source, furthest({**FIXED[name], IDENTICAL: at}), margin=1e-6)
-
-
-def _free(sigma: float) -> Superiority:
-    text = f"From the same start syre takes them apart (final distance > 1/2); fraction 0.9, σ = {sigma:g}."
-    return Superiority(f"free-{sigma:g}", text, "4", final("distance", syre(sigma, MOST)), margin=0.5)
-
-
-def _cost(sigma: float) -> Equivalence:
-    text = f"From a start without identical neurons σ = {sigma:g} costs no accuracy (within 0.5 points)."
-    return same(f"cost-{sigma:g}", text, "5.4", "accuracy", syre(sigma, WHOLE), DECAY | WHOLE, 0.005)
+    return stuck(f"stuck-{name}-{at:g}", text, source, FIXED[name] | {IDENTICAL: at})
 
 
 WORSE = "Without syre the test loss grows with the fraction of neurons that start identical."
+FREE = "From the same start syre takes them apart (final distance > 1/2); fraction 0.9, σ = {:g}."
 L2 = "syre (σ = 0.01) ends at a lower test loss than decay towards the start itself, which is symmetric."
+COST = "From a start without identical neurons σ = {:g} costs no accuracy (within 0.5 points)."
 LOSS, RANK = ("loss", "lower test loss"), ("rank", "higher rank")
 CLAIMS: tuple[Claim, ...] = (
     rises("worse", WORSE, "4", "loss", DECAY, IDENTICAL),
     falls("narrow", "Without syre the rank falls with that fraction.", "4", "rank", DECAY, IDENTICAL),
     *(_stuck(name, at) for name in FIXED for at in (0.9, 1)),
-    *map(_free, SIGMAS),
+    *(free(f"free-{s:g}", FREE.format(s), "4", syre(s, MOST)) for s in SIGMAS),
     *(_beats(*LOSS, at, sigma) for at in (0.9, 1) for sigma in (None, 0.01)),
     *(_beats(*RANK, 0.9, sigma) for sigma in (None, 0.01)),
     _beats(*LOSS, 0.75, 0.01),
     *(_recovers(sigma, at, "loss", "test loss", 0.05, " nats") for at in (0.9, 1) for sigma in (None, 0.01)),
     _recovers(None, 0.9, "accuracy", "accuracy", 0.01, ""),
     beats("l2-init-0.9-0.01", L2, "ours", "loss", syre(0.01, MOST), FIXED["l2_init"] | MOST),
-    *map(_cost, SIGMAS),
+    *(same(f"cost-{s:g}", COST.format(s), "5.4", "accuracy", syre(s, WHOLE), DECAY | WHOLE, 0.005) for s in SIGMAS),
 )
 
 NOTES = """

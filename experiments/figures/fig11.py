@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from experiments.analysis import arms, plotting
 from experiments.analysis.arms import GAMMA, SIGMA, VANILLA, arm, beats, decay, minus, syre
-from experiments.analysis.claims import Claim, Equivalence, Monotone, Samples, Superiority
+from experiments.analysis.claims import Claim, Equivalence, Monotone, Superiority, per_seed
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import cross_fitted_best, monotonicity
 
@@ -20,19 +20,19 @@ WIDTH = 128
 SIMILAR = 0.02  # "remains similar": within two points of accuracy; a drop is more than that
 
 DECAY, SYRE = decay(gamma=STRONG), syre(gamma=STRONG)
-SYRES = {
-    "": ("", SYRE),  # at the best sigma of the other seeds
-    "-0.01": (", at the recommended σ = 0.01", syre(gamma=STRONG, sigma=0.01)),
-    "-keep": (", at σ = 1 from the same start as decay alone", syre(gamma=STRONG, sigma=1, start="keep")),
-}
-OTHERS = {
-    "l2-init": ("L2 init", arm("l2_init", gamma=STRONG)),
-    "dropout": ("dropout", arm("dropout", gamma=STRONG)),
-    "shrink-perturb": ("shrink & perturb (0.4, 0.1)", arm("shrink_perturb", {PERTURB: 0.1}, gamma=STRONG)),
-    "restart": ("nearly a fresh start at each task", arm("shrink_perturb", {PERTURB: 1}, gamma=STRONG)),
-    "no-decay": ("shrink & perturb (0.4, 0.1) without decay", arm("shrink_perturb", gamma=0)),
-    "vanilla": ("vanilla, which has no decay", VANILLA),
-}
+SYRES = (  # how ids and texts of claims end
+    ("", "", SYRE),  # at the best sigma of the other seeds
+    ("-0.01", ", at the recommended σ = 0.01", syre(gamma=STRONG, sigma=0.01)),
+    ("-keep", ", at σ = 1 from the same start as decay alone", syre(gamma=STRONG, sigma=1, start="keep")),
+)
+OTHERS = (
+    ("l2-init", "L2 init", arm("l2_init", gamma=STRONG)),
+    ("dropout", "dropout", arm("dropout", gamma=STRONG)),
+    ("shrink-perturb", "shrink & perturb (0.4, 0.1)", arm("shrink_perturb", {PERTURB: 0.1}, gamma=STRONG)),
+    ("restart", "nearly a fresh start at each task", arm("shrink_perturb", {PERTURB: 1}, gamma=STRONG)),
+    ("no-decay", "shrink & perturb (0.4, 0.1) without decay", arm("shrink_perturb", gamma=0)),
+    ("vanilla", "vanilla, which has no decay", VANILLA),
+)
 
 
 def by_task(results: Results, metric: str, arm: Arm) -> pd.DataFrame:
@@ -42,23 +42,21 @@ def by_task(results: Results, metric: str, arm: Arm) -> pd.DataFrame:
     return select(rows.assign(task=task.round().astype(int)).query("task > 0"), **arm)
 
 
-def change(metric: str, arm: Arm, since: int) -> Samples:
+@per_seed
+def change(results: Results, metric: str, arm: Arm, since: int) -> pd.Series:
     """The metric at the last task minus that at task `since`, one a seed; an open sigma by last-task accuracy."""
-
-    def samples(results: Results) -> pd.Series:
-        rows = by_task(results, metric, arm)
-        table = rows[rows["task"] == rows["task"].max()].set_index("id").copy()
-        table[metric] -= rows[rows["task"] == since].set_index("id")[metric]
-        if table[SIGMA].nunique() > 1:
-            best = cross_fitted_best(results.final("accuracy", **arm), metric="accuracy", over=SIGMA)[SIGMA]
-            table = table[table[SIGMA] == table["seed"].map(best)]
-        return table.set_index("seed")[metric]
-
-    return samples
+    rows = by_task(results, metric, arm)
+    table = rows[rows["task"] == rows["task"].max()].set_index("id").copy()
+    table[metric] -= rows[rows["task"] == since].set_index("id")[metric]
+    if table[SIGMA].nunique() > 1:
+        best = cross_fitted_best(results.final("accuracy", **arm), metric="accuracy", over=SIGMA)[SIGMA]
+        table = table[table[SIGMA] == table["seed"].map(best)]
+    return table.set_index("seed")[metric]
 
 
-def _trend(gamma: float) -> Samples:
-    return lambda results: -monotonicity(by_task(results, "rank", decay(gamma=gamma)), "task", "rank")
+@per_seed
+def _trend(results: Results, gamma: float) -> pd.Series:
+    return -monotonicity(by_task(results, "rank", decay(gamma=gamma)), "task", "rank")
 
 
 def _drops(since: int, words: str, source: str, paper: str = "") -> Superiority:
@@ -67,47 +65,33 @@ def _drops(since: int, words: str, source: str, paper: str = "") -> Superiority:
     return Superiority(f"accuracy-drops-{since}", text, source, fall, margin=SIMILAR, paper=paper)
 
 
-def _stays(key: str, since: int, words: str, source: str) -> Equivalence:
-    which, arm = SYRES[key]
-    text = f"With syre the accuracy at the last task is that at the {words}, within two points{which}."
-    id, samples = f"accuracy-stays-{since}{key}", change("accuracy", arm, since)
-    return Equivalence(id, text, source, samples, margin=SIMILAR)
+def _stays(id: str, metric: str, since: int, words: str, source: str, margin: float) -> Iterator[Equivalence]:
+    text = f"With syre the {metric} at the last task is that at the {words}"
+    for key, which, treatment in SYRES:
+        yield Equivalence(id + key, f"{text}{which}.", source, change(metric, treatment, since), margin=margin)
 
 
-def _rank_stays(key: str) -> Equivalence:
-    which, arm = SYRES[key]
-    text = f"With syre the rank at the last task is that at the first, within 10 % of the width{which}."
-    return Equivalence(f"rank-stays{key}", text, "6.6", change("rank", arm, 1), margin=0.1 * WIDTH)
+def _beats_decay(id: str, metric: str, words: str) -> Iterator[Superiority]:
+    text = f"At the last task syre has a higher {words} than decay alone"
+    return (beats(id + key, f"{text}{which}.", "6.6", metric, treatment, DECAY) for key, which, treatment in SYRES)
 
 
-def _beats_decay(metric: str, key: str) -> Superiority:
-    (which, arm), words = SYRES[key], "effective rank" if metric == "rank/effective" else metric
-    text = f"At the last task syre has a higher {words} than decay alone{which}."
-    return beats(f"{metric.replace('/', '-')}-decay{key}", text, "6.6", metric, arm, DECAY)
-
-
-def _mild(metric: str) -> Superiority:
-    text = f"At γ = 0.05 too syre has a higher {metric} at the last task than decay alone."
-    return beats(f"{metric}-decay-mild", text, "ours", metric, syre(gamma=MILD), decay(gamma=MILD))
-
-
-def _beats_other(key: str) -> Superiority:
-    words, other = OTHERS[key]
-    text = f"At the last task syre has a higher accuracy than {words}."
-    return beats(f"accuracy-{key}", text, "ours", "accuracy", SYRE, other)
-
-
+MILDLY = "At γ = 0.05 too syre has a higher {} at the last task than decay alone."
+BETTER = "At the last task syre has a higher accuracy than"
 CLAIMS: tuple[Claim, ...] = (
     Monotone("rank-falls", "Without syre the rank falls from task to task (γ = 0.15).", "6.6", _trend(STRONG)),
     Monotone("rank-falls-mild", "So it does at γ = 0.05.", "ours", _trend(MILD)),
     _drops(1, "the first", "6.6", "breaks down after about task 6"),
     _drops(2, "the second, the first permuted one", "ours"),
-    *(_stays(key, 1, "first", "6.6") for key in SYRES),
-    *(_stays(key, 2, "second (permuted, like the last)", "ours") for key in SYRES),
-    *map(_rank_stays, SYRES),
-    *(_beats_decay(metric, key) for metric in ("accuracy", "rank", "rank/effective") for key in SYRES),
-    *map(_mild, ("accuracy", "rank")),
-    *map(_beats_other, OTHERS),
+    *_stays("accuracy-stays-1", "accuracy", 1, "first, within two points", "6.6", SIMILAR),
+    *_stays("accuracy-stays-2", "accuracy", 2, "second (permuted, like the last), within two points", "ours", SIMILAR),
+    *_stays("rank-stays", "rank", 1, "first, within 10 % of the width", "6.6", 0.1 * WIDTH),
+    *_beats_decay("accuracy-decay", "accuracy", "accuracy"),
+    *_beats_decay("rank-decay", "rank", "rank"),
+    *_beats_decay("rank-effective-decay", "rank/effective", "effective rank"),
+    beats("accuracy-decay-mild", MILDLY.format("accuracy"), "ours", "accuracy", syre(gamma=MILD), decay(gamma=MILD)),
+    beats("rank-decay-mild", MILDLY.format("rank"), "ours", "rank", syre(gamma=MILD), decay(gamma=MILD)),
+    *(beats(f"accuracy-{key}", f"{BETTER} {who}.", "ours", "accuracy", SYRE, other) for key, who, other in OTHERS),
 )
 
 NOTES = """
@@ -153,15 +137,9 @@ def draw(results: Results) -> Figure:
         table = by_task(results, metric, {})
         table = table[~table[SIGMA].isin([0.001, 0.3, 3, 10])]  # these only in the map over sigma
         for row, gamma in enumerate((STRONG, MILD)):
-            ax = axes[row * len(METRICS) + k]
-            arms.curves(ax, _arms(table[table[GAMMA].fillna(0).isin([gamma, 0])]), "task", metric)
+            ax, rows = axes[row * len(METRICS) + k], table[table[GAMMA].fillna(0).isin([gamma, 0])]
+            further = {RESTART: rows[PERTURB] == 1, NO_DECAY: rows[GAMMA] == 0}
+            arms.curves(ax, arms.with_same_start(rows, further), "task", metric)
             ax.set(xticks=sorted(table["task"].unique()), xlabel="task" if row else "", title=f"γ = {gamma}: {label}")
             ax.set_ylim(0, 1 if metric == "accuracy" else None)
     return plotting.with_legend(figure, loc="outside lower center", ncols=5)
-
-
-def _arms(rows: pd.DataFrame) -> Iterator[tuple[plotting.Look, pd.DataFrame]]:
-    """The arms of one panel; apart, last, the further settings of shrink & perturb."""
-    apart = {RESTART: rows[PERTURB] == 1, NO_DECAY: rows[GAMMA] == 0}
-    yield from arms.with_same_start(rows[(rows[PERTURB] != 1) & (rows[GAMMA] != 0)])
-    yield from ((look, rows[own]) for look, own in apart.items() if own.any())

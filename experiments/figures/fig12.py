@@ -16,10 +16,7 @@ OPEN = [arms.SIGMA, GAMMA, "regularizer.fraction", "regularizer.kappa"]  # what 
 STRONG, FAINT, MILD = {GAMMA: 1, ALPHA: 1}, {GAMMA: 0.1, ALPHA: 1e-3}, {GAMMA: 0.01, ALPHA: 1}
 WHOLE = {ALPHA: 1}
 METRICS = {"rank": "rank", "rank/effective": "effective rank", "accuracy": "accuracy"}
-
-
-def _source(metric: str) -> str:
-    return "ours" if metric == "rank/effective" else "B.5"
+SOURCES = {"rank": "B.5", "rank/effective": "ours", "accuracy": "B.5"}
 
 
 def _best(results: Results, metric: str, arm: Arm) -> pd.Series:
@@ -35,7 +32,7 @@ def _beats(
     """Higher, each arm at its best settings on the other seeds; {} in the text is the metric's name."""
     id, words = f"{metric.removeprefix('rank/')}-{key}", text.format(METRICS[metric])
     gain = lambda results: paired_differences(*(_best(results, metric, a) for a in (treatment, control)))  # noqa: E731
-    return Superiority(id, words, source or _source(metric), gain, scale=scale)
+    return Superiority(id, words, source or SOURCES[metric], gain, scale=scale)
 
 
 def _at(place: str, where: str, at: Arm) -> tuple[Claim, ...]:
@@ -56,7 +53,7 @@ def _at(place: str, where: str, at: Arm) -> tuple[Claim, ...]:
 
 
 def _collapses(metric: str, along: str) -> Monotone:
-    id, source = f"{metric.removeprefix('rank/')}-falls-{along}", _source(metric)
+    id, source = f"{metric.removeprefix('rank/')}-falls-{along}", SOURCES[metric]
     if along == "alpha":
         text = f"With decay alone (γ = 0.1) the {METRICS[metric]} falls as the inputs shrink."
         return rises(id, text, source, metric, decay(gamma=0.1), ALPHA)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from experiments.analysis import arms, plotting
 from experiments.analysis.arms import IDENTICAL, SIGMAS, beats, decay, falls
-from experiments.analysis.claims import Claim, Equivalence, Monotone, Samples, Superiority
+from experiments.analysis.claims import Claim, Equivalence, Superiority, per_seed
 from experiments.analysis.results import Arm, Results
 
 TITLE = "rank of the tangent kernel and of the gradient against the number of identical neurons"
@@ -46,31 +46,20 @@ def at_start(results: Results, kind: str, activation: str) -> pd.DataFrame:
     return with_counts(results.curve(f"rank/{kind}", **arms.VANILLA, **{ACTIVATION: activation}, step=0))
 
 
-def _excess(kind: str, activation: str) -> Samples:
+@per_seed
+def _excess(results: Results, kind: str, activation: str) -> pd.Series:
     """Rank at the start minus the bound, as a fraction of d: the furthest from 0 over all k, one a seed."""
-
-    def samples(results: Results) -> pd.Series:
-        rows = at_start(results, kind, activation)
-        excess = (rows[f"rank/{kind}"] - bound(rows, kind)) / rows["d"]
-        return excess.groupby(rows["seed"]).agg(lambda e: max(e, key=abs))
-
-    return samples
+    rows = at_start(results, kind, activation)
+    excess = (rows[f"rank/{kind}"] - bound(rows, kind)) / rows["d"]
+    return excess.groupby(rows["seed"]).agg(lambda e: max(e, key=abs))
 
 
-def _growth(kind: str, arm: Arm, tolerance: str = "") -> Samples:
+@per_seed
+def _growth(results: Results, kind: str, arm: Arm, tolerance: str = "") -> pd.Series:
     """The largest rank in training minus the bound of the start, as a fraction of d; one a seed."""
-
-    def samples(results: Results) -> pd.Series:
-        rank = f"rank/{kind}{tolerance}"
-        rows = with_counts(results.curve(rank, **arm))
-        return ((rows[rank] - bound(rows, kind)) / rows["d"]).groupby(rows["seed"]).max()
-
-    return samples
-
-
-def _falls(kind: str) -> Monotone:
-    text = f"The more neurons start identical, the lower the rank of the {KINDS[kind]} that vanilla ends with."
-    return falls(f"falls-{kind}", text, "C", f"rank/{kind}", VANILLA, IDENTICAL)
+    rank = f"rank/{kind}{tolerance}"
+    rows = with_counts(results.curve(rank, **arm))
+    return ((rows[rank] - bound(rows, kind)) / rows["d"]).groupby(rows["seed"]).max()
 
 
 def _count(kind: str, activation: str, margin: float) -> Equivalence:
@@ -108,8 +97,9 @@ def _recovers(sigma: float) -> Equivalence:
     return Equivalence(f"recovers-{sigma:g}", text, "4", share, margin=0.1)
 
 
+FALLS = "The more neurons start identical, the lower the rank of the {} that vanilla ends with."
 CLAIMS: tuple[Claim, ...] = (
-    *map(_falls, KINDS),
+    *(falls(f"falls-{k}", FALLS.format(kind), "C", f"rank/{k}", VANILLA, IDENTICAL) for k, kind in KINDS.items()),
     *(_count(kind, *at) for kind in KINDS for at in (("tanh", 0.01), ("relu", 0.1))),
     *(_stuck(kind, name) for kind in KINDS for name in ("vanilla", "weight_decay")),
     *(_free(kind, sigma, tolerance) for kind in KINDS for tolerance in ("", "/1e-06") for sigma in SIGMAS),

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from experiments.analysis import arms, plotting
 from experiments.analysis.arms import NAME, SIGMA, SIGMAS, START, beats, decay, falls, minus, same, syre
-from experiments.analysis.claims import Claim, Equivalence, Monotone, Samples, Superiority
+from experiments.analysis.claims import Claim, Monotone, Superiority, per_seed
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import monotonicity
 
@@ -32,21 +32,13 @@ LAW: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
 }
 
 
-def _steadily(arm: Callable[[pd.DataFrame], pd.DataFrame], *, share: bool) -> Samples:
+@per_seed
+def _steadily(results: Results, arm: Callable[[pd.DataFrame], pd.DataFrame], share: bool) -> pd.Series:
     """How steadily (Kendall's tau) an arm's symmetry, or its share of that of decay alone, rises with the dimension."""
-
-    def samples(results: Results) -> pd.Series:
-        rows = results.final(SYMMETRY, **TANH)
-        alone = select(rows, **decay()).set_index(["seed", INPUTS])[SYMMETRY]
-        left = arm(rows).set_index(["seed", INPUTS])[SYMMETRY]
-        return monotonicity((left / alone.clip(lower=1) if share else left).reset_index(name="y"), INPUTS, "y")
-
-    return samples
-
-
-def _dimension_helps_decay(results: Results) -> pd.Series:
-    left = results.final(SYMMETRY, **decay(TANH)).pivot(index="seed", columns=INPUTS, values=SYMMETRY)
-    return left[5] - left[300]
+    rows = results.final(SYMMETRY, **TANH)
+    alone = select(rows, **decay()).set_index(["seed", INPUTS])[SYMMETRY]
+    left = arm(rows).set_index(["seed", INPUTS])[SYMMETRY]
+    return monotonicity((left / alone.clip(lower=1) if share else left).reset_index(name="y"), INPUTS, "y")
 
 
 def _falls(name: str, share: bool) -> Monotone:
@@ -54,8 +46,8 @@ def _falls(name: str, share: bool) -> Monotone:
     text = f"The symmetry of syre's student, {words}, falls as the input dimension grows."
     if share:
         text = f"Of decay alone's symmetric neurons syre, {words}, leaves a smaller share in higher dimension."
-    samples = minus(_steadily(arm, share=share))
-    return Monotone(f"{'share' if share else 'law'}-{name}", text, "ours" if share else "5.3", samples)
+    falling = minus(_steadily(arm, share))
+    return Monotone(f"{'share' if share else 'law'}-{name}", text, "ours" if share else "5.3", falling)
 
 
 def _against(id: str, text: str, source: str, metric: str, inputs: int, arm: Arm, at: Arm = TANH) -> Superiority:
@@ -74,37 +66,27 @@ def _fewer(inputs: int, sigma: float | None = None, tolerance: float = 0.1, at: 
     return _against(f"fewer-{at[ACTIVATION]}-{inputs}{key}", text, "5.3", f"symmetry/{tolerance}", inputs, arm, at)
 
 
-def _keep(inputs: int) -> Superiority:
-    text = f"syre (σ = 1) leaves fewer also from the same start as decay alone; {inputs} inputs."
-    return _against(f"keep-{inputs}", text, "ours", SYMMETRY, inputs, syre(sigma=1, start="keep"))
-
-
 def _rank(inputs: int, metric: str) -> Superiority:
     kind = "effective" if metric == "rank/effective" else "numerical"
     text = f"At σ = 0.01 the hidden layer has a higher {kind} rank than with decay alone; {inputs} inputs."
     return _against(f"{kind}-rank-{inputs}-0.01", text, "B.1", metric, inputs, syre(sigma=0.01))
 
 
-def _cost(sigma: float) -> Equivalence:
-    at, text = {INPUTS: 20, **TANH}, f"σ = {sigma} costs no accuracy (within 1 point); 20 inputs."
-    return same(f"cost-{sigma}", text, "5.4", "accuracy", syre(at, sigma=sigma), decay(at), 0.01)
-
-
-FLAT = (
-    "Without a bias a high dimension is not so helpful: decay alone has as many symmetric neurons with 5 inputs as "
-    "with 300, within 10 of 100."
-)
+KEEP = "syre (σ = 1) leaves fewer also from the same start as decay alone; {} inputs."
+COST, AT_20 = "σ = {} costs no accuracy (within 1 point); 20 inputs.", TANH | {INPUTS: 20}
+AS_MANY = "decay alone has as many symmetric neurons with 5 inputs as with 300, within 10 of 100."
+FLAT = f"Without a bias a high dimension is not so helpful: {AS_MANY}"
 LAW_RELU = "With ReLU, too, the symmetry of syre's student (σ = 0.01) falls as the input dimension grows."
 CLAIMS: tuple[Claim, ...] = (
     *(_falls(name, share) for share in (False, True) for name in LAW),
-    Equivalence("decay-flat", FLAT, "5.3", _dimension_helps_decay, margin=10),
+    same("decay-flat", FLAT, "5.3", SYMMETRY, decay(TANH, {INPUTS: 5}), decay(TANH, {INPUTS: 300}), 10),
     falls("law-relu-0.01", LAW_RELU, "5.3", SYMMETRY, syre(RELU, sigma=0.01), INPUTS),
     *(_fewer(inputs, sigma) for inputs in (5, 20, 100) for sigma in (None, 0.01)),
     *(_fewer(inputs, 0.01, tolerance=0.01) for inputs in (5, 20, 100)),
     *(_fewer(5, sigma, at=RELU) for sigma in (None, 0.01)),
-    *map(_keep, (5, 20)),
+    *(_against(f"keep-{n}", KEEP.format(n), "ours", SYMMETRY, n, syre(sigma=1, start="keep")) for n in (5, 20)),
     *(_rank(inputs, metric) for inputs in (5, 20) for metric in ("rank", "rank/effective")),
-    *map(_cost, SIGMAS),
+    *(same(f"cost-{s}", COST.format(s), "5.4", "accuracy", syre(AT_20, sigma=s), decay(AT_20), 0.01) for s in SIGMAS),
 )
 
 FIXED = plotting.Look(label="syre, bias fixed at 0.01/√5", color="#CC79A7", marker="v")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from experiments.analysis import arms, plotting
 from experiments.analysis.arms import GAMMA, NAME, SAME_START, SIGMA, SIGMAS, START, VANILLA, arm, beats, decay, look
-from experiments.analysis.claims import Claim, Equivalence, Superiority
+from experiments.analysis.claims import Claim, Equivalence, Superiority, per_seed
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import at_best
 
@@ -61,36 +61,31 @@ def _no_peak(gamma: float) -> Superiority:
     return Superiority(f"no-peak-{gamma:g}", text, "6.1", lambda r: np.log10(2) - _peak(losses(r, gamma, 0.01)))
 
 
-def _ridge(sigma: float) -> Equivalence:
-    text = f"syre (σ = {sigma:g}) is essentially ridge regression: losses within 5 % at every N and γ."
-    largest = lambda r: _largest(_from_ridge(r, gamma, sigma) for gamma in GAMMAS)  # noqa: E731
-    return Equivalence(f"ridge-{sigma:g}", text, "6.1", largest, margin=SAME)
+@per_seed
+def _ridge(results: Results, gammas: tuple[float, ...], sigma: float, samples: slice = slice(None)) -> pd.Series:
+    return _largest(_from_ridge(results, gamma, sigma).loc[:, samples] for gamma in gammas)
 
 
-def _small_gamma(key: str, where: str, part: slice) -> Equivalence:
-    text = f"A small γ alone makes the difference negligible: σ = 1, γ = 0.001, {where}."
-    largest = lambda r: _largest([_from_ridge(r, 1e-3, 1).loc[:, part]])  # noqa: E731
-    return Equivalence(f"small-γ-{key}", text, "6.1", largest, margin=SAME)
+@per_seed
+def _trained(results: Results, *sigmas: float) -> pd.Series:
+    pairs = [(gamma, sigma) for gamma in GAMMAS for sigma in sigmas]
+    return _largest(_gap(losses(results, *pair, trained=True), losses(results, *pair)) for pair in pairs)
 
 
-def _trained(key: str, *sigmas: float) -> Equivalence:
-    def largest(results: Results) -> pd.Series:
-        pairs = [(gamma, sigma) for gamma in GAMMAS for sigma in sigmas]
-        return _largest(_gap(losses(results, *pair, trained=True), losses(results, *pair)) for pair in pairs)
-
-    text = f"Gradient descent reaches the closed form of {key}: losses within 0.1 % at every N and γ trained."
-    return Equivalence(f"trained-{key}", text, "ours", largest, margin=1e-3)
-
-
+RIDGE = "syre (σ = {:g}) is essentially ridge regression: losses within 5 % at every N and γ."
+OVER, UNDER = _ridge((1e-3,), 1, slice(2 * DIMS, None)), _ridge((1e-3,), 1, slice(None, DIMS // 2))
+NEGLIGIBLE = "A small γ alone makes the difference negligible: σ = 1, γ = 0.001,"
+OPEN = f"{NEGLIGIBLE} N <= d/2, where the data leave half of w open."
+CLOSED = "Gradient descent reaches the closed form of {}: losses within 0.1 % at every N and γ trained."
 PEAK = "Without weight decay the test loss diverges at N = d: it is more than three times that at d/2 and 2d."
 RIDGE_CLAIMS: tuple[Claim, ...] = (
     Superiority("peak", PEAK, "6.1", lambda results: _peak(losses(results, 0)) - np.log10(3)),
     *map(_no_peak, GAMMAS),
-    *map(_ridge, SIGMAS),
-    _small_gamma("over", "N >= 2d", slice(2 * DIMS, None)),
-    _small_gamma("under", "N <= d/2, where the data leave half of w open", slice(None, DIMS // 2)),
-    _trained("ridge", 0),
-    _trained("syre", 0.01, 1),
+    *(Equivalence(f"ridge-{s:g}", RIDGE.format(s), "6.1", _ridge(GAMMAS, s), margin=SAME) for s in SIGMAS),
+    Equivalence("small-γ-over", f"{NEGLIGIBLE} N >= 2d.", "6.1", OVER, margin=SAME),
+    Equivalence("small-γ-under", OPEN, "6.1", UNDER, margin=SAME),
+    Equivalence("trained-ridge", CLOSED.format("ridge"), "ours", _trained(0), margin=1e-3),
+    Equivalence("trained-syre", CLOSED.format("syre"), "ours", _trained(0.01, 1), margin=1e-3),
 )
 
 

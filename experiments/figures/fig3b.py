@@ -1,7 +1,6 @@
 """Figure 3, middle (section 6.1): the accuracy of a ResNet18 on CIFAR-10 over the scale of the static bias."""
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.analysis import plotting
@@ -74,23 +73,18 @@ LOOKS = {
 TITLES = {"accuracy": "test accuracy", "rank/effective": "effective rank of the features"}
 
 
-def _panel(ax: Axes, table: pd.DataFrame, metric: str) -> None:
-    """Decay alone at sigma = 0, then syre."""
-    for (gamma, start), look in LOOKS.items():
-        zero = select(table, **decay(gamma=gamma)).assign(**{SIGMA: ZERO})
-        points = pd.concat([zero, select(table, **syre(gamma=gamma, start=start))])
-        plotting.line_with_band(ax, points, SIGMA, metric, look)
-    without = plotting.t_interval(select(table, **VANILLA)[metric].dropna())
-    ax.axhline(without[0], color="black", linestyle=":", label="no decay, no bias")
-    ax.set(xscale="log", xlabel="σ", xticks=[ZERO, 0.01, 0.1, 1], xticklabels=["0", "0.01", "0.1", "1"])
-    ax.axvline(0.2, color="0.6", linewidth=0.8, linestyle="--")
-    ax.set_title(TITLES[metric])
-
-
 def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(2, 1, width=3.4, height=2.8)
     table = results.final(*TITLES)
-    for ax, metric in zip(axes, TITLES, strict=True):
-        _panel(ax, table, metric)
+    for ax, (metric, title) in zip(axes, TITLES.items(), strict=True):
+        for (gamma, start), look in LOOKS.items():
+            zero = select(table, **decay(gamma=gamma)).assign(**{SIGMA: ZERO})
+            points = pd.concat([zero, select(table, **syre(gamma=gamma, start=start))])
+            plotting.line_with_band(ax, points, SIGMA, metric, look)
+        without = plotting.t_interval(select(table, **VANILLA)[metric].dropna())
+        ax.axhline(without.mean, color="black", linestyle=":", label="no decay, no bias")
+        ax.set(xscale="log", xlabel="σ", xticks=[ZERO, 0.01, 0.1, 1], xticklabels=["0", "0.01", "0.1", "1"])
+        ax.axvline(0.2, color="0.6", linewidth=0.8, linestyle="--")
+        ax.set_title(title)
     axes[0].annotate("the paper: no cost", (0.19, 0.03), xycoords=("data", "axes fraction"), ha="right", fontsize=7)
     return plotting.with_legend(figure, loc="outside lower center", ncols=4)

@@ -7,14 +7,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.analysis import plotting
-from experiments.analysis.arms import GAMMA, NAME, SIGMA, by_arm, falls, look
-from experiments.analysis.claims import Claim, Equivalence, Monotone, Samples, Superiority
+from experiments.analysis.arms import GAMMA, NAME, SIGMA, arm, by_arm, falls, look
+from experiments.analysis.claims import Claim, Equivalence, Superiority, per_seed
 from experiments.analysis.results import Results, select
 from experiments.analysis.stats import at_best, hypervolume
 
 TITLE = "benchmark of symmetry removal: objective against degree of symmetry"
 
 SPECTRUM, RATE, FRACTION, KAPPA = "data.spectrum", "regularizer.rate", "regularizer.fraction", "regularizer.kappa"
+DEGREE = "symmetry/0.05"  # at the threshold of the picture
 SPECTRA = ("unstructured", "structured")
 OTHERS = ("weight_decay", "dropout", "w_fix")
 STRENGTHS = {"vanilla": "data.size", "weight_decay": GAMMA, "syre": GAMMA, "dropout": RATE, "w_fix": FRACTION}
@@ -46,34 +47,12 @@ def _area(areas: pd.DataFrame, name: str, level: float | None = None) -> pd.Seri
     return at_best(select(areas, **{NAME: name}, **only), "area", "level")
 
 
-def _least(name: str, spectrum: str) -> Samples:
+@per_seed
+def _least(results: Results, name: str, spectrum: str) -> pd.Series:
     """How much less symmetry than vanilla a method reaches anywhere in its range, as a fraction of N."""
-
-    def samples(results: Results) -> pd.Series:
-        table = results.final("symmetry/0.05", **{SPECTRUM: spectrum})
-        kept = table.groupby([NAME, "seed"])["symmetry/0.05"].min()
-        return (kept["vanilla"] - kept[name]) / float(table["data.size"].iloc[0])
-
-    return samples
-
-
-def _reach(spectrum: str) -> Superiority:
-    text = f"syre removes more than half of all symmetries somewhere in its range; {spectrum} spectrum."
-    return Superiority(f"reach-{spectrum}", text, "6.2", _least("syre", spectrum), margin=0.5)
-
-
-def _smooth(spectrum: str) -> Monotone:
-    text = f"At σ = 1 the degree of symmetry falls steadily as γ grows; {spectrum} spectrum."
-    return falls(
-        f"smooth-{spectrum}", text, "6.2", "symmetry/0.05", {NAME: "syre", SIGMA: 1, SPECTRUM: spectrum}, GAMMA
-    )
-
-
-def _only(spectrum: str, name: str) -> Equivalence:
-    text = (
-        f"{look(name).label} removes no more than a tenth of the symmetries anywhere in its range; {spectrum} spectrum."
-    )
-    return Equivalence(f"only-{name}-{spectrum}", text, "6.2", _least(name, spectrum), margin=0.1)
+    table = results.final(DEGREE, **{SPECTRUM: spectrum})
+    kept = table.groupby([NAME, "seed"])[DEGREE].min()
+    return (kept["vanilla"] - kept[name]) / float(table["data.size"].iloc[0])
 
 
 def _pareto(spectrum: str, other: str, threshold: str = "0.05", sigma: float | None = None) -> Superiority:
@@ -89,10 +68,18 @@ def _pareto(spectrum: str, other: str, threshold: str = "0.05", sigma: float | N
     return Superiority(f"pareto-{other}-{spectrum}{key}", text, "ours" if key else "6.2", samples)
 
 
+REACH = "syre removes more than half of all symmetries somewhere in its range; {} spectrum."
+SMOOTH = "At σ = 1 the degree of symmetry falls steadily as γ grows; {} spectrum."
+SYRE_1 = arm("syre", sigma=1)
+ONLY = "{} removes no more than a tenth of the symmetries anywhere in its range; {} spectrum."
 CLAIMS: tuple[Claim, ...] = (
-    *map(_reach, SPECTRA),
-    *map(_smooth, SPECTRA),
-    *(_only(s, name) for s in SPECTRA for name in OTHERS),
+    *(Superiority(f"reach-{s}", REACH.format(s), "6.2", _least("syre", s), margin=0.5) for s in SPECTRA),
+    *(falls(f"smooth-{s}", SMOOTH.format(s), "6.2", DEGREE, SYRE_1 | {SPECTRUM: s}, GAMMA) for s in SPECTRA),
+    *(
+        Equivalence(f"only-{n}-{s}", ONLY.format(look(n).label, s), "6.2", _least(n, s), margin=0.1)
+        for s in SPECTRA
+        for n in OTHERS
+    ),
     *(_pareto(s, other) for s in SPECTRA for other in OTHERS),
     *(_pareto(s, "w_fix", threshold=c) for s in SPECTRA for c in ("0.01", "0.1")),
     *(_pareto(s, "weight_decay", sigma=0.01) for s in SPECTRA),
@@ -128,11 +115,11 @@ TICKS = {-1: "−1", -0.5: "−½", 0: "0", 0.5: "½", 1: "1", 10: "10", 100: "1
 
 def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(2, width=3.9, height=3.4)
-    table = results.final("loss", "symmetry/0.05")
+    table = results.final("loss", DEGREE)
     for ax, spectrum in zip(axes, SPECTRA, strict=True):
         rows = select(table, **{SPECTRUM: spectrum})
         for own, part, strength in _parts(rows):
-            plotting.scatter_with_bars(ax, part, "symmetry/0.05", "loss", strength, own)
+            plotting.scatter_with_bars(ax, part, DEGREE, "loss", strength, own)
         best = rows.loc[rows[NAME] == "vanilla", "loss"].mean()
         ax.set_yscale("symlog", linthresh=abs(best), linscale=2)  # W-fix at κ = 1 goes up to 2000
         ax.set(title=f"{spectrum} A", xlabel="degree of symmetry, #{i : |v_i·w| < 0.05}", xlim=(0, 103))
@@ -143,10 +130,10 @@ def draw(results: Results) -> Figure:
 
 def _parts(rows: pd.DataFrame) -> Iterator[tuple[plotting.Look, pd.DataFrame, str]]:
     """The arms, W-fix once per scale of its frozen values, and the column of their strength."""
-    for own, arm in by_arm(rows):
-        name = arm[NAME].iloc[0]
-        parts = [(own, arm)]
+    for own, mine in by_arm(rows):
+        name = mine[NAME].iloc[0]
+        parts = [(own, mine)]
         if name == "w_fix":
-            scales = zip(arm.groupby(KAPPA), ("^", ">"), strict=False)
+            scales = zip(mine.groupby(KAPPA), ("^", ">"), strict=False)
             parts = [(replace(own, label=f"W-fix, κ = {k:g}", marker=marker), part) for (k, part), marker in scales]
         yield from ((own, part, STRENGTHS[name]) for own, part in parts)

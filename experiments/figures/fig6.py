@@ -1,6 +1,7 @@
 """Figure 6 (section 6.6): PPO on Slippery Ant, return and rank of the policy's features, in MuJoCo and in PyBullet."""
 
 import json
+from collections.abc import Callable
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -31,8 +32,8 @@ FLOOR = -3000  # where the panels of returns are cut: an untrained ant on MuJoCo
 
 
 def shares(results: Results, metric: str) -> pd.DataFrame:
-    """One row a record of a run; a count of units becomes per cent of the layer's width."""
-    rows = results.curve(metric)
+    """One row a record of a run, with its million steps; a count of units becomes per cent of the layer's width."""
+    rows = results.curve(metric).assign(million=lambda row: row["step"] / MILLION)
     width = rows["model.hidden"].map({cell: json.loads(cell)[-1] for cell in rows["model.hidden"].unique()})
     return rows.assign(**{metric: 100 * rows[metric] / width}) if metric in SHARES else rows
 
@@ -68,8 +69,8 @@ def beyond(metric: str, treatment: Arm, control: Arm) -> Samples:
     return lambda results: sign * (end(results, metric, treatment) - end(results, metric, control))
 
 
-def moved(metric: str, arm: Arm) -> Samples:
-    """The metric at the end minus that at the beginning."""
+def moved(metric: str, arm: Arm, end: Callable[..., pd.Series] = end) -> Samples:
+    """The metric at the end minus that at the beginning; `end` gives the means of a fifth."""
     return lambda results: end(results, metric, arm) - end(results, metric, arm, 1)
 
 
@@ -195,9 +196,7 @@ def draw(results: Results) -> Figure:
     for column, (metric, label) in enumerate(PANELS.items()):
         _paper(grid[0, column], metric, label)
         for ax, (backend, every) in zip(grid[1:, column], rows, strict=True):
-            table = tables[metric]
-            table = table[(table[BACKEND] == backend) & (table[EVERY] == every)]
-            table = table.assign(million=table["step"] / MILLION)
+            table = select(tables[metric], **{BACKEND: backend, EVERY: every})
             curves(ax, by_arm(table), "million", metric)
             mark_changes(ax, table)
             ax.set(title=f"{label}: {BACKENDS[backend]}", xlim=(0, None))

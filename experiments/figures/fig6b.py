@@ -5,10 +5,10 @@ from matplotlib.figure import Figure
 
 from experiments.analysis import plotting
 from experiments.analysis.arms import VANILLA, arm, decay, look, minus
-from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority
+from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority, per_seed
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import paired_differences
-from experiments.figures.fig6 import CONTROLS, MILLION, PANELS, PAPER, STAYS, cut, fifth, mark_changes, shares
+from experiments.figures.fig6 import CONTROLS, PANELS, PAPER, STAYS, cut, fifth, mark_changes, moved, shares
 
 TITLE = "PPO on Slippery Ant in MuJoCo, 10 million steps: return, rank of the features and dead units"
 
@@ -37,19 +37,11 @@ def beyond(metric: str, treatment: Arm, control: Arm) -> Samples:
     return lambda results: paired_differences(*(end(results, metric, arm) for arm in (treatment, control)))
 
 
-def moved(metric: str, arm: Arm) -> Samples:
-    """The metric in the last fifth minus that in the first."""
-    return lambda results: end(results, metric, arm) - end(results, metric, arm, 1)
-
-
-def collapsed(arm: Arm) -> Samples:
+@per_seed
+def collapsed(results: Results, arm: Arm) -> pd.Series:
     """Half of the best return that a fifth had, minus that of the last."""
-
-    def below(results: Results) -> pd.Series:
-        best = pd.concat([end(results, "return", arm, k) for k in range(1, 6)], axis=1).max(axis=1)
-        return best / 2 - end(results, "return", arm)
-
-    return below
+    best = pd.concat([end(results, "return", arm, k) for k in range(1, 6)], axis=1).max(axis=1)
+    return best / 2 - end(results, "return", arm)
 
 
 MORE = {
@@ -75,13 +67,13 @@ def _stays(key: str) -> Equivalence:
     words, arm = SYRES[key]
     text = f"With syre, {words}, the rank over the last fifth is that over the first, within {STAYS:g} % of the units."
     paper = "about 91 % throughout"
-    return Equivalence(f"rank-stays-{key}", text, "6.6", moved("rank/99", arm), margin=STAYS, paper=paper)
+    return Equivalence(f"rank-stays-{key}", text, "6.6", moved("rank/99", arm, end), margin=STAYS, paper=paper)
 
 
 def _falls(key: str, paper: str) -> Superiority:
     who, arm = CONTROLS[key]
     text = f"The rank of {who} falls by more than {STAYS:g} % of the units from the first fifth to the last."
-    return Superiority(f"rank-falls-{key}", text, "6.6", minus(moved("rank/99", arm)), margin=STAYS, paper=paper)
+    return Superiority(f"rank-falls-{key}", text, "6.6", minus(moved("rank/99", arm, end)), margin=STAYS, paper=paper)
 
 
 HALF = "The return of vanilla PPO over the last fifth is less than half of that over its best fifth."
@@ -124,7 +116,6 @@ def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(len(PANELS), 1, width=3.4, height=2.8)
     for ax, (metric, label) in zip(axes, PANELS.items(), strict=True):
         table = shares(results, metric)
-        table = table.assign(million=table["step"] / MILLION)
         for own, settings in DRAWN:
             if len(rows := _of(table, settings)):
                 plotting.line_with_band(ax, rows, "million", metric, own)

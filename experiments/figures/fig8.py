@@ -5,8 +5,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.analysis import arms, plotting
-from experiments.analysis.arms import ALPHA, GAMMA, NAME, SIGMA, SIGMAS, START, beats, decay, syre
-from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority
+from experiments.analysis.arms import ALPHA, GAMMA, NAME, SIGMA, START, beats, decay, syre
+from experiments.analysis.claims import Claim, Equivalence, per_seed
 from experiments.analysis.results import Results, select
 from experiments.analysis.stats import loglog_slope
 
@@ -19,32 +19,24 @@ SHADES = {1e-3: "0.75", 1e-2: "0.55", 3e-2: "0.35", 1e-1: "0.0"}
 WHOLE = {ALPHA: 1.0}
 
 
-def _shift(sigma: float) -> Superiority:
-    text = f"At γ = 0.01, σ = {sigma:g} raises the floor (median eigenvalue) of decay alone."
-    one, other = syre(WHOLE, sigma=sigma, gamma=1e-2), decay(WHOLE, gamma=1e-2)
-    return beats(f"shift-{sigma:g}", text, "B.2" if sigma != 0.01 else "5.4", FLOOR, one, other)
-
-
-def _excess_slope(gamma: float, below: float = np.inf) -> Samples:
+@per_seed
+def _excess_slope(results: Results, gamma: float, below: float = np.inf) -> pd.Series:
     """Slope of log floor against log sigma minus 2, one a seed: 0 is a floor proportional to sigma^2."""
-
-    def samples(results: Results) -> pd.Series:
-        rows = results.final(FLOOR, **syre(WHOLE, gamma=gamma))
-        return loglog_slope(rows[rows[SIGMA] <= below], SIGMA, FLOOR) - 2
-
-    return samples
+    rows = results.final(FLOOR, **syre(WHOLE, gamma=gamma))
+    return loglog_slope(rows[rows[SIGMA] <= below], SIGMA, FLOOR) - 2
 
 
-def _slope(gamma: float) -> Equivalence:
-    text = f"The floor is proportional to σ²: log-log slope 2 within 0.5, at γ = {gamma:g}, over all σ."
-    paper = "2 (or 1: its sentence lost its symbol)"
-    return Equivalence(f"slope-{gamma:g}", text, "B.2", _excess_slope(gamma), margin=0.5, paper=paper)
-
-
+SLOPE = "The floor is proportional to σ²: log-log slope 2 within 0.5, at γ = {:g}, over all σ."
+TWO = "2 (or 1: its sentence lost its symbol)"
+SHIFT = "At γ = 0.01, σ = {:g} raises the floor (median eigenvalue) of decay alone."
+SHIFTS, AT = ((0.01, "5.4"), (0.1, "B.2"), (1, "B.2")), {ALPHA: 1.0, GAMMA: 1e-2}
 SMALL = "The same at γ = 0.1 for σ ≤ 1 alone, before the anchor outweighs the initial weights."
 CLAIMS: tuple[Claim, ...] = (
-    *map(_shift, SIGMAS),
-    *map(_slope, (1e-2, 1e-1)),
+    *(beats(f"shift-{s:g}", SHIFT.format(s), source, FLOOR, syre(AT, sigma=s), decay(AT)) for s, source in SHIFTS),
+    *(
+        Equivalence(f"slope-{g:g}", SLOPE.format(g), "B.2", _excess_slope(g), margin=0.5, paper=TWO)
+        for g in (0.01, 0.1)
+    ),
     Equivalence("slope-small", SMALL, "ours", _excess_slope(1e-1, below=1.0), margin=0.5),
 )
 

@@ -1,12 +1,11 @@
 """Effect and cost of the anchor over its scale, in figures 2, 5, 9, 11 and 13 at once: at which sigma does syre act?"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.analysis import plotting
+from experiments.analysis import arms, plotting
 from experiments.analysis.arms import ALPHA, GAMMA, SIGMA, decay, syre
 from experiments.analysis.claims import Claim, Equivalence, Superiority
 from experiments.analysis.plotting import Look
@@ -18,51 +17,29 @@ TITLE = "effect and cost of syre over the scale of its anchor, across figures"
 GRID = [0.001, 0.01, 0.1, 0.3, 1, 3, 10]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a figure shows what syre does, and where what it costs.
-
-    `effect`: metric and setting at which decay alone collapses; `whole`: the value without any collapse, a number or
-    the setting in which decay alone has it. `cost`: metric and setting in which decay alone hardly collapses.
-    """
-
-    look: Look
-    effect: tuple[str, Arm]
-    whole: float | Arm
-    cost: tuple[str, Arm] | None = None
-
-
 NO_NOISE: Arm = {"model.activation": "tanh", "data.label_noise": 0, "data.input_noise": 0}
-PLACES = {
-    "fig2": Place(
-        look=Look(label="fig. 2: symmetric neurons, 5 inputs", color="#E69F00", marker="o"),
-        effect=("symmetry/0.1", {"data.inputs": 5, **NO_NOISE}),
-        whole=0,
-        cost=("accuracy", {"data.inputs": 20, **NO_NOISE}),
-    ),
-    "fig5": Place(
-        look=Look(label="fig. 5: accuracy, γ = 0.3", color="#0072B2", marker="s"),
-        effect=("accuracy", {GAMMA: 0.3, ALPHA: 1}),
-        whole={GAMMA: 1e-4, ALPHA: 1},
-        cost=("accuracy", {GAMMA: 1e-4, ALPHA: 1}),
-    ),
-    "fig9": Place(
-        look=Look(label="fig. 9: rank of the encoder, γ = 1", color="#009E73", marker="D"),
-        effect=("rank", {GAMMA: 1, "task.beta": 1, "task.images": "[]"}),
-        whole=200,  # and no cost: where decay alone keeps the rank of the encoder there are no runs
-    ),
-    "fig11": Place(
-        look=Look(label="fig. 11: accuracy on task 10, γ = 0.15", color="#CC79A7", marker="^"),
-        effect=("accuracy", {GAMMA: 0.15}),
-        whole={GAMMA: 0.05},
-        cost=("accuracy", {GAMMA: 0.05}),
-    ),
-    "fig13": Place(
-        look=Look(label="fig. 13: barrier, γ = 0.03", color="#D55E00", marker="v"),
-        effect=("barrier/loss", {GAMMA: 0.03, "model.shared": True}),
-        whole=0,
-        cost=("accuracy", {GAMMA: 0.03, "model.shared": True}),
-    ),
+LOOKS = {
+    "fig2": Look(label="fig. 2: symmetric neurons, 5 inputs", color="#E69F00", marker="o"),
+    "fig5": Look(label="fig. 5: accuracy, γ = 0.3", color="#0072B2", marker="s"),
+    "fig9": Look(label="fig. 9: rank of the encoder, γ = 1", color="#009E73", marker="D"),
+    "fig11": Look(label="fig. 11: accuracy on task 10, γ = 0.15", color="#CC79A7", marker="^"),
+    "fig13": Look(label="fig. 13: barrier, γ = 0.03", color="#D55E00", marker="v"),
+}
+# Metric and setting at which decay alone collapses, and the metric without any collapse: a number, or the setting in
+# which decay alone has it.
+EFFECTS: dict[str, tuple[str, Arm, float | Arm]] = {
+    "fig2": ("symmetry/0.1", {"data.inputs": 5, **NO_NOISE}, 0),
+    "fig5": ("accuracy", {GAMMA: 0.3, ALPHA: 1}, {GAMMA: 1e-4, ALPHA: 1}),
+    "fig9": ("rank", {GAMMA: 1, "task.beta": 1, "task.images": "[]"}, 200),
+    "fig11": ("accuracy", {GAMMA: 0.15}, {GAMMA: 0.05}),
+    "fig13": ("barrier/loss", {GAMMA: 0.03, "model.shared": True}, 0),
+}
+# Where decay alone hardly collapses. Figure 9 has no runs where decay alone keeps the rank of the encoder.
+COSTS: dict[str, Arm] = {
+    "fig2": {"data.inputs": 20, **NO_NOISE},
+    "fig5": {GAMMA: 1e-4, ALPHA: 1},
+    "fig11": {GAMMA: 0.05},
+    "fig13": {GAMMA: 0.03, "model.shared": True},
 }
 
 
@@ -78,20 +55,15 @@ def _decay(results: Results, experiment: str, metric: str, at: Arm) -> pd.Series
 
 def effects(results: Results, experiment: str) -> pd.DataFrame:
     """`(syre - decay) / (whole - decay)` for each sigma and seed: 0 is decay alone, 1 no collapse at all."""
-    place = PLACES[experiment]
-    metric, at = place.effect
+    metric, at, best = EFFECTS[experiment]
     rows, alone = _both(results, experiment, metric, at)
-    if isinstance(place.whole, int | float):
-        return rows.assign(value=(rows["value"] - alone) / (place.whole - alone))
-    whole = rows["seed"].map(_decay(results, experiment, metric, place.whole))
+    whole = best if isinstance(best, int | float) else rows["seed"].map(_decay(results, experiment, metric, best))
     return rows.assign(value=(rows["value"] - alone) / (whole - alone))
 
 
 def costs(results: Results, experiment: str) -> pd.DataFrame:
     """The points of accuracy that syre loses against decay alone."""
-    cost = PLACES[experiment].cost
-    assert cost is not None
-    rows, alone = _both(results, experiment, *cost)
+    rows, alone = _both(results, experiment, "accuracy", COSTS[experiment])
     return rows.assign(value=100 * (alone - rows["value"]))
 
 
@@ -114,7 +86,7 @@ def _cost(name: str, sigma: float) -> Equivalence:
 
 CLAIMS: tuple[Claim, ...] = (
     *(_effect(name, sigma) for name in EXPERIMENT for sigma in (0.01, 1)),
-    *(_cost(name, sigma) for name, place in PLACES.items() if place.cost for sigma in (0.1, 1)),
+    *(_cost(name, sigma) for name in COSTS for sigma in (0.1, 1)),
 )
 
 NOTES = """
@@ -140,10 +112,8 @@ a prediction. σ is in units of 1/√fan_in, `start="shift"` throughout, so effe
 
 def draw(results: Results) -> Figure:
     figure, (left, right) = plotting.panels(2, width=4.4, height=3.2)
-    for name, place in PLACES.items():
-        plotting.line_with_band(left, effects(results, name), SIGMA, "value", place.look)
-        if place.cost:
-            plotting.line_with_band(right, costs(results, name), SIGMA, "value", place.look)
+    arms.curves(left, [(look, effects(results, name)) for name, look in LOOKS.items()], SIGMA, "value")
+    arms.curves(right, [(LOOKS[name], costs(results, name)) for name in COSTS], SIGMA, "value")
     left.set(title="effect: part of the collapse undone", ylim=(-0.15, 1.1))
     right.set(title="cost where decay alone is mild", ylabel="points of accuracy")
     right.set_yscale("symlog", linthresh=1)

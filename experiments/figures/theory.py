@@ -46,10 +46,6 @@ def escapes(results: Results, *metrics: str) -> pd.DataFrame:
     return table.assign(**{STRENGTH: table["task.gamma"] * table["task.sigma"]})[table["task.sigma"] > 0]
 
 
-def escaped(results: Results) -> pd.Series:
-    return escapes(results, "escaped").groupby("seed")["escaped"].min()
-
-
 def escape_slope(results: Results) -> pd.Series:
     """Steps per e-folding of 1 / (gamma sigma), in units of 1 / log(1 + eta |lambda|), where gamma sigma <= 1e-4."""
     table = escapes(results)
@@ -111,7 +107,6 @@ PROPOSITIONS = (
 
 BLIND = "Weight decay alone removes no symmetry: a blind search finds one."
 IDENTITY = "Of uncountably many symmetries D = I leaves some: every n ⊥ θ₀."
-OTHER = "... and a blind search finds no other (σ_D = 0.001)."
 NEAREST = "What is then left of the nearest symmetry is in proportion to σ_D, where σ_D ≪ σ."
 PLANTED = "Only a diagonal P with Pθ₀ = θ' may remain: planted, it is found ..."
 REMOVAL = (
@@ -122,7 +117,7 @@ REMOVAL = (
     equal("thm1-known", "Each known symmetry is broken by 4γ|θ₀ᵀPφ|.", "Thm 1", thm1("ratio", **BOTH), margin=EXACT),
     zero("thm2-identity", IDENTITY, "5.2", thm2("orthogonal", sigma_d=0)),
     nonzero("thm2-orthogonal", "Distinct D_ii remove these (σ_D = 0.001).", "Thm 2", thm2("orthogonal", sigma_d=1e-3)),
-    nonzero("thm2", OTHER, "Thm 2", thm2("found", sigma_d=1e-3)),
+    nonzero("thm2", "... and a blind search finds no other (σ_D = 0.001).", "Thm 2", thm2("found", sigma_d=1e-3)),
     equal("thm2-slope", NEAREST, "ours", slope("theorem2", "task.sigma_d", "found", sigma_d=[1e-4, 1e-3, 1e-2])),
     zero("thm2-planted", PLANTED, "Thm 2", thm2("planted", np.max)),
     equal("thm2-diagonal", "... and is diagonal.", "Thm 2", thm2("planted/entry", sigma_d=[1e-3, 1e-2]), margin=EXACT),
@@ -131,30 +126,26 @@ REMOVAL = (
 MINIMA = "At local minima it is of order γσ: rms above half of 4γσ at every γ."
 WEAK = "Where the decay is weak (γ = 0.001) the law of a given φ holds at minima too."
 CAVEAT = "Where it is strong (γ = 0.1) minima follow the bias, and the rms exceeds that law."
-PLAIN = "Without a bias the gradient along P vanishes at a symmetric point."
 TORCH = "Torch's weight_decay λ gives λσ√rank P: the paper's γ is half of it."
+WEAKEST = "The weakest of N broken {} falls as 1/N (log-log slope of the median)."
 UNION = "Pr(Δ < ε) is below its union bound δ = 2Nε/(√2π 4γσ) = 0.1."
-
-
-def _weakest(kind: str) -> Equivalence:
-    text = f"The weakest of N broken {kind} falls as 1/N (log-log slope of the median)."
-    return equal(f"thm4-{kind}", text, "Thm 4", slope("theorem4", "reflections", "median", kind=kind), paper=-1)
-
-
+weakest = partial(slope, "theorem4", "reflections", "median")
 STRENGTHS = (
     equal("thm3", "At a given φ the difference across a mirror has std 4γσ.", "Thm 3", thm3("ratio")),
     equal("thm3-advanced", "The same with D, σ_D ≪ σ.", "Thm 3", thm3("ratio/advanced")),
     Superiority("thm3-minima", MINIMA, "Thm 3", minima("rms", np.min), margin=0.5, paper="Ω(γσ)"),
     equal("thm3-weak", WEAK, "ours", minima("rms", gamma=1e-3), margin=0.1),
     Superiority("thm3-caveat", CAVEAT, "ours", lambda r: minima("rms", gamma=0.1)(r) - 1),
-    zero("cor1-plain", PLAIN, "Cor. 1", cor1("plain")),
+    zero("cor1-plain", "Without a bias the gradient along P vanishes at a symmetric point.", "Cor. 1", cor1("plain")),
     equal("cor1", "With it, its rms is 2γσ√rank P.", "Cor. 1", cor1("ratio")),
     equal("cor1-torch", TORCH, "ours", cor1("ratio/torch")),
-    *map(_weakest, ("flips", "swaps")),
+    *(equal(f"thm4-{k}", WEAKEST.format(k), "Thm 4", weakest(kind=k), paper=-1) for k in ("flips", "swaps")),
     below("thm4-bound", UNION, "Thm 4", value("theorem4", "frequency")),
 )
 
-GROUP_WORDS = {"pairs": "on k pairs of neurons", "regular": "on 2^k neurons"}
+ON = {"pairs": "Z₂^k, on k pairs of neurons", "regular": "Z₂^k, on 2^k neurons", "cyclic": "Z₆"}
+WEAKER = "no subgroup is weaker than those of the generators."
+RARE = "Pr(min Δ < ε) is below 0.1, a union bound over log₂|U| subgroups."
 root = slope("theorem5", "rank", "rms", group="symmetric")
 
 
@@ -170,16 +161,6 @@ def _subspaces(group: str, words: str) -> Superiority:
     return Superiority(f"thm5-3-{group}", text, "Thm 5 (3)", lambda r: log2(r) + 1 - subspaces(r), paper="≥ 1")
 
 
-def _generators(group: str, words: str) -> Equivalence:
-    text, missed = f"{words}: no subgroup is weaker than those of the generators.", thm5("missed", np.max, group=group)
-    return zero(f"thm5-3-generators-{group}", text, "Thm 5 (3)", missed)
-
-
-def _probability(group: str) -> Superiority:
-    text = f"Z₂^k, {GROUP_WORDS[group]}: Pr(min Δ < ε) is below 0.1, a union bound over log₂|U| subgroups."
-    return below(f"thm5-4-{group}", text, "Thm 5 (3, 4)", thm5("frequency", group=group))
-
-
 GROUPS = (
     equal("thm5-1", "Δ_U has rms 2γσ√rank(I − Ū).", "Thm 5 (1)", thm5("ratio", group="symmetric")),
     equal("thm5-1-slope", "... it grows as the square root of the rank.", "Thm 5 (1)", root, paper=0.5, margin=0.025),
@@ -188,26 +169,24 @@ GROUPS = (
     Superiority("thm5-2-count", "There are no more of these than elements.", "Thm 5 (2)", _fewer, paper="> 0"),
     _subspaces("pairs", "on 4 pairs of neurons"),
     _subspaces("regular", "on 16 neurons"),
-    *(_generators(group, f"Z₂^k, {words}") for group, words in GROUP_WORDS.items()),
-    _generators("cyclic", "Z₆"),
-    *map(_probability, GROUP_WORDS),
+    *(zero(f"thm5-3-generators-{g}", f"{ON[g]}: {WEAKER}", "Thm 5 (3)", thm5("missed", np.max, group=g)) for g in ON),
+    below("thm5-4-pairs", f"{ON['pairs']}: {RARE}", "Thm 5 (3, 4)", thm5("frequency", group="pairs")),
+    below("thm5-4-regular", f"{ON['regular']}: {RARE}", "Thm 5 (3, 4)", thm5("frequency", group="regular")),
 )
-
 
 NEVER = "Without a bias gradient descent never leaves a symmetric saddle."
 ALWAYS = "With one it does, from γσ = 1e-8 on."
 LINEAR = "The time is linear in log(1/γσ), one e-folding for each: slope 1/log(1 + η|λ|)."
+SOONER = "The larger γσ, the sooner."
 displaced = slope("equation13", "task.sigma", "displacement")
 TRAINING = (
     zero("eq13", "SGD with syre ends at (A + γI)⁻¹(b + γθ₀).", "Eq. (13)", eq13("error", np.max)),
     zero("eq13-advanced", "... and with D at (A + γD)⁻¹(b + γDθ₀).", "ours", eq13("error/advanced", np.max)),
     equal("eq13-slope", "It differs from ridge regression in proportion to σ.", "6.1", displaced),
     zero("escape-never", NEVER, "4", value("escape", "escaped", sigma=0)),
-    equal("escape-always", ALWAYS, "4", escaped, margin=ZERO),
+    equal("escape-always", ALWAYS, "4", lambda r: escapes(r, "escaped").groupby("seed")["escaped"].min(), margin=ZERO),
     equal("escape-slope", LINEAR, "ours", escape_slope),
-    Monotone(
-        "escape-monotone", "The larger γσ, the sooner.", "5.3", lambda r: -monotonicity(escapes(r), STRENGTH, "steps")
-    ),
+    Monotone("escape-monotone", SOONER, "5.3", lambda r: -monotonicity(escapes(r), STRENGTH, "steps")),
 )
 CLAIMS: tuple[Claim, ...] = (*PROPOSITIONS, *REMOVAL, *STRENGTHS, *GROUPS, *TRAINING)
 
@@ -250,8 +229,6 @@ threshold. Margins: 5 % for laws that draws of θ₀ estimate, 10 % for local mi
 
 BLUE, ORANGE, GREEN = (arms.look(name).color for name in ("syre", "weight_decay", "syre_advanced"))
 BLOCK = 5  # weights of a neuron, the rank of a swap: 3 inputs, 2 outputs
-
-
 first, second = (partial(Look, color=color, marker=marker) for color, marker in ((BLUE, "D"), (ORANGE, "s")))
 
 
@@ -285,12 +262,8 @@ def theorem3(ax: Axes, results: Results) -> None:
     ):
         table = rows(results, task, metric)
         strength = table["task.gamma"] * table["task.sigma"]
-        units: dict[str, pd.Series | float] = {
-            "theorem3": 1,
-            "theorem3_minima": 4 * strength,
-            "corollary1": BLOCK**-0.5,
-        }
-        plotting.line_with_band(ax, table.assign(x=strength, y=table[metric] * units[task]), "x", "y", look)
+        unit = {"theorem3": 1, "corollary1": BLOCK**-0.5}.get(task, 4 * strength)
+        plotting.line_with_band(ax, table.assign(x=strength, y=table[metric] * unit), "x", "y", look)
     law(ax, (1e-5, 1e-1), lambda x: 4 * x, "4γσ, 2γσ")
     law(ax, (1e-5, 1e-1), lambda x: 2 * x, "_")
     ax.set(xscale="log", yscale="log", ylim=(3e-6, None), xlabel="γσ", title="Theorem 3 and Corollary 1: strength")

@@ -75,6 +75,10 @@ def test_arms_come_in_one_order_whatever_the_order_of_the_rows():
     assert [look.label for look, _ in apart] == [*names, "syre, σ = 1, start of the others"]
     assert [len(rows) for _, rows in apart] == [9] * 6
     assert [look.label for look, _ in arms.with_same_start(df[df[START] != "keep"])] == names
+    own = arms.Look(label="seed 0 of the strongest", color="0", marker="x")
+    apart = list(arms.with_same_start(df, {own: (df[GAMMA] == 0.4) & (df["seed"] == 0) & (df[START] != "keep")}))
+    assert [look.label for look, _ in apart] == [*names, "syre, σ = 1, start of the others", own.label]
+    assert [len(rows) for _, rows in apart] == [8] * 5 + [9, 5]  # nothing is drawn twice
 
 
 def test_curves_are_a_line_an_arm_in_its_look():

@@ -16,6 +16,7 @@ from experiments.analysis.claims import (
     Monotone,
     Superiority,
     evaluate,
+    per_seed,
 )
 from experiments.analysis.results import Results, ResultsError
 
@@ -213,6 +214,17 @@ def test_the_opposite_is_the_claim_with_its_arms_exchanged():
         NOT_REPRODUCED
     ] * 2
     assert evaluate(swapped(replace(SAME, margin=0.1)), two_arms(syre, decay)).verdict == REPRODUCED
+
+
+def test_settings_make_samples_of_a_measurement_each_its_own():
+    @per_seed
+    def above(results, level, *, sign=1):
+        return sign * (results.by_seed("accuracy", DECAY) - level)
+
+    results = two_arms([0.9, 0.9, 0.9], [0.5, 0.6, 0.7])
+    below, half = above(1, sign=-1), above(0.5)  # the later one changes nothing of the earlier
+    assert below(results).tolist() == pytest.approx([0.5, 0.4, 0.3])
+    assert half(results).tolist() == pytest.approx([0, 0.1, 0.2])
 
 
 def test_a_claim_that_cannot_be_tested_is_refused_when_it_is_written():
