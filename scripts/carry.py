@@ -19,9 +19,8 @@ import subprocess
 import sys
 import zlib
 from argparse import RawDescriptionHelpFormatter as Raw
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -92,14 +91,14 @@ def pack(name: str, root: Path, into: Path, mib: float) -> list[Path]:
         DataError: it is not there, or damaged.
     """
     ensure(name, root)
-    files, body = [], io.BytesIO()
+    files, body = [], []
     for archive in archives(name, root):
         for file, md5 in archive.holds.items():
             path = archive.folder / file
             parts, shape = encode(path.read_bytes())
             files.append({"path": str(path.relative_to(root)), "md5": md5, "sizes": [*map(len, parts)], "shape": shape})
-            body.write(b"".join(parts))
-    content = json.dumps(files).encode() + b"\n" + body.getvalue()
+            body += parts
+    content = b"".join([json.dumps(files).encode(), b"\n", *body])
     count = -(-len(content) // int(mib * 2**20))
     size = -(-len(content) // count)
     into.mkdir(parents=True, exist_ok=True)
@@ -201,18 +200,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wheels.add_argument("names", nargs="?", default=",".join(PACKAGES), help="default: %(default)s")
     wheels.add_argument("--into", type=Path, required=True, metavar="FOLDER")
     wheels.add_argument("--python", default="3.12", help="its version (default 3.12)")
-    wheels.add_argument(
-        "--platforms", default=PLATFORMS, help="its platforms, as pip names them (default: %(default)s)"
-    )
+    named = "its platforms, as pip names them (default: %(default)s)"
+    wheels.add_argument("--platforms", default=PLATFORMS, help=named)
+    for command, run in ((data, _data), (back, _unpack), (wheels, _packages)):
+        command.set_defaults(run=run)
     options = parser.parse_args(arguments)
     try:
-        return _COMMANDS[options.command](options)
+        options.run(options)
     except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    return 0
 
 
-def _data(options: argparse.Namespace) -> int:
+def _data(options: argparse.Namespace) -> None:
     names = options.names.split(",")
     if unknown := [name for name in names if name not in SETS]:
         raise DataError(f"unknown data set {unknown[0]!r}: choose from {', '.join(SETS)}")
@@ -221,24 +222,19 @@ def _data(options: argparse.Namespace) -> int:
     for name in names:
         for path in pack(name, data_root(options.root), options.into, options.mib):
             print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
-    return 0
 
 
-def _unpack(options: argparse.Namespace) -> int:
+def _unpack(options: argparse.Namespace) -> None:
     root = data_root(options.root)
     for name in unpack(options.folder, root):
         print(f"{name}: unpacked into {root}")
-    return 0
 
 
-def _packages(options: argparse.Namespace) -> int:
+def _packages(options: argparse.Namespace) -> None:
     packages(options.into, options.names.split(","), options.python, options.platforms.split(","))
     sizes = [path.stat().st_size for path in options.into.glob("*.whl")]
     print(f"{options.into}: {len(sizes)} wheels, {sum(sizes) / 2**20:.1f} MiB")
-    return 0
 
-
-_COMMANDS: dict[str, Callable[[Any], int]] = {"data": _data, "unpack": _unpack, "packages": _packages}
 
 if __name__ == "__main__":
     sys.exit(main())
