@@ -8,7 +8,6 @@ are started anew, and the batches that they have prepared in advance are used up
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 from experiments.engine.build import assemble
-from experiments.engine.config import Run, identity, resolve
+from experiments.engine.config import Run, identity
 from experiments.engine.expand import Group
 from scripts.bench_table import Effort, Row, trainer_step
 from syre.data import DataError, Dataset
@@ -84,23 +83,18 @@ def nt_xent(z: Tensor, _: Tensor) -> Tensor:
     return nn.functional.cross_entropy(similarity, torch.arange(2 * batch, device=z.device).roll(batch))
 
 
-class Twice:
-    """Two views of an image, each with draws of its own."""
-
-    def __init__(self, transform: Callable[[Any], Tensor]) -> None:
-        self.transform = transform
-
-    def __call__(self, image: Any) -> tuple[Tensor, Tensor]:
-        return self.transform(image), self.transform(image)
-
-
 TO_INPUT = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
 CROP_FLIP = transforms.Compose([transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), *TO_INPUT])
 JITTER = transforms.RandomApply([transforms.ColorJitter(0.8, 0.8, 0.8, 0.2)], 0.8)
 CROP = [transforms.RandomResizedCrop(32), transforms.RandomHorizontalFlip()]
 VIEW = transforms.Compose([*CROP, JITTER, transforms.RandomGrayscale(0.2), *TO_INPUT])
-SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=5e-4)
-ADAM = partial(torch.optim.Adam, weight_decay=5e-4)
+
+
+def two_views(image: Any) -> tuple[Tensor, Tensor]:
+    """Each with draws of its own."""
+    return VIEW(image), VIEW(image)
+
+
 NETWORKS = (
     Network(
         name="ResNet18",
@@ -109,7 +103,7 @@ NETWORKS = (
         small="model.width=4",
         model=resnet18,
         transform=CROP_FLIP,
-        optimizer=lambda m: SGD(m.parameters()),
+        optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4),
     ),
     Network(
         name="ViT",
@@ -118,7 +112,7 @@ NETWORKS = (
         small="model.dim=16 model.mlp=16 model.depth=1",
         model=vit,
         transform=CROP_FLIP,
-        optimizer=lambda m: ADAM(m.parameters(), lr=1e-4),
+        optimizer=lambda m: torch.optim.Adam(m.parameters(), lr=1e-4, weight_decay=5e-4),
     ),
     Network(
         name="SimCLR",
@@ -126,9 +120,9 @@ NETWORKS = (
         ours="model=simclr data=cifar100 data.augment=simclr task=contrastive optim=adam",
         small="model.width=4",
         model=simclr,
-        transform=Twice(VIEW),
+        transform=two_views,
         loss=nt_xent,
-        optimizer=lambda m: ADAM(m.parameters(), lr=1e-3),
+        optimizer=lambda m: torch.optim.Adam(m.parameters(), lr=1e-3, weight_decay=5e-4),
     ),
 )
 
@@ -194,7 +188,7 @@ def our_run(network: Network, batch: int, *, compiled: bool, quick: bool = False
     words = f"{network.ours} {network.small if quick else ''} {SETTINGS} train.batch_size={batch}".split()
     words.append(f"compute.compile={str(compiled).lower()}")
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        return resolve(identity(compose("config", words)))
+        return Run(config=identity(compose("config", words)))
 
 
 def our_step(run: Run, device: torch.device) -> Step:

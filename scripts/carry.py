@@ -85,11 +85,7 @@ def decode(parts: Sequence[bytes], shape: Sequence[int]) -> bytes:
 
 
 def pack(name: str, root: Path, into: Path, mib: float) -> list[Path]:
-    """The files, each of at most `mib` MiB, that hold a data set of `root`.
-
-    Raises:
-        DataError: it is not there, or damaged.
-    """
+    """The files, each of at most `mib` MiB, that hold a data set of `root`. Raises: DataError if it is not whole."""
     ensure(name, root)
     files, body = [], []
     for archive in archives(name, root):
@@ -113,8 +109,7 @@ def pack(name: str, root: Path, into: Path, mib: float) -> list[Path]:
 def unpack(folder: Path, root: Path) -> list[str]:
     """Write the data sets that a folder holds into `root`, every file whole and checked; their names.
 
-    Raises:
-        DataError: there is none, or a file of one is missing or damaged.
+    Raises: DataError where there is none, or a file of one is missing or damaged.
     """
     names = sorted({path.name.split(".")[0] for path in folder.glob("*.*-of-*")})
     if not names:
@@ -149,11 +144,7 @@ def _write_all(content: bytes, root: Path) -> None:
 
 
 def pinned(names: Sequence[str], python: str) -> list[str]:
-    """These packages at the versions that requirements.lock has for a version of Python.
-
-    Raises:
-        DataError: it does not have one of them.
-    """
+    """These packages at the versions that requirements.lock has for a version of Python. Raises: DataError if not."""
     from packaging.requirements import Requirement  # here: the other machine may not have it
 
     lines = (line.rstrip(" \\") for line in (ROOT / "requirements.lock").read_text().splitlines())
@@ -167,8 +158,7 @@ def pinned(names: Sequence[str], python: str) -> list[str]:
 def packages(into: Path, names: Sequence[str], python: str, platforms: Sequence[str]) -> None:
     """Wheels for another machine; what comes as source only, the runtime of antlr4, is pure Python and built here.
 
-    Raises:
-        DataError: pip failed, and has said why.
+    Raises: DataError where pip failed, and has said why.
     """
     wanted = pinned(names, python)
     source = [line for line in wanted if line.startswith("antlr4")]

@@ -159,7 +159,7 @@ def step_seconds(group: Group, data_root: str | None, device: torch.device) -> f
 def measure_kinds(experiments: Sequence[Experiment], state: State, device: torch.device, deadline: Deadline) -> None:
     """Fill in the seconds per run: of finished runs on this device, else from one step; None if neither can be had."""
     for experiment in experiments:
-        state.seconds |= experiment.estimate(experiment.taken(device=state.device))
+        state.seconds |= experiment.estimate(experiment.taken(state.device))
         for run in experiment.missing():
             if (name := pace(run)) in state.seconds or deadline.over():
                 continue

@@ -241,8 +241,7 @@ def _loop(
 ) -> tuple[Callable[[Any], Iterator[Record | Snapshot]], int]:
     """What trains these runs, given the state to go on from (None: the start), and how many steps it takes.
 
-    Raises:
-        ConfigError: settings that do not fit one another. DataError: data missing or damaged.
+    Raises: as `build`.
     """
     first = group.runs[0]
     if measures(first):

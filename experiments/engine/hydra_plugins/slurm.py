@@ -60,12 +60,7 @@ class Slurm(Launcher):
             folder, timeouts = settings.pop("slurm_submitit_folder"), settings.pop("slurm_max_num_timeout")
             executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=timeouts)
             executor.update_parameters(**settings)
-        except (
-            RuntimeError,
-            NameError,
-            ValueError,
-            TypeError,
-        ) as error:  # no SLURM here, or a setting it does not know
+        except (RuntimeError, NameError, ValueError, TypeError) as error:  # no SLURM, or a setting it does not know
             raise ConfigError(f"hydra/launcher=slurm: {error}") from error
         jobs = self._queued(job_overrides)
         outcomes: dict[int, JobReturn] = {}
