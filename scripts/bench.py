@@ -189,22 +189,16 @@ def ensemble(effort: Effort) -> Iterator[Row]:
 
 # ---- d. sweeps -------------------------------------------------------------------------------------------------------
 
-# name -> experiment, and which of its runs: figure 7 is the noisy runs of figure 2's experiment
-SWEEPS: dict[str, tuple[str, Callable[[Run], bool]]] = {
-    "fig2": ("fig2", lambda run: run.data.label_noise + run.data.input_noise == 0),
-    "fig5": ("fig5", lambda run: True),
-    "fig7": ("fig2", lambda run: run.data.label_noise + run.data.input_noise > 0),
-    "fig9": ("fig9", lambda run: True),
-    "fig11": ("fig11", lambda run: True),
-}
-
 
 def packed(figure: str) -> list[Group]:
     """The groups of a figure's sweep at `cpu` scale, as `make` packs them."""
-    experiment, mine = SWEEPS[figure]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        whole = Experiment.load(experiment, ["scale=cpu"])
-    return [group for group in whole.pack(whole.runs) if mine(group.runs[0])]
+        whole = Experiment.load("fig2" if figure == "fig7" else figure, ["scale=cpu"])
+    groups = whole.pack(whole.runs)
+    if figure in ("fig2", "fig7"):  # figure 7 is the noisy runs of figure 2's experiment
+        noise = [group.runs[0].data.label_noise + group.runs[0].data.input_noise for group in groups]
+        groups = [group for group, n in zip(groups, noise, strict=True) if (n > 0) == (figure == "fig7")]
+    return groups
 
 
 def by_hand(run: Run) -> Step:
@@ -216,9 +210,8 @@ def by_hand(run: Run) -> Step:
     if isinstance(one.handle, SyreHandle):
         one.handle.detach()
         attach_anchors(optimizer, one.model, one.handle.anchors)
-    return bare_step(
-        one.model, optimizer, run.task.loss, data, run.train.batch(len(data.train_inputs)), noise=one.noise
-    )
+    batch = run.train.batch(len(data.train_inputs))
+    return bare_step(one.model, optimizer, run.task.loss, data, batch, noise=one.noise)
 
 
 def sweep_times(figure: str, effort: Effort) -> Row:
@@ -243,7 +236,7 @@ def sweep_times(figure: str, effort: Effort) -> Row:
 
 def sweeps(effort: Effort) -> Iterator[Row]:
     short = replace(effort, rounds=min(5, effort.rounds))
-    for figure in SWEEPS:
+    for figure in ("fig2", "fig5", "fig7", "fig9", "fig11"):
         try:
             yield sweep_times(figure, short)
         except DataError as error:

@@ -5,7 +5,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -196,7 +196,7 @@ def fitting(data_root: str | None) -> Callable[[Group], None]:
         some = list(alike.values())
         if len(group.runs) > 1 and len(some) == 1:
             some *= 2
-        try:
+        with suppress(RuntimeError, MemoryError):  # too large, say: to be told by the run itself, in a row
             if interacts(some[0]):
                 actor(some[0], data_root, torch.device("cpu"))
                 return
@@ -204,8 +204,6 @@ def fitting(data_root: str | None) -> Callable[[Group], None]:
             if len(replicas) > 1:
                 with unfit():
                     learner(replicas)
-        except (RuntimeError, MemoryError):  # too large, say: to be told by the run itself, in a row
-            pass
 
     return check
 

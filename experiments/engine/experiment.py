@@ -139,11 +139,6 @@ class Experiment:
 
     # ---- tables
 
-    def check_tables(self) -> None:
-        """Find a table that is damaged before the hours of training. Raises: ResultsError."""
-        for table in results.TABLES:
-            results.read_table(self.place / self.name / table)
-
     def collect(self, runs: Iterable[Run], place: Path | None = None) -> Path:
         """Write these runs, which have ended, into the tables; their folder. Raises: ResultsError."""
         folder = (place or self.place) / self.name

@@ -49,15 +49,12 @@ def holder(path: Path) -> str | None:
     if not path.exists():
         return None
     lock = FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        with suppress(OSError):
+    with suppress(OSError):
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
             return path.read_text() or "another process"
-        return None
-    except OSError:
-        return None
-    _let_go(lock, path)
+        _let_go(lock, path)
     return None
 
 

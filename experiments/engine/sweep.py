@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.utils import JobStatus
 from omegaconf import DictConfig
 
-from experiments.analysis.results import ResultsError
+from experiments.analysis.results import TABLES, ResultsError, read_table
 from experiments.engine.cards import spread
 from experiments.engine.config import Run
 from experiments.engine.errors import ConfigError, Killed, one_line
@@ -40,8 +40,8 @@ def sweep(config: DictConfig, words: Sequence[str], compose: Compose, launcher: 
         adopted = experiment.store.adopt(Path(config.results) / experiment.name, experiment.runs)
         print(f"{experiment.name}: {adopted} runs adopted from the tables in {config.results}", flush=True)
     missing = [] if config.train_nothing else experiment.missing()
-    if missing:
-        experiment.check_tables()
+    for table in TABLES if missing else ():  # one that is damaged is found before the hours of training
+        read_table(experiment.place / experiment.name / table)
     groups = _plan(experiment, missing, elsewhere=getattr(launcher, "elsewhere", False))
     what = f"{len({run.id for group in groups for run in group.runs})} to train in {len(groups)} groups"
     print(f"{experiment.name}: {len(experiment.runs)} runs at scale {experiment.scale}, {what}", flush=True)
