@@ -133,9 +133,7 @@ def learner_step(team: Learner, data: Dataset, batch: int) -> Step:
     return trainer_step(team, batches, TASK.loss)
 
 
-def bare_step(
-    model: nn.Module, optimizer: Optimizer, loss: Callable[..., Tensor], data: Any, batch: int, *, noise: Any = None
-) -> Step:
+def bare_step(model: nn.Module, optimizer: Optimizer, loss: Callable, data: Any, batch: int, noise: Any = None) -> Step:
     """A step as one writes it by hand: indexing, forward, backward, the optimizer."""
     noisy = [module for module in model.modules() if isinstance(module, Noisy) and module.wanted()]
     samples = len(data.train_inputs)
@@ -211,7 +209,7 @@ def by_hand(run: Run) -> Step:
         one.handle.detach()
         attach_anchors(optimizer, one.model, one.handle.anchors)
     batch = run.train.batch(len(data.train_inputs))
-    return bare_step(one.model, optimizer, run.task.loss, data, batch, noise=one.noise)
+    return bare_step(one.model, optimizer, run.task.loss, data, batch, one.noise)
 
 
 def sweep_times(figure: str, effort: Effort) -> Row:

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 import torchvision
 from hydra import compose, initialize_config_dir
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
@@ -48,7 +47,7 @@ class Network:
     name: str
     batch: int
     ours: str
-    small: str
+    small: str = "model.width=4"
     model: Callable[[], nn.Module]
     transform: Callable[[Any], Any]
     optimizer: Callable[[nn.Module], torch.optim.Optimizer]
@@ -100,7 +99,6 @@ NETWORKS = (
         name="ResNet18",
         batch=128,
         ours="model=resnet18 data=cifar10 data.augment=crop_flip optim=sgd optim.momentum=0.9",
-        small="model.width=4",
         model=resnet18,
         transform=CROP_FLIP,
         optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4),
@@ -118,7 +116,6 @@ NETWORKS = (
         name="SimCLR",
         batch=256,
         ours="model=simclr data=cifar100 data.augment=simclr task=contrastive optim=adam",
-        small="model.width=4",
         model=simclr,
         transform=two_views,
         loss=nt_xent,
@@ -127,17 +124,12 @@ NETWORKS = (
 )
 
 
-class Pictures(torch.utils.data.Dataset):
-    """Images as torchvision's CIFAR classes hold and give them."""
+class Pictures(torchvision.datasets.CIFAR10):
+    """Images of our own in the place of CIFAR's."""
 
     def __init__(self, pixels: Tensor, labels: Tensor, transform: Callable[[Any], Any]) -> None:
-        self.data, self.targets, self.transform = pixels.permute(0, 2, 3, 1).numpy(), labels.tolist(), transform
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        return self.transform(Image.fromarray(self.data[index])), self.targets[index]
+        self.data, self.targets = pixels.permute(0, 2, 3, 1).numpy(), labels.tolist()
+        self.transform, self.target_transform = transform, None
 
 
 def textbook(network: Network, dataset: Any, batch: int, device: torch.device, clock: Clock) -> Callable[[int], float]:

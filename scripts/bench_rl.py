@@ -28,8 +28,6 @@ from syre.rl import PPO, ActorCritic, SlipperyAnt
 from syre.rl.silence import silence
 from syre.trainer import Training
 
-BACKENDS = {"mujoco": "MuJoCo", "pybullet": "PyBullet"}
-
 
 def ours(backend: str, rollout: int) -> Step:
     """An iteration as figure 6 runs it."""
@@ -89,7 +87,7 @@ def rl(effort: Effort) -> Iterator[Row]:
     """One backend after the other."""
     rollout = 128 if effort.quick else 2048
     effort = replace(effort, rounds=min(7, effort.rounds), seconds=0.0)
-    for backend, name in BACKENDS.items():
+    for backend, name in (("mujoco", "MuJoCo"), ("pybullet", "PyBullet")):
         try:
             SlipperyAnt(backend=backend).load()
         except DataError as error:

@@ -94,12 +94,11 @@ class Deadline:
 
 
 def load(names: Sequence[str], options: argparse.Namespace) -> list[Experiment]:
-    """The experiments in the order of the queue; one whose configuration is not there is left out."""
+    """The experiments of these names."""
     words = [f"scale={options.scale}", f"outputs={options.outputs}", f"results={options.results}"]
     words += [f"data_root={options.data_root}"] if options.data_root else []
-    there = [name for name in names if (CONFIGS / f"experiment/{name}.yaml").is_file()]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return [Experiment.load(name, words) for name in there]
+        return [Experiment.load(name, words) for name in names]
 
 
 def seeds(experiment: Experiment) -> list[int]:

@@ -12,7 +12,7 @@ import torch
 
 from experiments.engine.config import Run
 from experiments.engine.errors import ConfigError
-from experiments.engine.expand import Group
+from experiments.engine.expand import Group, without
 from syre import distributed
 from syre.batches import Batches
 from syre.ensemble import Learner, Replica, learner, replicas_per_process
@@ -51,10 +51,9 @@ def device_of(name: str, setting: str = "compute.device") -> torch.device:
         if not torch.cuda.is_available() and (given := _given_gpus()):
             cuda = torch.version.cuda
             built = f"for CUDA {cuda}, which this driver may be too old for" if cuda else "without CUDA"
-            raise ConfigError(
-                f"compute.device=auto: there are GPUs here ({given}), but torch {torch.__version__} sees none (it is "
-                f"built {built}): install a build of torch that fits, or set compute.device=cpu"
-            )
+            blind = f"there are GPUs here ({given}), but torch {torch.__version__} sees none (it is built {built})"
+            advice = "install a build of torch that fits, or set compute.device=cpu"
+            raise ConfigError(f"compute.device=auto: {blind}: {advice}")
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name, re.ASCII):
         raise ConfigError(f"{setting} must be auto, cpu or cuda[:index], got {name!r}")
@@ -210,9 +209,7 @@ def fitting(data_root: str | None) -> Callable[[Group], None]:
 
 def _structure(run: Run) -> str:
     """What of a run may not fit, as text: all but its seed, its learning rate and the strengths of its regularizer."""
-    kept = {key: value for key, value in run.config.items() if key not in ("experiment", "recipe", "scale", "seed")}
-    kept["data"] = {key: value for key, value in kept["data"].items() if key != "input_scale"}
-    kept["optim"] = {key: value for key, value in kept["optim"].items() if key != "lr"}
+    kept = without(run.config, ("experiment", "recipe", "scale", "seed", "data.input_scale", "optim.lr"))
     kept["regularizer"] = {k: v for k, v in kept["regularizer"].items() if not isinstance(v, int | float)}
     return json.dumps(kept, sort_keys=True)
 

@@ -178,7 +178,7 @@ def pack(runs: Sequence[Run], *, batched: Sequence[str], size: Callable[[Run], i
     """Groups of runs that agree in all but the batched keys, at most `size(run)` each, in a fixed order."""
     alike: dict[str, list[Run]] = {}
     for run in runs:
-        alike.setdefault(json.dumps(_without(run.config, batched), sort_keys=True), []).append(run)
+        alike.setdefault(json.dumps(without(run.config, batched), sort_keys=True), []).append(run)
     return [
         Group(runs=members[start : start + step])
         for members in alike.values()
@@ -187,10 +187,10 @@ def pack(runs: Sequence[Run], *, batched: Sequence[str], size: Callable[[Run], i
     ]
 
 
-def _without(config: dict[str, Any], keys: Sequence[str], prefix: str = "") -> dict[str, Any]:
+def without(config: dict[str, Any], keys: Sequence[str], prefix: str = "") -> dict[str, Any]:
     """The configuration without the given dotted keys and all below them."""
     kept = {}
     for key, value in config.items():
         if (path := prefix + key) not in keys:
-            kept[key] = _without(value, keys, path + ".") if isinstance(value, dict) else value
+            kept[key] = without(value, keys, path + ".") if isinstance(value, dict) else value
     return kept

@@ -101,10 +101,8 @@ class RunStore:
         missing = [run_id for run_id in ids if not self.ended(run_id)]
         if missing or not ids:
             example = f", {missing[0]} first" if missing else ""
-            raise ResultsError(
-                f"{name}: {len(missing)} of {len(ids)} runs at scale {scale} are missing{example}: "
-                f"`make {name} SCALE={scale}` runs what is missing"
-            )
+            lack = f"{len(missing)} of {len(ids)} runs at scale {scale} are missing{example}"
+            raise ResultsError(f"{name}: {lack}: `make {name} SCALE={scale}` runs what is missing")
         results.collect(folder, scale, {run_id: self.rows(run_id) for run_id in ids})
 
     def write(self, run: Run, records: Iterable[Record], facts: Mapping[str, Any]) -> None:

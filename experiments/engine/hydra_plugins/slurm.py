@@ -116,9 +116,8 @@ class Slurm(Launcher):
             kept = json.loads(file.read_text())
             live = [name for name in kept if states and states.get(name, "COMPLETED") not in ENDED]
             for name in live:
-                words = kept[name]
-                if words in overrides:
-                    found[overrides.index(words)] = submitit.SlurmJob(self.folder, name)
+                if kept[name] in overrides:
+                    found[overrides.index(kept[name])] = submitit.SlurmJob(self.folder, name)
             if states is not None and not live:
                 file.unlink()  # all of it has ended
         if found:
