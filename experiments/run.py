@@ -85,7 +85,7 @@ def said_in_one_line() -> Iterator[None]:
         if world() > 1:
             from syre import distributed
 
-            distributed.after_you()
+            distributed.wait_for_report()
         if not is_users(error):
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)

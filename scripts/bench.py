@@ -44,7 +44,7 @@ from scripts.bench_table import Effort, Row, trainer_step
 from syre.batches import Batches
 from syre.core import SyreHandle, attach_anchors
 from syre.data import DataError, Dataset
-from syre.ensemble import Ensemble, Learner, Replica, Single, replicas_per_process
+from syre.learners import Ensemble, Learner, Replica, Single, replicas_per_process
 from syre.metrics.cost import Step, clock
 from syre.models import MLP, Noisy
 from syre.optim import SGD, Adam, OptimizerSpec
@@ -135,7 +135,7 @@ def learner_step(team: Learner, data: Dataset, batch: int) -> Step:
 
 def bare_step(model: nn.Module, optimizer: Optimizer, loss: Callable, data: Any, batch: int, noise: Any = None) -> Step:
     """A step as one writes it by hand: indexing, forward, backward, the optimizer."""
-    noisy = [module for module in model.modules() if isinstance(module, Noisy) and module.wanted()]
+    noisy = [module for module in model.modules() if isinstance(module, Noisy) and module.is_active()]
     samples = len(data.train_inputs)
     order, starts = torch.randperm(samples), cycle(range(0, samples - batch + 1, batch))
 

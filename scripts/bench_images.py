@@ -25,7 +25,7 @@ from experiments.engine.build import assemble
 from experiments.engine.config import Run, identity
 from experiments.engine.expand import Group
 from scripts.bench_table import Effort, Row, trainer_step
-from syre.data import DataError, Dataset
+from syre.data import DataError, Dataset, DataSource
 from syre.data.augment import AUGMENTATIONS
 from syre.data.files import data_root, torchvision_class
 from syre.metrics.cost import Clock, Step, clock
@@ -161,13 +161,13 @@ def textbook(network: Network, dataset: Any, batch: int, device: torch.device, c
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomImages:
+class RandomImages(DataSource):
     """Uniform pixels, where CIFAR is not there: a step takes as long."""
 
     augment: str
     samples: int = 8192
 
-    def load(self, root: str | None = None, seed: int = 0) -> Dataset:
+    def load(self, root: str | Path | None = None, seed: int = 0) -> Dataset:
         stream = torch.Generator().manual_seed(seed)
         pixels = torch.randint(256, (self.samples, 3, 32, 32), generator=stream, dtype=torch.uint8)
         labels = torch.randint(10, (self.samples,), generator=stream)

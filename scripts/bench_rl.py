@@ -21,7 +21,7 @@ from torch import nn
 
 from scripts.bench_table import Effort, Row
 from syre.data import DataError
-from syre.ensemble import Replica
+from syre.learners import Replica
 from syre.metrics.cost import Step
 from syre.optim import Adam
 from syre.rl import PPO, ActorCritic, SlipperyAnt

@@ -8,7 +8,7 @@ from statistics import median, quantiles
 import numpy as np
 
 from syre.batches import Batches
-from syre.ensemble import Learner
+from syre.learners import Learner
 from syre.metrics.cost import Clock, Step, in_turns
 
 

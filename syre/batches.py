@@ -61,8 +61,8 @@ class Batches:
         self.full = batch_size == 0 or batch_size >= n
         self.batch_size = n if self.full else batch_size
         self.steps_per_epoch = n // self.batch_size
-        check(self.batch_size % world == 0,
-              f"train.batch_size must be a multiple of the {world} processes, got {self.batch_size}")  # fmt: skip
+        wrong = f"train.batch_size must be a multiple of the {world} processes, got {self.batch_size}"
+        check(self.batch_size % world == 0, wrong)
         self._share = slice(rank * self.batch_size // world, (rank + 1) * self.batch_size // world)
         self._pixels = _Pixels.of(datasets, self.device)
         self._samples = n

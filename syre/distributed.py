@@ -39,11 +39,11 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0")) if world() > 1 else 0
 
 
-class _Now:
+class _State:
     """Where this process stands."""
 
     store: dist.Store | None = None  # what the ranks have in common
-    alone: bool = False  # inside `alone`
+    local: bool = False  # inside `local_only`
     reports: bool | None = None  # whether it is this process that reports the failure there was
 
 
@@ -64,28 +64,29 @@ def join(device: torch.device) -> Iterator[torch.device]:
         check(here <= count, f"torchrun started {here} processes for {count} GPUs: --nproc-per-node {count}")
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    _Now.store, number, size = next(dist.rendezvous("env://"))
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=_Now.store, rank=number, world_size=size)
+    _State.store, number, size = next(dist.rendezvous("env://"))
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=_State.store, rank=number, world_size=size)
     try:
         yield device
     finally:
         dist.destroy_process_group()
-        _Now.store = None
+        _State.store = None
 
 
 def joined() -> bool:
     """Whether this process now works with others."""
-    return not _Now.alone and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return not _State.local and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def local_only() -> Iterator[None]:
     """What every rank does for itself, with all of the data: an evaluation."""
-    before, _Now.alone = _Now.alone, True
+    before, _State.local = _State.local, True
     try:
         yield
     finally:
-        _Now.alone = before
+        _State.local = before
 
 
 def barrier() -> None:
@@ -94,7 +95,7 @@ def barrier() -> None:
         dist.barrier()
 
 
-def first_says(value: bool) -> bool:
+def broadcast(value: bool) -> bool:
     """What rank 0 says, to all ranks; they wait for it. The value itself in a single process."""
     if not joined():
         return value
@@ -111,42 +112,43 @@ def first_says(value: bool) -> bool:
 @contextmanager
 def failure() -> Iterator[bool]:
     """Whether this process is the first to fail, and writes down why; the others wait until it has."""
-    if not joined() or _Now.store is None:
+    if not joined() or _State.store is None:
         yield True
         return
-    _Now.reports = _Now.store.add("failed", 1) == 1
-    if not _Now.reports:
+    _State.reports = _State.store.add("failed", 1) == 1
+    if not _State.reports:
         with suppress(RuntimeError):
-            _Now.store.wait(["reported"], timedelta(seconds=60))
+            _State.store.wait(["reported"], timedelta(seconds=60))
     try:
-        yield _Now.reports
+        yield _State.reports
     finally:
-        if _Now.reports:
-            _Now.store.set("reported", "")
+        if _State.reports:
+            _State.store.set("reported", "")
 
 
-def after_you() -> None:
+def wait_for_report() -> None:
     """Let the process that is to print an error do so: as soon as it has, torchrun ends this one."""
-    if world() > 1 and not (rank() == 0 if _Now.reports is None else _Now.reports):
+    if world() > 1 and not (rank() == 0 if _State.reports is None else _State.reports):
         time.sleep(20)
 
 
 # ---- tensors ---------------------------------------------------------------------------------------------------------
 
 
-class _Gather(torch.autograd.Function):
+# Not torch.distributed.nn.functional, whose collectives are differentiable too: torch 2.15 deprecates it for private
+# functions, which torch 2.11 does not have.
+class _Sum(torch.autograd.Function):
+    """The sum over ranks; its gradient is summed over the ranks' losses."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.rows = x.shape[-2]
-        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, x.contiguous())
-        return torch.cat(parts, -2)
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        grad = grads[0].clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(grad)
-        return grad.narrow(-2, dist.get_rank() * ctx.rows, ctx.rows)
+        return _Sum.forward(ctx, grads[0])
 
 
 def gather(x: Tensor) -> Tensor:
@@ -163,27 +165,19 @@ def gather(x: Tensor) -> Tensor:
 
     Rows are put together by rank: of a batch of several views, [views n, d], gather each view by itself.
     """
-    return _Gather.apply(x) if joined() else x
-
-
-class _Average(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        total = x.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total.div_(dist.get_world_size())
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return _Average.forward(ctx, grads[0])
+    if not joined():
+        return x
+    rank, rows = dist.get_rank(), x.shape[-2]  # its place among the rows of all; those of the others are 0 here
+    place = (0, 0, rank * rows, (dist.get_world_size() - 1 - rank) * rows)
+    return _Sum.apply(nn.functional.pad(x, place))
 
 
 def average(x: Tensor) -> Tensor:
     """The mean over ranks; its gradient, as that of `gather`, is summed over the ranks' losses. x if there is one."""
-    return _Average.apply(x) if joined() else x
+    return _Sum.apply(x) / dist.get_world_size() if joined() else x
 
 
-def share(x: Tensor, batch: int) -> Tensor:
+def shard(x: Tensor, batch: int) -> Tensor:
     """This rank's rows of what was drawn for the whole batch: [views W batch, ...] -> [views batch, ...]."""
     if world() == 1:
         return x
@@ -240,6 +234,6 @@ def parallel(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model, **options)
 
 
-def part(model: nn.Module, last: bool) -> AbstractContextManager[None]:
+def sync_gradients(model: nn.Module, last: bool) -> AbstractContextManager[None]:
     """For the forward and backward of one part of a batch: gradients are averaged over ranks with the last one only."""
     return nullcontext() if last or not isinstance(model, DistributedDataParallel) else model.no_sync()

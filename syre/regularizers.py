@@ -1,86 +1,82 @@
 """What is done against collapse: one frozen dataclass per regularizer, spelt alike in YAML, class, table and legend.
 
-Each has two methods. `prepare(model, seed)` changes the model before its optimizer exists; `attach(optimizer, model,
-seed)` hooks the optimizer and returns what it attached, or None. Each owns its weight decay (torch's convention: the
-gradient of `weight_decay / 2 * |theta|^2`), which the caller gives to the optimizer's decayed group.
-
-"vanilla" is no decay at all. The paper often calls plain weight decay "vanilla"; here that is always "weight_decay".
+Each owns its weight decay (torch's convention: the gradient of `weight_decay / 2 * |theta|^2`), which the caller gives
+to the optimizer's decayed group. "vanilla" is no decay at all. The paper often calls plain weight decay "vanilla"; here
+that is always "weight_decay".
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from syre.checks import at_least, check, fraction, one_of, positive
-from syre.core import SyreHandle, attach, attach_anchors, canonical_name, canonical_parameters, draw_anchors, drawn_as
-from syre.core.anchor import TOKENS
+from syre import checks
+from syre.checks import Settings, among, at_least, check, each, fraction, positive
+from syre.core import Effect, Handle, SyreHandle, attach, attach_anchors
+from syre.core.anchor import TOKENS, draw_anchors
+from syre.core.frozen import Frozen, FrozenHandle, draw_frozen
+from syre.core.names import canonical_name, canonical_parameters, drawn_as
 from syre.models.layers import Activation, FiGLU
 from syre.models.noise import Dropout as DropoutModule
+from syre.models.pair import PairModule
 from syre.seeding import derive_seed, generator
 
 
-class Handle(Protocol):
-    """What a regularizer attached to an optimizer."""
-
-    def detach(self) -> None: ...
-
-
-@runtime_checkable
-class Renews(Protocol):
-    """A handle that changes the weights of a run between two tasks."""
-
-    def renew(self, parameters: Mapping[str, Tensor], stage: int) -> None: ...
-
-
-class Regularizer(Protocol):
-    """The interface of every class below."""
+class Regularizer(Settings):
+    """The interface of every class below, and what most of them do: nothing but decay."""
 
     name: ClassVar[str]
+    weight_decay: float
+    prefix = "regularizer"
+    ranges: ClassVar = {"weight_decay": at_least}
 
-    @property
-    def weight_decay(self) -> float: ...
+    def prepare(self, model: nn.Module, seed: int) -> None:
+        """Change the model before its optimizer exists."""
 
-    def prepare(self, model: nn.Module, seed: int) -> None: ...
+    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> Handle | None:
+        """Hook the optimizer; what was attached states its effect, for an ensemble to repeat it."""
+        return None
 
-    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> Handle | None: ...
+
+def _decays(name: str, value: float) -> None:
+    positive(f"{name} (without decay syre only moves the symmetry)", value)
+
+
+class _Anchored(Regularizer):
+    """What all that decay toward random anchors share."""
+
+    sigma: float
+    start: str
+    ranges: ClassVar = {"weight_decay": _decays, "sigma": at_least, "start": among("shift", "keep")}
+
+
+def anchor_seed(seed: int) -> int:
+    """The seed of a run's anchors: the same whatever the regularizer."""
+    return derive_seed(seed, "anchor")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vanilla:
+class Vanilla(Regularizer):
     """No regularizer and no decay."""
 
     name: ClassVar[str] = "vanilla"
-
-    @property
-    def weight_decay(self) -> float:
-        return 0.0
-
-    def prepare(self, model: nn.Module, seed: int) -> None: ...
-
-    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> None: ...
+    weight_decay: ClassVar[float] = 0.0  # type: ignore[misc]  # no setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class WeightDecay:
+class WeightDecay(Regularizer):
     """Plain weight decay, `l(theta) + lambda / 2 |theta|^2`: the control of every syre run at the same lambda."""
 
     name: ClassVar[str] = "weight_decay"
     weight_decay: float
 
-    def __post_init__(self) -> None:
-        at_least("regularizer.weight_decay", self.weight_decay)
-
-    def prepare(self, model: nn.Module, seed: int) -> None: ...
-
-    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> None: ...
-
 
 @dataclass(frozen=True, kw_only=True)
-class Syre:
+class Syre(_Anchored):
     """`l(theta + b) + lambda / 2 |theta|^2`, Eq. (6), with `b ~ N(0, std^2)` drawn once; sigma 0.01 recommended (5.4).
 
     unit: relative, std = sigma / sqrt(fan_in), as section 5.4 has it; or absolute, std = sigma for every entry of every
@@ -92,22 +88,15 @@ class Syre:
     sigma: float = 0.01
     start: str = "shift"
     unit: str = "relative"
-
-    def __post_init__(self) -> None:
-        positive("regularizer.weight_decay (without decay syre only moves the symmetry)", self.weight_decay)
-        at_least("regularizer.sigma", self.sigma)
-        one_of("regularizer.start", self.start, ("shift", "keep"))
-        one_of("regularizer.unit", self.unit, ("relative", "absolute"))
-
-    def prepare(self, model: nn.Module, seed: int) -> None: ...
+    ranges: ClassVar = {"unit": among("relative", "absolute")}
 
     def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> SyreHandle:
         sigma = self.sigma if self.unit == "relative" else lambda name, parameter: self.sigma
-        return attach(optimizer, model, sigma=sigma, seed=derive_seed(seed, "anchor"), start=self.start)
+        return attach(optimizer, model, sigma=sigma, seed=anchor_seed(seed), start=self.start)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SyreAdvanced:
+class SyreAdvanced(_Anchored):
     """`l(theta + b) + lambda / 2 theta^T D theta`, Eq. (7); `D_ii ~ U(1 -+ sqrt(3) sigma_d)` also breaks rotations."""
 
     name: ClassVar[str] = "syre_advanced"
@@ -117,20 +106,16 @@ class SyreAdvanced:
     start: str = "shift"
 
     def __post_init__(self) -> None:
-        positive("regularizer.weight_decay (without decay syre only moves the symmetry)", self.weight_decay)
-        at_least("regularizer.sigma", self.sigma)
+        super().__post_init__()
         check(0 < self.sigma_d < 3**-0.5, f"regularizer.sigma_d must be in (0, 1/sqrt(3)), got {self.sigma_d}")
-        one_of("regularizer.start", self.start, ("shift", "keep"))
-
-    def prepare(self, model: nn.Module, seed: int) -> None: ...
 
     def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> SyreHandle:
-        anchor_seed = derive_seed(seed, "anchor")
-        return attach(optimizer, model, sigma=self.sigma, sigma_d=self.sigma_d, seed=anchor_seed, start=self.start)
+        drawn = anchor_seed(seed)
+        return attach(optimizer, model, sigma=self.sigma, sigma_d=self.sigma_d, seed=drawn, start=self.start)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SyreLayers:
+class SyreLayers(_Anchored):
     """`syre` with anchors in the submodules `modules` alone: all parameters decay, those of the others towards 0.
 
     What has an anchor has the one that `syre` gives it.
@@ -143,26 +128,22 @@ class SyreLayers:
     modules: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        positive("regularizer.weight_decay (without decay syre only moves the symmetry)", self.weight_decay)
-        at_least("regularizer.sigma", self.sigma)
-        one_of("regularizer.start", self.start, ("shift", "keep"))
+        super().__post_init__()
         check(bool(self.modules), "regularizer.modules must name the modules that get anchors")
-
-    def prepare(self, model: nn.Module, seed: int) -> None: ...
 
     def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> SyreHandle:
         names = list(canonical_parameters(model))
+        outer = ", ".join(dict.fromkeys(".".join(name.split(".")[:-1][:2]) for name in names))
         for module in self.modules:
-            outer = dict.fromkeys(".".join(name.split(".")[:-1][:2]) for name in names)
             known = any(name.startswith(f"{module}.") for name in names)
-            check(known, f"regularizer.modules: no {module!r} in {type(model).__name__}; it has {', '.join(outer)}")
+            check(known, f"regularizer.modules: no {module!r} in {type(model).__name__}; it has {outer}")
         chosen = [name for name in names if name.startswith(tuple(f"{module}." for module in self.modules))]
-        anchors = draw_anchors(model, sigma=self.sigma, seed=derive_seed(seed, "anchor"), parameters=chosen)
+        anchors = draw_anchors(model, sigma=self.sigma, seed=anchor_seed(seed), parameters=chosen)
         return attach_anchors(optimizer, model, anchors, start=self.start)
 
 
 @dataclass(frozen=True, kw_only=True)
-class L2Init:
+class L2Init(Regularizer):
     """Decay towards the initial weights, `l(w) + lambda / 2 |w - w_init|^2` (Kumar et al. 2023, arXiv 2308.11958).
 
     syre's nearest relative: its centre is the start itself, so a symmetric start stays symmetric.
@@ -170,19 +151,15 @@ class L2Init:
 
     name: ClassVar[str] = "l2_init"
     weight_decay: float
-
-    def __post_init__(self) -> None:
-        positive("regularizer.weight_decay", self.weight_decay)
-
-    def prepare(self, model: nn.Module, seed: int) -> None: ...
+    ranges: ClassVar = {"weight_decay": positive}
 
     def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> SyreHandle:
-        initial = {canonical_name(name): weight.detach().clone() for name, weight in model.named_parameters()}
+        initial = {name: weight.detach().clone() for name, weight in canonical_parameters(model).items()}
         return attach_anchors(optimizer, model, initial, start="keep")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Offset:
+class Offset(Regularizer):
     """syre's start without its decay: `w_0 = init + b`, then plain decay towards 0 (or none).
 
     The control that tells the anchored decay of Eq. (6) from the larger (and, for a pair, shared) start it brings. At
@@ -192,22 +169,17 @@ class Offset:
     name: ClassVar[str] = "offset"
     sigma: float
     weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        at_least("regularizer.sigma", self.sigma)
-        at_least("regularizer.weight_decay", self.weight_decay)
-
-    def prepare(self, model: nn.Module, seed: int) -> None: ...
+    ranges: ClassVar = {"sigma": at_least}
 
     @torch.no_grad()
     def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> None:
         parameters = canonical_parameters(model)
-        for name, anchor in draw_anchors(model, sigma=self.sigma, seed=derive_seed(seed, "anchor")).items():
+        for name, anchor in draw_anchors(model, sigma=self.sigma, seed=anchor_seed(seed)).items():
             parameters[name].add_(anchor)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShrinkPerturb:
+class ShrinkPerturb(Regularizer):
     """At the start of each new task `w <- shrink * w + perturb * w_new`, `w_new` a fresh initial draw.
 
     Source: Ash & Adams 2020, arXiv 1910.08475 (shrink 0.4, noise 0.1 in their experiments). The draw is Gaussian with
@@ -218,60 +190,74 @@ class ShrinkPerturb:
     shrink: float = 0.4
     perturb: float = 0.1
     weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        fraction("regularizer.shrink", self.shrink)
-        at_least("regularizer.perturb", self.perturb)
-        at_least("regularizer.weight_decay", self.weight_decay)
-
-    def prepare(self, model: nn.Module, seed: int) -> None: ...
+    ranges: ClassVar = {"shrink": fraction, "perturb": at_least}
 
     def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> "ShrinkPerturbHandle":
         return ShrinkPerturbHandle(model, self, seed)
 
 
-class ShrinkPerturbHandle:
-    """Renews the weights of one run when the trainer enters a new task."""
+class ShrinkPerturbHandle(Handle):
+    """Renews the weights of one run when the trainer enters a new task, each time by draws of their own."""
 
     def __init__(self, model: nn.Module, settings: ShrinkPerturb, seed: int) -> None:
         self.model, self.settings, self.seed = model, settings, seed
 
+    def effect(self) -> Effect:
+        """None on a step: it acts between tasks."""
+        return Effect()
+
     @torch.no_grad()
     def renew(self, parameters: Mapping[str, Tensor], stage: int) -> None:
-        """Write the weights with which task `stage` starts into `parameters` (name -> tensor), drawn for it alone."""
         fresh = draw_anchors(self.model, sigma=self.settings.perturb, seed=derive_seed(self.seed, "perturb", stage))
         for name, weight in parameters.items():
             weight.mul_(self.settings.shrink).add_(fresh[canonical_name(name)])
 
-    def detach(self) -> None:
-        """Nothing is hooked."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Dropout:
+class Dropout(Regularizer):
     """Dropout at `rate` in every `syre.models.Dropout` of the model (after each hidden activation of the MLP)."""
 
     name: ClassVar[str] = "dropout"
     rate: float
     weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        fraction("regularizer.rate", self.rate)
-        at_least("regularizer.weight_decay", self.weight_decay)
+    ranges: ClassVar = {"rate": fraction}
 
     def prepare(self, model: nn.Module, seed: int) -> None:
-        pair = getattr(model, "gives", "") == "two networks"
-        check(not pair, "regularizer=dropout is not for a pair of networks, each of which sees its half of a batch")
+        check(
+            not isinstance(model, PairModule),
+            "regularizer=dropout is not for a pair of networks, each of which sees its half of a batch",
+        )
         places = [module for module in model.modules() if isinstance(module, DropoutModule)]
         check(bool(places), f"regularizer=dropout needs a model with dropout layers, {type(model).__name__} has none")
         for module in places:
             module.rate.fill_(self.rate)
 
-    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> None: ...
+
+class _Freezing(Regularizer, ABC):
+    """What all that hold entries of the weight matrices fixed share."""
+
+    @abstractmethod
+    def row(self, index: int, count: int, length: int) -> tuple[int, float]:
+        """Of matrix `index` of `count`, how many of the `length` entries of a row are frozen, and the std of values."""
+
+    def frozen(self, model: nn.Module, seed: int) -> Frozen:
+        """For each weight matrix: the mask of its frozen entries and their values, both shaped like the weight."""
+        named = {name: weight for name, weight in model.named_parameters() if weight.dim() >= 2}
+        # Not the tokens of a transformer, which are biases of its sequence.
+        matrices = {name: weight for name, weight in named.items() if name.split(".")[-1] not in TOKENS}
+        places, drawn = list(dict.fromkeys(drawn_as(model, name) for name in matrices)), {}
+        for name, weight in matrices.items():
+            place = drawn_as(model, name)
+            entries, std = self.row(places.index(place), len(places), weight[0].numel())
+            drawn[name] = draw_frozen(weight, entries, std, generator(seed, "w_fix", place))
+        return drawn
+
+    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> FrozenHandle:
+        return FrozenHandle(optimizer, model, self.frozen(model, seed))
 
 
 @dataclass(frozen=True, kw_only=True)
-class WFix:
+class WFix(_Freezing):
     """W-fix: a `fraction` of the entries of every row of every weight matrix is frozen at draws of `kappa * N(0, 1)`.
 
     Source: the W-asymmetric networks of Lim et al. 2024 (mask type "random subsets": the same number of frozen entries
@@ -283,29 +269,14 @@ class WFix:
     fraction: float
     kappa: float = 1.0
     weight_decay: float = 0.0
+    ranges: ClassVar = {"fraction": checks.fraction, "kappa": at_least}
 
-    def __post_init__(self) -> None:
-        fraction("regularizer.fraction", self.fraction)
-        at_least("regularizer.kappa", self.kappa)
-        at_least("regularizer.weight_decay", self.weight_decay)
-
-    def frozen(self, model: nn.Module, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
-        """For each weight matrix: the mask of its frozen entries and their values, both shaped like the weight."""
-        drawn = {}
-        for name, weight in _matrices(model).items():
-            stream = generator(seed, "w_fix", drawn_as(model, name))
-            count = round(self.fraction * weight[0].numel())
-            drawn[name] = _draw_frozen(weight, count, self.kappa, stream)
-        return drawn
-
-    def prepare(self, model: nn.Module, seed: int) -> None: ...
-
-    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> "FrozenHandle":
-        return FrozenHandle(optimizer, model, self.frozen(model, seed))
+    def row(self, index: int, count: int, length: int) -> tuple[int, float]:
+        return round(self.fraction * length), self.kappa
 
 
 @dataclass(frozen=True, kw_only=True)
-class WAsym:
+class WAsym(_Freezing):
     """W-asymmetric: W-fix with settings of its own for each weight matrix, in the order of the network.
 
     Of each row of matrix l, `fixed[l]` entries are frozen at draws of `kappa[l] * N(0, 1)`. Source: the MLP of Lim et
@@ -317,84 +288,22 @@ class WAsym:
     fixed: list[int] = field(default_factory=lambda: [64, 64, 64, 256])
     kappa: list[float] = field(default_factory=lambda: [1.0, 1.0, 0.5, 0.25])
     weight_decay: float = 0.0
+    ranges: ClassVar = {"fixed": each(at_least), "kappa": each(at_least)}
 
     def __post_init__(self) -> None:
-        for count in self.fixed:
-            at_least("regularizer.fixed", count)
-        for kappa in self.kappa:
-            at_least("regularizer.kappa", kappa)
+        super().__post_init__()
         check(len(self.fixed) == len(self.kappa), "regularizer.fixed and regularizer.kappa must be of one length")
-        at_least("regularizer.weight_decay", self.weight_decay)
 
-    def frozen(self, model: nn.Module, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
-        """For each weight matrix: the mask of its frozen entries and their values, both shaped like the weight."""
-        matrices = _matrices(model)
-        places = list(dict.fromkeys(drawn_as(model, name) for name in matrices))
-        check(
-            len(places) == len(self.fixed),
-            f"regularizer.fixed must have an entry for each of the {len(places)} weight matrices, got {self.fixed}",
-        )
-        drawn = {}
-        for name, weight in matrices.items():
-            place = places.index(drawn_as(model, name))
-            count, length = self.fixed[place], weight[0].numel()
-            check(count <= length, f"regularizer.fixed: {name} has rows of {length} entries, not {count}")
-            drawn[name] = _draw_frozen(weight, count, self.kappa[place], generator(seed, "w_fix", places[place]))
-        return drawn
-
-    def prepare(self, model: nn.Module, seed: int) -> None: ...
-
-    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> "FrozenHandle":
-        return FrozenHandle(optimizer, model, self.frozen(model, seed))
-
-
-def _matrices(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weight matrices and kernels; not the tokens of a transformer, which are biases of its sequence."""
-    named = model.named_parameters()
-    return {name: weight for name, weight in named if weight.dim() >= 2 and name.split(".")[-1] not in TOKENS}
-
-
-def _draw_frozen(weight: Tensor, count: int, kappa: float, stream: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A mask with `count` entries in each row (output unit or channel) of `weight`, and values `kappa * N(0, 1)`."""
-    rows = weight.flatten(1)
-    order = torch.rand(rows.shape, generator=stream).argsort(1)
-    mask = torch.zeros(rows.shape, dtype=torch.bool)
-    mask.scatter_(1, order[:, :count], True)
-    values = kappa * torch.randn(rows.shape, generator=stream)
-    return mask.view_as(weight).to(weight.device), values.view_as(weight).to(weight)
-
-
-class FrozenHandle:
-    """Holds entries of parameters at fixed values: their gradients are 0, and they are written back after each step."""
-
-    def __init__(self, optimizer: Optimizer, model: nn.Module, frozen: dict[str, tuple[Tensor, Tensor]]) -> None:
-        self.frozen = frozen
-        self._entries = [(weight, *frozen[name]) for name, weight in model.named_parameters() if name in frozen]
-        self._hooks = (
-            optimizer.register_step_pre_hook(lambda *_: self._mask_gradients()),
-            optimizer.register_step_post_hook(lambda *_: self._write_back()),
-        )
-        self._write_back()
-
-    @torch.no_grad()
-    def _mask_gradients(self) -> None:
-        for weight, mask, _ in self._entries:
-            if weight.grad is not None:
-                weight.grad.masked_fill_(mask, 0)
-
-    @torch.no_grad()
-    def _write_back(self) -> None:
-        for weight, mask, values in self._entries:
-            torch.where(mask, values, weight, out=weight)
-
-    def detach(self) -> None:
-        """Stop holding the entries."""
-        for hook in self._hooks:
-            hook.remove()
+    def row(self, index: int, count: int, length: int) -> tuple[int, float]:
+        needed = f"an entry for each of the {count} weight matrices"
+        check(count == len(self.fixed), f"regularizer.fixed must have {needed}, got {self.fixed}")
+        entries = self.fixed[index]
+        check(entries <= length, f"regularizer.fixed: matrix {index} has rows of {length} entries, not {entries}")
+        return entries, self.kappa[index]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SigmaAsym:
+class SigmaAsym(Regularizer):
     """sigma-asymmetric: every activation becomes `sigmoid(C x) * x`, C fixed and N(0, 1) entrywise, with no scaling.
 
     Source: FiGLU of Lim et al. 2024 (arXiv 2405.20231), for networks with a norm before their activations. The two
@@ -404,9 +313,6 @@ class SigmaAsym:
     name: ClassVar[str] = "sigma_asym"
     weight_decay: float = 0.0
 
-    def __post_init__(self) -> None:
-        at_least("regularizer.weight_decay", self.weight_decay)
-
     def prepare(self, model: nn.Module, seed: int) -> None:
         places = {name: module for name, module in model.named_modules() if isinstance(module, Activation)}
         check(bool(places), f"regularizer=sigma_asym needs a model with activations, {type(model).__name__} has none")
@@ -414,11 +320,3 @@ class SigmaAsym:
         for name, module in places.items():
             stream = generator(seed, "sigma_asym", drawn_as(model, name))
             module.function = FiGLU(torch.randn(module.width, module.width, generator=stream).to(like))
-
-    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> None: ...
-
-
-REGULARIZERS: tuple[type, ...] = (
-    Vanilla, WeightDecay, Syre, SyreAdvanced, SyreLayers, L2Init, Offset, ShrinkPerturb, Dropout, WFix, WAsym,
-    SigmaAsym,
-)  # fmt: skip

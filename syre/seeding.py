@@ -19,7 +19,7 @@ def generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu"
     return torch.Generator(device).manual_seed(derive_seed(seed, *purpose))
 
 
-def go_on(stream: torch.Generator, state: torch.Tensor) -> None:
+def restore_generator(stream: torch.Generator, state: torch.Tensor) -> None:
     """Bring a generator to a state from `get_state()`; one of another kind of device has no place in this stream.
 
     From there the generator goes on with a stream of its own, which that state alone decides. (Noise is drawn where it

@@ -7,21 +7,21 @@ A Snapshot holds all that the rest of the run depends on: `train(..., resume=sna
 yields, on a CPU, bit for bit the records that the undisturbed run would have.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import cos, pi
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from syre import distributed
 from syre.batches import Batches
-from syre.checks import at_least, check, one_of, positive
-from syre.ensemble import Learner
+from syre.checks import Settings, above, among, at_least, check, positive, share
+from syre.learners import Learner, Replica
 from syre.precision import full_float32
-from syre.tasks import Task
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
@@ -31,7 +31,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class Training(Settings):
     """How long and how a run is trained.
 
     Args:
@@ -55,19 +55,14 @@ class Training:
     evaluations: int = 1
     checkpoints: int = 0
     accumulate: int = 1
+    prefix = "train"
+    ranges: ClassVar = {"batch_size": at_least, "schedule": among(*SCHEDULES), "warmup": share, "clip": at_least}
+    ranges |= {"evaluations": positive, "checkpoints": at_least, "accumulate": above(1)}
 
     def __post_init__(self) -> None:
-        check(
-            (self.epochs > 0) != (self.steps > 0) and min(self.epochs, self.steps) >= 0,
-            f"train.epochs or train.steps must be > 0, and the other 0, got {self.epochs} and {self.steps}",
-        )
-        at_least("train.batch_size", self.batch_size)
-        one_of("train.schedule", self.schedule, SCHEDULES)
-        check(0 <= self.warmup <= 1, f"train.warmup must be a fraction in [0, 1], got {self.warmup}")
-        at_least("train.clip", self.clip)
-        positive("train.evaluations", self.evaluations)
-        at_least("train.checkpoints", self.checkpoints)
-        at_least("train.accumulate", self.accumulate, 1)
+        super().__post_init__()
+        both, wanted = (self.epochs, self.steps), "train.epochs or train.steps must be > 0, and the other 0"
+        check(max(both) > 0 == min(both), f"{wanted}, got {self.epochs} and {self.steps}")
 
     def batch(self, samples: int) -> int:
         """Samples of a step, with so many in the training set."""
@@ -107,6 +102,64 @@ class Snapshot:
     step: int
     total: int
     state: dict[str, Any]
+
+
+Events = Iterator[Record | Snapshot]
+State = dict[str, Any] | None  # of a snapshot, to go on from; None: from the start
+Stop = Callable[[int, int], bool] | None  # (step, total) -> whether the training is to end there
+Make = Callable[[], Any]  # a new environment
+
+# ---- what a run may do: a task is one of these, a frozen dataclass, the leaf of a config -----------------------------
+
+
+class _Trains(Settings, ABC):
+    """What tasks with and without a loop of their own share."""
+
+    prefix = "task"
+
+    @abstractmethod
+    def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
+        """Raise ValueError, one line, for a model, data or settings of training that it cannot train."""
+
+
+class Task(_Trains):
+    """A loss to minimise, and what is measured: what `train` asks of a task."""
+
+    @abstractmethod
+    def loss(self, output: Any, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each replica, mean over its batch: [..., batch, ...] -> [...], with any leading axes."""
+
+    @abstractmethod
+    def evaluate(self, learner: Learner, batches: Batches, *, final: bool) -> dict[str, Tensor]:
+        """Metrics of each replica, [R]; `final` at the end of training, when costly ones are due."""
+
+
+class Interaction(_Trains):
+    """A loop of its own, in an environment: its data is one."""
+
+    @abstractmethod
+    def interact(
+        self, replica: Replica, make: Make, settings: Training, *, seed: int, resume: State = None, stop: Stop = None
+    ) -> Events:
+        """Train on the environments that `make` makes; the events, `resume` and `stop` are those of `train`."""
+
+
+class Measurement(Settings, ABC):
+    """A numerical experiment without training.
+
+    Attributes:
+        device: on which it computes: cpu, unless it says otherwise (auto: the GPU if there is one).
+    """
+
+    prefix = "task"
+    device: str = "cpu"
+
+    @abstractmethod
+    def measure(self, seed: int) -> dict[str, float]:
+        """What one repetition measures: metric -> value."""
+
+
+# ---- states to go on from --------------------------------------------------------------------------------------------
 
 
 class StateError(ValueError):
@@ -149,14 +202,8 @@ def flush_denormals(threads: int = 0) -> None:
 
 
 def train(
-    learner: Learner,
-    task: Task,
-    batches: Batches,
-    settings: Training,
-    *,
-    resume: dict[str, Any] | None = None,
-    stop: Callable[[int, int], bool] | None = None,
-) -> Iterator[Record | Snapshot]:
+    learner: Learner, task: Task, batches: Batches, settings: Training, *, resume: State = None, stop: Stop = None
+) -> Events:
     """Train R replicas; yield a Record per split at each evaluation, and a Snapshot at each checkpoint.
 
     Where the data is a sequence of tasks, each takes its equal share of the steps, in turn, and the records are of the
@@ -169,7 +216,7 @@ def train(
 
     float32 is of full precision on a GPU too (`full_float32`), in training and in evaluations.
     """
-    events = _train(learner, task, batches, settings, resume=resume, stop=stop)
+    events = _train(learner, task, batches, settings, resume, stop)
     while True:
         with full_float32():  # while it trains: between two events torch is as the caller has it
             event = next(events, None)
@@ -178,10 +225,9 @@ def train(
         yield event
 
 
-def _train(learner: Learner, task: Task, batches: Batches, settings: Training, *, resume: dict[str, Any] | None,
-           stop: Callable[[int, int], bool] | None) -> Iterator[Record | Snapshot]:  # fmt: skip
+def _train(learner: Learner, task: Task, batches: Batches, settings: Training, resume: State, stop: Stop) -> Events:
     def evaluate(final: bool) -> dict[str, Tensor]:
-        with distributed.alone():
+        with distributed.local_only():
             return task.evaluate(learner, batches, final=final)
 
     total = settings.total_steps(batches.steps_per_epoch, batches.stages)

@@ -25,17 +25,27 @@ from torch.overrides import TorchFunctionMode, resolve_name
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 ROOT = Path(__file__).parents[1]
 
-READS = {"item", "tolist", "__float__", "__int__", "__bool__", "__index__", "__complex__", "__repr__", "__format__",
-         "equal", "allclose", "is_nonzero"}  # fmt: skip
-SIZED = {"nonzero", "argwhere", "masked_select", "unique", "_unique2", "bincount", "unique_consecutive",
-         "repeat_interleave", "eigvalsh", "linalg_eigvalsh", "linalg_eigh", "eigh", "svdvals", "linalg_svdvals", "svd",
-         "linalg_svd", "linalg_pinv", "linalg_solve", "linalg_inv", "linalg_cholesky"}  # fmt: skip
+
+def words(*lines: str) -> set[str]:
+    return set(" ".join(lines).split())
+
+
+READS = words(
+    "item tolist __float__ __int__ __bool__ __index__ __complex__ __repr__ __format__ equal allclose",
+    "is_nonzero",
+)
+SIZED = words(
+    "nonzero argwhere masked_select unique _unique2 bincount unique_consecutive repeat_interleave",
+    "eigvalsh linalg_eigvalsh linalg_eigh eigh svdvals linalg_svdvals svd linalg_svd linalg_pinv",
+    "linalg_solve linalg_inv linalg_cholesky",
+)
 # What takes tensors of two devices: copies, and what looks at a device only to go there.
-MIXES = {"copy_", "to", "type_as", "__set__", "set_", "_has_compatible_shallow_copy_type", "view_as", "expand_as",
-         "reshape_as"}  # fmt: skip
+MIXES = words("copy_ to type_as __set__ set_ _has_compatible_shallow_copy_type view_as expand_as reshape_as")
 # Where CUDA does not take even a number, a CPU tensor without dimensions, beside its own tensors.
-STRICT = {"stack", "cat", "concat", "concatenate", "hstack", "vstack", "index_select", "gather", "scatter", "scatter_",
-          "index_copy_", "cross_entropy", "linear", "matmul", "__matmul__", "mm", "bmm", "baddbmm"}  # fmt: skip
+STRICT = words(
+    "stack cat concat concatenate hstack vstack index_select gather scatter scatter_ index_copy_",
+    "cross_entropy linear matmul __matmul__ mm bmm baddbmm",
+)
 FACTORIES = {"tensor", "as_tensor", "asarray", "scalar_tensor"}
 
 
@@ -118,18 +128,23 @@ class PretendDevice(TorchFunctionMode):
         self.moved = 0
         make, group = nn.Parameter.__new__, torch._C._group_tensors_by_device_and_dtype
         add, remove = torch._functorch.vmap._add_batch_dim, torch._functorch.vmap._remove_batch_dim
+
+        def grouped(lists: Any, *rest: Any) -> dict[Any, Any]:
+            found = group(lists, *rest).items()
+            of = lambda device, part: CUDA if any(tagged(t) for t in _tensors(part[0])) else device  # noqa: E731
+            return {(of(device, part), dtype): part for (device, dtype), part in found}
+
+        def parameter(kind: Any, data: Any = None, *rest: Any, **options: Any) -> Any:
+            return _like(data, make(kind, data, *rest, **options))
+
         self._patches = [
             patch.object(torch, "Generator", _Generators),
             # C++ that no mode sees: optimizers and clipping group tensors by device, vmap takes its batch axis off
-            patch.object(torch._C, "_group_tensors_by_device_and_dtype", lambda lists, *rest: {
-                (CUDA if any(tagged(t) for t in _tensors(found[0])) else device, dtype): found
-                for (device, dtype), found in group(lists, *rest).items()
-            }),
-            patch.object(nn.Parameter, "__new__", lambda kind, data=None, *rest, **options:
-                         _like(data, make(kind, data, *rest, **options))),
+            patch.object(torch._C, "_group_tensors_by_device_and_dtype", grouped),
+            patch.object(nn.Parameter, "__new__", parameter),
             patch.object(torch._functorch.vmap, "_add_batch_dim", _keeping(add)),
             patch.object(torch._functorch.vmap, "_remove_batch_dim", _keeping(remove)),
-        ]  # fmt: skip
+        ]
 
     def __enter__(self) -> "PretendDevice":
         for each in self._patches:
@@ -287,9 +302,11 @@ class PretendDevice(TorchFunctionMode):
     @staticmethod
     def _masks(name: str, args: Any) -> bool:
         """Whether a mask says how large the result is, or where to write."""
-        return name in ("__getitem__", "__setitem__") and any(
-            t.dtype in (torch.bool, torch.uint8) and t.dim() and tagged(t) for t in _tensors(args[1])
-        ) and not (name == "__setitem__" and not isinstance(args[2], Tensor))  # fmt: skip
+        return (
+            name in ("__getitem__", "__setitem__")
+            and any(t.dtype in (torch.bool, torch.uint8) and t.dim() and tagged(t) for t in _tensors(args[1]))
+            and not (name == "__setitem__" and not isinstance(args[2], Tensor))
+        )
 
     def _copied(self, name: str, args: Any, kwargs: Any) -> None:
         """A copy between devices inside an assignment."""

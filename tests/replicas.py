@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 
+from syre import regularizers
 from syre.batches import Batches
 from syre.data import Dataset
-from syre.ensemble import Learner, Replica, learner
+from syre.learners import Learner, Replica, learner
 from syre.models import MLP
+from syre.regularizers import Regularizer
 from syre.seeding import derive_seed, generator
 from syre.tasks import Classification
 from syre.trainer import Record, Training, train
@@ -17,9 +19,11 @@ from syre.trainer import Record, Training, train
 torch.set_num_threads(1)  # so small a network only waits for a second thread, and long on a busy machine
 
 INPUTS, CLASSES, SAMPLES = 6, 3, 60
-DEEP = MLP(hidden=[7, 8], activation="tanh")  # 143 parameters: below syre.optim.SMALL
+DEEP = MLP(hidden=[7, 8], activation="tanh")  # 143 parameters: below syre.learners.batched.SMALL
 WIDE = MLP(hidden=[70, 60], activation="tanh")  # 4933: above it
 TASK = Classification()
+KINDS = [kind for kind in vars(regularizers).values() if isinstance(kind, type) and issubclass(kind, Regularizer)]
+REGULARIZERS = [kind for kind in KINDS if "name" in vars(kind)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +40,7 @@ def gaussian(dtype: torch.dtype = torch.float64, seed: int = 0) -> Dataset:
     stream = torch.Generator().manual_seed(seed)
     inputs = [torch.randn(SAMPLES, INPUTS, generator=stream, dtype=torch.float64).to(dtype) for _ in range(2)]
     targets = [torch.randint(CLASSES, (SAMPLES,), generator=stream) for _ in range(2)]
-    return Dataset(train_inputs=inputs[0], train_targets=targets[0], test_inputs=inputs[1], test_targets=targets[1],
-                   num_classes=CLASSES)  # fmt: skip
+    return Dataset.of(*zip(inputs, targets, strict=True), num_classes=CLASSES)
 
 
 def build(run: Run, dtype: torch.dtype = torch.float64) -> Replica:

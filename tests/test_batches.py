@@ -113,8 +113,14 @@ def images(permutations: torch.Tensor | None = THREE) -> Dataset:
     """Image i has the pixels 10 i, ..., 10 i + 3, as [1, 2, 2]."""
     pixels = (10.0 * torch.arange(N)).unsqueeze(1) + torch.arange(4.0)
     inputs, targets = pixels.view(N, 1, 2, 2), torch.arange(N)
-    return Dataset(train_inputs=inputs, train_targets=targets, test_inputs=inputs, test_targets=targets, num_classes=N,
-                   permutations=permutations)  # fmt: skip
+    return Dataset(
+        train_inputs=inputs,
+        train_targets=targets,
+        test_inputs=inputs,
+        test_targets=targets,
+        num_classes=N,
+        permutations=permutations,
+    )
 
 
 @pytest.mark.parametrize("batch_size", [5, 0])

@@ -16,7 +16,7 @@ from syre import distributed
 from syre.batches import Batches
 from syre.data import Dataset
 from syre.data.augment import AUGMENTATIONS
-from syre.ensemble import Replica, Single
+from syre.learners import Replica, Single
 from syre.models import SimCLR, ViT
 from syre.optim import SGD
 from syre.regularizers import Syre
@@ -37,8 +37,15 @@ class Normed(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 5, 3, stride=2), nn.BatchNorm2d(5), nn.Tanh(), nn.Flatten(),
-                                  nn.LazyLinear(6), nn.BatchNorm1d(6, momentum=None), nn.Tanh())  # fmt: skip
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 5, 3, stride=2),
+            nn.BatchNorm2d(5),
+            nn.Tanh(),
+            nn.Flatten(),
+            nn.LazyLinear(6),
+            nn.BatchNorm1d(6, momentum=None),
+            nn.Tanh(),
+        )
         self.head = nn.Linear(6, CLASSES)
         self.body(torch.zeros(2, 3, SIZE, SIZE))
 
@@ -62,8 +69,9 @@ class Case:
 
 SIMCLR = Case(
     model=lambda: SimCLR(width=2, stem="cifar", hidden=4, out=3).build((3, SIZE, SIZE), CLASSES),
-    task=Contrastive(), augment="simclr",
-)  # fmt: skip
+    task=Contrastive(),
+    augment="simclr",
+)
 CASES = {
     "vit": Case(),
     "dropout": Case(model=lambda: replace(VIT, dropout=0.2).build((3, SIZE, SIZE), CLASSES)),
@@ -81,9 +89,15 @@ def images(augment: str) -> Dataset:
     pixels = [torch.randint(256, (n, 3, SIZE, SIZE), generator=stream, dtype=torch.uint8) for n in (20, 12)]
     targets = [torch.randint(CLASSES, (len(split),), generator=stream) for split in pixels]
     return Dataset(
-        train_inputs=pixels[0], train_targets=targets[0], test_inputs=pixels[1], test_targets=targets[1],
-        num_classes=CLASSES, mean=(0.5,), std=(0.25,), augmentation=AUGMENTATIONS[augment],
-    )  # fmt: skip
+        train_inputs=pixels[0],
+        train_targets=targets[0],
+        test_inputs=pixels[1],
+        test_targets=targets[1],
+        num_classes=CLASSES,
+        mean=(0.5,),
+        std=(0.25,),
+        augmentation=AUGMENTATIONS[augment],
+    )
 
 
 def trained(case: Case) -> dict[str, Any]:
@@ -140,13 +154,13 @@ def work(rank: int, port: int, folder: Path) -> None:
     with distributed.join(torch.device("cpu")):
         for name, case in CASES.items():
             results[name] = trained(case)
-        own = distributed.share(views(), BATCH // 2)
+        own = distributed.shard(views(), BATCH // 2)
         results["gathered"] = contrastive(own)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(distributed, "gather", lambda x: x)
             results["apart"] = contrastive(own)
         results["rows"] = distributed.gather(torch.full((2, 1, 3), float(rank)))
-        with distributed.alone():
+        with distributed.local_only():
             results["alone"] = distributed.gather(torch.full((2, 1, 3), float(rank)))
         with distributed.failure() as mine:  # both fail, one of them reports
             results["reports"] = mine
@@ -206,6 +220,6 @@ def test_in_one_process_nothing_is_exchanged():
         assert device.type == "cpu"
         assert distributed.gather(x) is x
         assert distributed.average(x) is x
-        assert distributed.share(x, 2) is x
+        assert distributed.shard(x, 2) is x
         assert distributed.parallel(model) is model
     assert (distributed.world(), distributed.rank()) == (1, 0)

@@ -11,7 +11,7 @@ from torch import nn
 import syre
 from syre.batches import Batches
 from syre.data import Dataset
-from syre.ensemble import Learner, learner
+from syre.learners import Learner, learner
 from syre.metrics.cost import peak_bytes
 from syre.models import MLP
 from syre.optim import SGD, Adam
@@ -38,10 +38,18 @@ def on_gpu(runs: list[Run], data: Dataset, **single: object) -> tuple[Learner, B
         model = one.model.cuda()
         optimizer = run.optim.build(model, run.regularizer.weight_decay)
         handle = run.regularizer.attach(optimizer, model, run.seed)  # the start was shifted when it was built
-        replicas.append(replace(one, model=model, optimizer=optimizer, handle=handle,
-                                noise=generator(run.seed, "noise", device="cuda")))  # fmt: skip
-    batches = Batches([data] * len(runs), scales=[run.scale for run in runs], seeds=[run.seed for run in runs],
-                      batch_size=SETTINGS.batch_size, device="cuda")  # fmt: skip
+        replicas.append(
+            replace(
+                one, model=model, optimizer=optimizer, handle=handle, noise=generator(run.seed, "noise", device="cuda")
+            )
+        )
+    batches = Batches(
+        [data] * len(runs),
+        scales=[run.scale for run in runs],
+        seeds=[run.seed for run in runs],
+        batch_size=SETTINGS.batch_size,
+        device="cuda",
+    )
     return learner(replicas, **single), batches
 
 
@@ -175,8 +183,10 @@ def test_a_compiled_step_in_mixed_precision_on_a_fused_optimizer_learns() -> Non
 @pytest.mark.parametrize("optim", [SGD(lr=0.1, momentum=0.9), Adam(lr=0.01), Adam(lr=0.01, decoupled=True)])
 @pytest.mark.parametrize("model", [DEEP, WIDE])
 def test_the_steps_of_an_ensemble_do_not_wait_for_the_device(model: MLP, optim: SGD | Adam) -> None:
-    runs = [Run(regularizer=KEPT, optim=replace(optim, lr=optim.lr / (1 + seed)), seed=seed, model=model)
-            for seed in range(3)]  # fmt: skip
+    runs = [
+        Run(regularizer=KEPT, optim=replace(optim, lr=optim.lr / (1 + seed)), seed=seed, model=model)
+        for seed in range(3)
+    ]
     team, batches = on_gpu(runs, gaussian())
     step = lambda k: team.step(TASK.loss, batches.train(k), lr_factor=1 / (1 + k), clip=0.5)  # noqa: E731
     step(0)  # which makes what is kept

@@ -1,4 +1,4 @@
-"""Imports point one way: core <- regularizers, ensemble <- trainer, tasks <- engine <- doors; analysis <- figures."""
+"""Imports point one way: core <- learners, regularizers <- trainer <- tasks <- engine <- doors; analysis <- figures."""
 
 import ast
 import os
@@ -11,11 +11,20 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (  # of syre, lowest first: a file imports from its own layer and from those before it
     ("syre.checks", "syre.seeding", "syre.distributed", "syre.precision"),
+    ("syre.core.names",),
+    ("syre.core.anchor", "syre.core.decay"),
+    ("syre.core.attach", "syre.core.frozen"),
+    ("syre.core.parametrization",),
     ("syre.core",),
-    ("syre.models", "syre.metrics", "syre.data", "syre.theory"),
+    ("syre.models", "syre.metrics"),
+    ("syre.data",),
+    ("syre.learners.protocol", "syre.learners.batched"),
+    ("syre.learners.repeatable", "syre.learners.single"),
+    ("syre.learners.ensemble",),
+    ("syre.learners",),
     ("syre.regularizers", "syre.optim", "syre.batches"),
-    ("syre.ensemble",),
-    ("syre.trainer", "syre.tasks"),
+    ("syre.trainer",),
+    ("syre.tasks", "syre.theory"),
     ("syre.rl",),
 )
 NO_APPLICATION = ("hydra", "omegaconf", "wandb", "pandas", "matplotlib", "experiments")
@@ -51,7 +60,8 @@ def core_violations(names: set[str]) -> set[str]:
 
 
 def layer_violations(names: set[str], module: str) -> set[str]:
-    layer = next((k for k, packages in enumerate(LAYERS) if within(module, packages)), 1)  # syre itself: core
+    whole = LAYERS.index(("syre.core",))  # syre itself: of core
+    layer = next((k for k, packages in enumerate(LAYERS) if within(module, packages)), whole)
     allowed = tuple(package for packages in LAYERS[: layer + 1] for package in packages)
     return {n for n in names if within(n, ("syre",)) and not within(n, allowed)}
 
@@ -147,6 +157,33 @@ def test_control_planted_violations_are_found(tmp_path):
     package = tmp_path / "__init__.py"
     package.write_text("from . import attach\nfrom .. import trainer\n")
     assert imports(package, "syre.core") == {"syre.core.attach", "syre.trainer"}
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "wrong"),
+    [
+        ("syre.core.names", "from .anchor import fan_in", "syre.core.anchor.fan_in"),
+        ("syre.core.anchor", "from syre.core.attach import attach", "syre.core.attach.attach"),
+        ("syre.core.decay", "from . import SyreHandle", "syre.core.SyreHandle"),
+        ("syre.core.frozen", "from . import parametrize", "syre.core.parametrize"),
+        ("syre.core.attach", "from .parametrization import merge", "syre.core.parametrization.merge"),
+        ("syre.core.parametrization", "from syre.models import MLP", "syre.models.MLP"),
+        ("syre.models.base", "from syre.learners import Replica", "syre.learners.Replica"),
+        ("syre.learners.protocol", "from syre.learners.single import Single", "syre.learners.single.Single"),
+        ("syre.learners.batched", "from syre.optim import SGD", "syre.optim.SGD"),
+        ("syre.learners.repeatable", "from syre.learners.ensemble import vmap", "syre.learners.ensemble.vmap"),
+        ("syre.learners.single", "from syre.learners import Ensemble", "syre.learners.Ensemble"),
+        ("syre.learners.ensemble", "from syre.regularizers import Syre", "syre.regularizers.Syre"),
+        ("syre.learners", "from syre.batches import Batches", "syre.batches.Batches"),
+        ("syre.regularizers", "from syre import trainer", "syre.trainer"),
+        ("syre.trainer", "from syre.tasks import Ridge", "syre.tasks.Ridge"),
+        ("syre.tasks.regression", "from syre.rl import PPO", "syre.rl.PPO"),
+    ],
+)
+def test_control_a_planted_violation_in_each_room_of_the_library_is_found(tmp_path, module, line, wrong):
+    file = tmp_path / LIBRARY[module].name
+    file.write_text(f"{LIBRARY[module].read_text()}\ndef late():\n    {line}\n")
+    assert layer_violations(imports(file, module), module) == {wrong}
 
 
 @pytest.mark.parametrize(

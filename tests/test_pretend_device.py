@@ -20,82 +20,80 @@ from experiments.engine.build import assemble
 from experiments.engine.config import Run, identity
 from experiments.engine.expand import Group
 from syre.batches import Batches
-from syre.ensemble import Ensemble, Learner, Single
+from syre.learners import Ensemble, Learner, Single
 from syre.seeding import generator
 from syre.trainer import Record, Snapshot, train
 
 torch.set_num_threads(1)
 CONFIGS = Path(__file__).parents[1] / "configs"
 
-MLP = ["model.hidden=[9, 8]", "train.batch_size=16"]
-SMALL_VAE = ["model=beta_vae", "model.hidden=9", "model.latent=6", "task=variational_autoencoder"]
-IMAGES = ["data=rgb_digits", "data.samples=32", "data.test_samples=20", "train.batch_size=16"]
-VIT = ["model=vit", "model.patch=16", "model.dim=8", "model.depth=1", "model.heads=2", "model.mlp=8", *IMAGES]
-PAIR = ["model=pair", "model.hidden=[8, 8, 8]", "task=mode_connectivity", "task.points=3", "optim=adamw"]
-TASKS = ["model=continual_cnn", "model.channels=[2, 3]", "model.padding=2", "model.hidden=8", "data=permuted_mnist",
-         "data.base=digits", "data.tasks=3", "data.samples=40", "data.test_samples=20", "optim=sgd"]  # fmt: skip
-SYRE = ["regularizer=syre", "regularizer.sigma=0.5"]
+MLP = "model.hidden=[9,8] train.batch_size=16"
+SMALL_VAE = "model=beta_vae model.hidden=9 model.latent=6 task=variational_autoencoder"
+IMAGES = "data=rgb_digits data.samples=32 data.test_samples=20 train.batch_size=16"
+VIT = f"model=vit model.patch=16 model.dim=8 model.depth=1 model.heads=2 model.mlp=8 {IMAGES}"
+PAIR = "model=pair model.hidden=[8,8,8] task=mode_connectivity task.points=3 optim=adamw"
+CNN = "model=continual_cnn model.channels=[2,3] model.padding=2 model.hidden=8 optim=sgd"
+TASKS = f"{CNN} data=permuted_mnist data.base=digits data.tasks=3 data.samples=40 data.test_samples=20"
+SIMCLR = f"model=simclr model.width=4 model.hidden=8 model.out=8 task=contrastive {IMAGES} data.augment=simclr"
+POINT = "model=point data=random_matrix data.size=8 task=matrix optim=sgd optim.lr=0.01 train.batch_size=0"
+STUDENT = "model.hidden=[8] data=teacher_student data.samples=40 optim=sgd train.batch_size=16"
+LINEAR = "model=diagonal_linear data=linear_regression data.samples=30 data.dims=8 optim=sgd train.batch_size=1"
+COLLAPSED = "model=collapsed_mlp model.hidden=[3,8] optim=sgd"
+WIDE_VAE = "model=beta_vae model.hidden=60 model.latent=40 task=variational_autoencoder"
+SYRE = "regularizer=syre regularizer.sigma=0.5"
 
 
 @dataclass(frozen=True)
 class Case:
     """Overrides of a run, and what differs between it and the other replicas of its group."""
 
-    words: list[str]
+    words: str
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
 TWO: list[dict[str, Any]] = [{}, {"seed": 1}]
 UNLIKE: list[dict[str, Any]] = [{}, {"seed": 1, "optim.lr": 0.003, "regularizer.weight_decay": 0.02}]
 CASES = {
-    "single mlp, sgd": Case([*MLP, "optim=sgd", "optim.momentum=0.9", *SYRE]),
-    "single mlp, adam, clipped": Case([*MLP, *SYRE, "train.clip=0.1"]),
-    "single mlp, adamw, syre advanced": Case([*MLP, "optim=adamw", "regularizer=syre_advanced"]),
-    "single mlp, accumulated, dropout": Case([*MLP, "regularizer=dropout", "train.accumulate=2"]),
-    "single mlp, w-fix": Case([*MLP, "regularizer=w_fix"]),
-    "single vae": Case([*SMALL_VAE, *SYRE, "task.images=[0, 2]", "task.originals=true", "task.components=2"]),
-    "single resnet18": Case(["model=resnet18", "model.width=4", *IMAGES, "data.augment=crop_flip", *SYRE]),
-    "single vit": Case([*VIT, "data.augment=randaugment", "model.dropout=0.1", *SYRE]),
-    "single simclr": Case(["model=simclr", "model.width=4", "model.hidden=8", "model.out=8", "task=contrastive",
-                           "task.probe_decay=0.1", *IMAGES, "data.augment=simclr", "regularizer=syre_layers"]),
-    "single cnn, tasks, shrink-perturb": Case([*TASKS, "regularizer=shrink_perturb"]),
-    "single point": Case(["model=point", "data=random_matrix", "data.size=8", "task=matrix", "optim=sgd",
-                          "optim.lr=0.01", "train.batch_size=0", *SYRE]),
-    "ensemble mlp, sgd": Case([*MLP, "optim=sgd", "optim.momentum=0.9", *SYRE], TWO),
-    "ensemble mlp, sgd, unlike, clipped": Case([*MLP, "optim=sgd", *SYRE, "train.clip=0.1"], UNLIKE),
-    "ensemble mlp, adam": Case([*MLP, *SYRE], TWO),
-    "ensemble mlp, adam, unlike": Case([*MLP, *SYRE], UNLIKE),
-    "ensemble mlp, adamw, unlike": Case([*MLP, "optim=adamw", "regularizer=syre_advanced"], UNLIKE),
-    "ensemble wide mlp, adam, unlike": Case(["model.hidden=[70, 60]", "train.batch_size=16", *SYRE], UNLIKE),
-    "ensemble wide mlp, adamw": Case(["model.hidden=[70, 60]", "train.batch_size=16", "optim=adamw", *SYRE], TWO),
-    "ensemble mlp, dropout, data scaled": Case([*MLP, "regularizer=dropout"], [{}, {"data.input_scale": 2.0}]),
-    "ensemble mlp, sigma-asym": Case([*MLP, "regularizer=sigma_asym"], TWO),
-    "ensemble vae": Case([*SMALL_VAE, *SYRE, "train.batch_size=16"], TWO),
-    "ensemble wide vae, unlike": Case(["model=beta_vae", "model.hidden=60", "model.latent=40", *SYRE,
-                                       "task=variational_autoencoder", "train.batch_size=16"], UNLIKE),
-    "ensemble cnn, tasks, shrink-perturb": Case([*TASKS, "regularizer=shrink_perturb"], TWO),
-    "ensemble cnn, tasks, l2 init": Case([*TASKS, "regularizer=l2_init"], TWO),
-    "ensemble vit": Case([*VIT, "data.augment=randaugment", *SYRE], TWO),
-    "ensemble pair": Case([*PAIR, *SYRE, "train.batch_size=16"], TWO),
-    "ensemble pair, w-asym": Case([*PAIR, "regularizer=w_asym", "regularizer.fixed=[2, 2, 2, 2]"], TWO),
-    "ensemble collapsed mlp, tangent kernel": Case(["model=collapsed_mlp", "model.hidden=[3, 8]", "optim=sgd",
-                                                    "task=tangent_kernel", "task.images=10", *SYRE], TWO),
-    "ensemble student, neurons": Case(["model.hidden=[8]", "data=teacher_student", "data.samples=40", "optim=sgd",
-                                       "task=neuron_symmetry", "train.batch_size=16", "regularizer=weight_decay"], TWO),
-    "ensemble regression, w-fix": Case(["model=diagonal_linear", "data=linear_regression", "data.samples=30",
-                                        "data.dims=8", "task=regression", "optim=sgd", "train.batch_size=1",
-                                        "regularizer=w_fix"], TWO),
-    "ensemble points": Case(["model=point", "data=random_matrix", "data.size=8", "task=matrix", "optim=sgd",
-                             "optim.lr=0.01", "train.batch_size=0", *SYRE], UNLIKE),
-}  # fmt: skip
+    "single mlp, sgd": Case(f"{MLP} optim=sgd optim.momentum=0.9 {SYRE}"),
+    "single mlp, adam, clipped": Case(f"{MLP} {SYRE} train.clip=0.1"),
+    "single mlp, adamw, syre advanced": Case(f"{MLP} optim=adamw regularizer=syre_advanced"),
+    "single mlp, accumulated, dropout": Case(f"{MLP} regularizer=dropout train.accumulate=2"),
+    "single mlp, w-fix": Case(f"{MLP} regularizer=w_fix"),
+    "single vae": Case(f"{SMALL_VAE} {SYRE} task.images=[0,2] task.originals=true task.components=2"),
+    "single resnet18": Case(f"model=resnet18 model.width=4 {IMAGES} data.augment=crop_flip {SYRE}"),
+    "single vit": Case(f"{VIT} data.augment=randaugment model.dropout=0.1 {SYRE}"),
+    "single simclr": Case(f"{SIMCLR} task.probe_decay=0.1 regularizer=syre_layers"),
+    "single cnn, tasks, shrink-perturb": Case(f"{TASKS} regularizer=shrink_perturb"),
+    "single point": Case(f"{POINT} {SYRE}"),
+    "ensemble mlp, sgd": Case(f"{MLP} optim=sgd optim.momentum=0.9 {SYRE}", TWO),
+    "ensemble mlp, sgd, unlike, clipped": Case(f"{MLP} optim=sgd {SYRE} train.clip=0.1", UNLIKE),
+    "ensemble mlp, adam": Case(f"{MLP} {SYRE}", TWO),
+    "ensemble mlp, adam, unlike": Case(f"{MLP} {SYRE}", UNLIKE),
+    "ensemble mlp, adamw, unlike": Case(f"{MLP} optim=adamw regularizer=syre_advanced", UNLIKE),
+    "ensemble wide mlp, adam, unlike": Case(f"model.hidden=[70,60] train.batch_size=16 {SYRE}", UNLIKE),
+    "ensemble wide mlp, adamw": Case(f"model.hidden=[70,60] train.batch_size=16 optim=adamw {SYRE}", TWO),
+    "ensemble mlp, dropout, data scaled": Case(f"{MLP} regularizer=dropout", [{}, {"data.input_scale": 2.0}]),
+    "ensemble mlp, sigma-asym": Case(f"{MLP} regularizer=sigma_asym", TWO),
+    "ensemble vae": Case(f"{SMALL_VAE} {SYRE} train.batch_size=16", TWO),
+    "ensemble wide vae, unlike": Case(f"{WIDE_VAE} {SYRE} train.batch_size=16", UNLIKE),
+    "ensemble cnn, tasks, shrink-perturb": Case(f"{TASKS} regularizer=shrink_perturb", TWO),
+    "ensemble cnn, tasks, l2 init": Case(f"{TASKS} regularizer=l2_init", TWO),
+    "ensemble vit": Case(f"{VIT} data.augment=randaugment {SYRE}", TWO),
+    "ensemble pair": Case(f"{PAIR} {SYRE} train.batch_size=16", TWO),
+    "ensemble pair, w-asym": Case(f"{PAIR} regularizer=w_asym regularizer.fixed=[2,2,2,2]", TWO),
+    "ensemble collapsed mlp, tangent kernel": Case(f"{COLLAPSED} task=tangent_kernel task.images=10 {SYRE}", TWO),
+    "ensemble student, neurons": Case(f"{STUDENT} task=neuron_symmetry regularizer=weight_decay", TWO),
+    "ensemble regression, w-fix": Case(f"{LINEAR} task=regression regularizer=w_fix", TWO),
+    "ensemble points": Case(f"{POINT} {SYRE}", UNLIKE),
+}
 STEPS = 6
 
 
 @cache
 def group(name: str) -> Group:
     case = CASES[name]
-    words = [f"train.steps={STEPS}", "train.epochs=0", "train.schedule=cosine", "train.evaluations=2",
-             "train.checkpoints=1", *case.words]  # fmt: skip
+    settings = f"train.steps={STEPS} train.epochs=0 train.schedule=cosine train.evaluations=2 train.checkpoints=1"
+    words = f"{settings} {case.words}".split()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = identity(compose("config", words))
@@ -207,18 +205,35 @@ def test_what_cuda_takes_stays_there(what: str, x: Tensor, device: PretendDevice
 
 
 WAITS = {
-    "read": [lambda x: float(x.sum()), lambda x: x.tolist(), lambda x: bool(x.sum() > 0), lambda x: x.sum().item(),
-             lambda x: x.cpu(), lambda x: x.to("cpu", non_blocking=True), lambda x: torch.ones(4, 3).copy_(x),
-             lambda x: torch.save(x, io.BytesIO())],
-    "copy": [lambda x: torch.tensor([1.0], device="cuda"), lambda x: torch.ones(4, 3).to("cuda"),
-             lambda x: x[torch.zeros(2, dtype=torch.long)], lambda x: x.copy_(torch.ones(4, 3)),
-             lambda x: x.__setitem__(0, torch.ones(3)), lambda x: nn.Linear(3, 1, bias=False).cuda()],
+    "read": [
+        lambda x: float(x.sum()),
+        lambda x: x.tolist(),
+        lambda x: bool(x.sum() > 0),
+        lambda x: x.sum().item(),
+        lambda x: x.cpu(),
+        lambda x: x.to("cpu", non_blocking=True),
+        lambda x: torch.ones(4, 3).copy_(x),
+        lambda x: torch.save(x, io.BytesIO()),
+    ],
+    "copy": [
+        lambda x: torch.tensor([1.0], device="cuda"),
+        lambda x: torch.ones(4, 3).to("cuda"),
+        lambda x: x[torch.zeros(2, dtype=torch.long)],
+        lambda x: x.copy_(torch.ones(4, 3)),
+        lambda x: x.__setitem__(0, torch.ones(3)),
+        lambda x: nn.Linear(3, 1, bias=False).cuda(),
+    ],
     "sized": [lambda x: x[x > 0], lambda x: x.nonzero(), lambda x: torch.linalg.eigvalsh(x[:3])],
     "moved": [lambda x: torch.ones(4, 3).to("cuda", non_blocking=True)],
-    None: [lambda x: torch.zeros(3, device="cuda"), lambda x: torch.full((), 3.0, device="cuda"),
-           lambda x: x.to("cuda"),
-           lambda x: x.double() @ x.double().mT, lambda x: x.shape, lambda x: x[1:, 0]],
-}  # fmt: skip
+    None: [
+        lambda x: torch.zeros(3, device="cuda"),
+        lambda x: torch.full((), 3.0, device="cuda"),
+        lambda x: x.to("cuda"),
+        lambda x: x.double() @ x.double().mT,
+        lambda x: x.shape,
+        lambda x: x[1:, 0],
+    ],
+}
 
 
 @pytest.mark.parametrize("kind", WAITS)

@@ -6,17 +6,16 @@ import sys
 
 import pytest
 import torch
-from replicas import DEEP, Run, build
+from replicas import DEEP, REGULARIZERS, Run, build
 from torch import nn
 
+from syre.core.decay import Renews
 from syre.models import MLP
 from syre.optim import SGD, Adam
 from syre.regularizers import (
-    REGULARIZERS,
     Dropout,
     L2Init,
     Offset,
-    Renews,
     ShrinkPerturb,
     SigmaAsym,
     Syre,
@@ -104,11 +103,14 @@ def test_anchors_in_some_layers_leave_the_others_to_plain_decay(optim):
     assert everywhere.anchors["layers.0.weight"].abs().max() > 0.1  # ... and nor is what syre does to the others
 
 
-@pytest.mark.parametrize(("modules", "message"), [
-    (["layers.0", "head"], "no 'head' in MLPModule; it has layers.0, layers.1, layers.2"),
-    (["layers.1.weight"], "no 'layers.1.weight' in MLPModule"),
-    (["layer"], "no 'layer' in MLPModule"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("modules", "message"),
+    [
+        (["layers.0", "head"], "no 'head' in MLPModule; it has layers.0, layers.1, layers.2"),
+        (["layers.1.weight"], "no 'layers.1.weight' in MLPModule"),
+        (["layer"], "no 'layer' in MLPModule"),
+    ],
+)
 def test_layers_that_the_model_does_not_have_are_named(modules, message):
     module = model()
     with pytest.raises(ValueError, match=message):
@@ -202,8 +204,14 @@ def test_the_draw_follows_the_seed_and_the_task():
 
 def test_only_shrink_and_perturb_renews_weights_between_tasks():
     renewing = set()
-    for regularizer in (ShrinkPerturb(), Syre(weight_decay=0.1), L2Init(weight_decay=0.1), WFix(fraction=0.1),
-                        Offset(sigma=0.1), Dropout(rate=0.1)):  # fmt: skip
+    for regularizer in (
+        ShrinkPerturb(),
+        Syre(weight_decay=0.1),
+        L2Init(weight_decay=0.1),
+        WFix(fraction=0.1),
+        Offset(sigma=0.1),
+        Dropout(rate=0.1),
+    ):
         module = model()
         handle = regularizer.attach(SGD(lr=1.0).build(module, regularizer.weight_decay), module, 0)
         renewing |= {regularizer.name} if isinstance(handle, Renews) else set()
@@ -321,30 +329,33 @@ def test_sigma_asym_needs_activations():
         SigmaAsym().prepare(nn.Linear(2, 2), 0)
 
 
-@pytest.mark.parametrize(("cls", "settings", "key"), [
-    (WeightDecay, {"weight_decay": -1e-3}, "weight_decay"),
-    (WeightDecay, {"weight_decay": float("nan")}, "weight_decay"),
-    (Syre, {"weight_decay": 0.0}, "weight_decay"),
-    (Syre, {"weight_decay": 0.1, "sigma": -0.01}, "sigma"),
-    (Syre, {"weight_decay": 0.1, "start": "there"}, "start"),
-    (SyreLayers, {"weight_decay": 0.1}, "modules"),
-    (SyreAdvanced, {"weight_decay": 0.1, "sigma_d": 0.0}, "sigma_d"),
-    (SyreAdvanced, {"weight_decay": 0.1, "sigma_d": 0.6}, "sigma_d"),
-    (L2Init, {"weight_decay": 0.0}, "weight_decay"),
-    (Dropout, {"rate": 1.0}, "rate"),
-    (Offset, {"sigma": -0.1}, "sigma"),
-    (Offset, {"sigma": 0.1, "weight_decay": -0.1}, "weight_decay"),
-    (ShrinkPerturb, {"shrink": 1.0}, "shrink"),
-    (ShrinkPerturb, {"perturb": -0.1}, "perturb"),
-    (ShrinkPerturb, {"weight_decay": -0.1}, "weight_decay"),
-    (WFix, {"fraction": 1.0}, "fraction"),
-    (WFix, {"fraction": 0.1, "kappa": -1.0}, "kappa"),
-    (WFix, {"fraction": 0.1, "weight_decay": -1.0}, "weight_decay"),
-    (WAsym, {"fixed": [1, -1], "kappa": [1.0, 1.0]}, "fixed"),
-    (WAsym, {"fixed": [1], "kappa": [-1.0]}, "kappa"),
-    (WAsym, {"fixed": [1, 2], "kappa": [1.0]}, "fixed and regularizer.kappa must be of one length"),
-    (SigmaAsym, {"weight_decay": -1.0}, "weight_decay"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("cls", "settings", "key"),
+    [
+        (WeightDecay, {"weight_decay": -1e-3}, "weight_decay"),
+        (WeightDecay, {"weight_decay": float("nan")}, "weight_decay"),
+        (Syre, {"weight_decay": 0.0}, "weight_decay"),
+        (Syre, {"weight_decay": 0.1, "sigma": -0.01}, "sigma"),
+        (Syre, {"weight_decay": 0.1, "start": "there"}, "start"),
+        (SyreLayers, {"weight_decay": 0.1}, "modules"),
+        (SyreAdvanced, {"weight_decay": 0.1, "sigma_d": 0.0}, "sigma_d"),
+        (SyreAdvanced, {"weight_decay": 0.1, "sigma_d": 0.6}, "sigma_d"),
+        (L2Init, {"weight_decay": 0.0}, "weight_decay"),
+        (Dropout, {"rate": 1.0}, "rate"),
+        (Offset, {"sigma": -0.1}, "sigma"),
+        (Offset, {"sigma": 0.1, "weight_decay": -0.1}, "weight_decay"),
+        (ShrinkPerturb, {"shrink": 1.0}, "shrink"),
+        (ShrinkPerturb, {"perturb": -0.1}, "perturb"),
+        (ShrinkPerturb, {"weight_decay": -0.1}, "weight_decay"),
+        (WFix, {"fraction": 1.0}, "fraction"),
+        (WFix, {"fraction": 0.1, "kappa": -1.0}, "kappa"),
+        (WFix, {"fraction": 0.1, "weight_decay": -1.0}, "weight_decay"),
+        (WAsym, {"fixed": [1, -1], "kappa": [1.0, 1.0]}, "fixed"),
+        (WAsym, {"fixed": [1], "kappa": [-1.0]}, "kappa"),
+        (WAsym, {"fixed": [1, 2], "kappa": [1.0]}, "fixed and regularizer.kappa must be of one length"),
+        (SigmaAsym, {"weight_decay": -1.0}, "weight_decay"),
+    ],
+)
 def test_settings_out_of_range_are_named_in_one_line(cls, settings, key):
     with pytest.raises(ValueError, match=f"regularizer.{key}") as error:
         cls(**settings)

@@ -33,23 +33,11 @@ from syre.theory.groups import (
     subgroups,
     symmetric,
 )
+from syre.theory.numerics import diagonal, gaussian, gradient, minimise
 from syre.theory.propositions import copies_normals, gradient_descent, symmetric_function, with_copies
 from syre.theory.removal import reparametrised, sphere
 from syre.theory.strength import breaking, weakest
-from syre.theory.symmetry import (
-    anchored,
-    biased,
-    diagonal,
-    gaussian,
-    gradient,
-    minimise,
-    project,
-    random_normals,
-    reflect,
-    residual,
-    search,
-    teacher_student,
-)
+from syre.theory.symmetry import anchored, biased, project, random_normals, reflect, residual, search, teacher_student
 from syre.theory.training import ridge
 
 torch.set_num_threads(1)
@@ -69,8 +57,12 @@ def test_a_reflection_is_an_involution_that_keeps_its_mirror_and_distances():
     image = reflect(points, normals, centre)
     torch.testing.assert_close(reflect(image, normals, centre), points, rtol=0, atol=TINY)
     torch.testing.assert_close((image - centre).norm(dim=1), (points - centre).norm(dim=1), rtol=0, atol=TINY)
-    torch.testing.assert_close(reflect(image - project(image - centre, normals), normals, centre),
-                               image - project(image - centre, normals), rtol=0, atol=TINY)  # fmt: skip
+    torch.testing.assert_close(
+        reflect(image - project(image - centre, normals), normals, centre),
+        image - project(image - centre, normals),
+        rtol=0,
+        atol=TINY,
+    )
     assert (image - points).norm() > 1  # control
 
 
@@ -253,8 +245,9 @@ def test_corollary_1_the_gradient_along_p_is_two_gamma_times_the_bias():
 @pytest.mark.parametrize("kind", ["flips", "swaps"])
 def test_theorem_4_the_weakest_is_the_minimum_over_all_reflections(kind):
     phi, f = THETA, anchored(NET.loss, 0.1, THETA_0)
-    all_normals = [NET.flip(i) for i in range(3)] if kind == "flips" else [NET.swap(i, j) for i, j in
-                                                                           ((0, 1), (0, 2), (1, 2))]  # fmt: skip
+    all_normals = (
+        [NET.flip(i) for i in range(3)] if kind == "flips" else [NET.swap(i, j) for i, j in ((0, 1), (0, 2), (1, 2))]
+    )
     expected = min(breaking(f, phi, normals).abs() for normals in all_normals)
     smallest = weakest(phi.view(3, NET.block), THETA_0.view(1, 3, NET.block), kind)
     torch.testing.assert_close(0.1 * smallest[0], expected, rtol=0, atol=TINY)

@@ -1,6 +1,7 @@
 """The training loop: what it yields and when, exact resume, learning rates, ranges, and denormal numbers."""
 
 import io
+import itertools
 import subprocess
 import sys
 import warnings
@@ -12,7 +13,7 @@ from replicas import INPUTS, TASK, Run, assemble, build, gaussian, row
 
 from syre.batches import Batches
 from syre.data import Dataset
-from syre.ensemble import Learner, learner
+from syre.learners import Learner, learner
 from syre.optim import SGD, Adam
 from syre.regularizers import Dropout, ShrinkPerturb, Syre, WFix
 from syre.tasks import Classification
@@ -23,9 +24,11 @@ ADAM, NESTEROV = Adam(lr=0.01), SGD(lr=0.05, momentum=0.9, nesterov=True)
 
 
 def runs(optim) -> list[Run]:
-    return [Run(regularizer=Dropout(rate=0.3, weight_decay=0.1), optim=optim),
-            Run(regularizer=Syre(weight_decay=0.1), optim=optim, seed=1, scale=0.5),
-            Run(regularizer=WFix(fraction=0.2), optim=optim, seed=2)]  # fmt: skip
+    return [
+        Run(regularizer=Dropout(rate=0.3, weight_decay=0.1), optim=optim),
+        Run(regularizer=Syre(weight_decay=0.1), optim=optim, seed=1, scale=0.5),
+        Run(regularizer=WFix(fraction=0.2), optim=optim, seed=2),
+    ]
 
 
 def same(one: list[Record], other: list[Record]) -> None:
@@ -90,17 +93,23 @@ def test_the_start_is_evaluated_and_then_evenly_to_the_end():
     settings = replace(TEN, evaluations=2, checkpoints=3)
     events = [(type(e).__name__, e.step, getattr(e, "split", "")) for e in train(team, TASK, batches, settings)]
     assert events == [
-        ("Record", 0, "test"), ("Snapshot", 2, ""), ("Record", 5, "train"), ("Record", 5, "test"), ("Snapshot", 5, ""),
-        ("Snapshot", 8, ""), ("Record", 10, "train"), ("Record", 10, "test"),
-    ]  # fmt: skip
+        ("Record", 0, "test"),
+        ("Snapshot", 2, ""),
+        ("Record", 5, "train"),
+        ("Record", 5, "test"),
+        ("Snapshot", 5, ""),
+        ("Snapshot", 8, ""),
+        ("Record", 10, "train"),
+        ("Record", 10, "test"),
+    ]
 
 
 def test_the_training_loss_is_the_mean_since_the_last_evaluation():
     team, batches = assemble(runs(ADAM), gaussian(), TEN)
     records = [e for e in train(team, TASK, batches, TEN) if isinstance(e, Record) and e.split == "train"]
     team, batches = assemble(runs(ADAM), gaussian(), TEN)
-    losses = torch.stack([team.step(TASK.loss, batches.train(t), lr_factor=TEN.lr_factor(t, 10), clip=TEN.clip)
-                          for t in range(10)])  # fmt: skip
+    step = lambda t: team.step(TASK.loss, batches.train(t), lr_factor=TEN.lr_factor(t, 10), clip=TEN.clip)  # noqa: E731
+    losses = torch.stack([step(t) for t in range(10)])
     torch.testing.assert_close(torch.stack([r.values["loss"] for r in records]), losses.view(5, 2, 3).mean(1))
 
 
@@ -129,8 +138,9 @@ def of_tasks(regularizers, optim=NESTEROV, dtype=torch.float64, first: int = 0) 
     several = [Run(regularizer=r, optim=optim, seed=first + k) for k, r in enumerate(regularizers)]
     team = learner([build(run, dtype) for run in several])
     seeds = [run.seed for run in several]
-    return team, Batches([sequence(seed, dtype) for seed in seeds], scales=[1.0] * len(seeds), seeds=seeds,
-                         batch_size=TASKS.batch_size)  # fmt: skip
+    return team, Batches(
+        [sequence(seed, dtype) for seed in seeds], scales=[1.0] * len(seeds), seeds=seeds, batch_size=TASKS.batch_size
+    )
 
 
 class Watched(Classification):
@@ -216,8 +226,10 @@ def test_in_a_sequence_too_a_replica_is_the_run_trained_alone():
 def test_training_begins_with_the_first_task_whatever_the_batches_were_used_for_before():
     (one, batches), (other, fresh) = of_tasks([PERTURBED]), of_tasks([PERTURBED])
     batches.stage = 2
-    same([e for e in train(one, TASK, batches, TASKS) if isinstance(e, Record)],
-         [e for e in train(other, TASK, fresh, TASKS) if isinstance(e, Record)])  # fmt: skip
+    same(
+        [e for e in train(one, TASK, batches, TASKS) if isinstance(e, Record)],
+        [e for e in train(other, TASK, fresh, TASKS) if isinstance(e, Record)],
+    )
 
 
 # ---- settings --------------------------------------------------------------------------------------------------------
@@ -246,22 +258,25 @@ def test_warmup_rises_linearly_from_above_zero_then_the_schedule_begins():
     assert values[20:] == pytest.approx([1 - k / 80 for k in range(80)])
     assert max(factors(warmup=1.0)) == 1.0
     assert factors(total=3, warmup=0.1) == [1.0, 1.0, 1.0]  # less than one step of warmup
-    assert min(min(factors(total=n, schedule=s, warmup=w)) for n in (1, 2, 7) for s in ("constant", "cosine", "linear")
-               for w in (0.0, 0.5, 1.0)) > 0  # fmt: skip
+    grid = itertools.product((1, 2, 7), ("constant", "cosine", "linear"), (0.0, 0.5, 1.0))
+    assert min(min(factors(total=n, schedule=s, warmup=w)) for n, s, w in grid) > 0
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({}, "train.epochs or train.steps must be > 0, and the other 0, got 0 and 0"),
-    ({"epochs": 1, "steps": 1}, "and the other 0"),
-    ({"epochs": -1, "steps": 5}, "got -1 and 5"),
-    ({"steps": 1, "batch_size": -1}, "train.batch_size must be a number >= 0"),
-    ({"steps": 1, "schedule": "cos"}, "train.schedule must be one of constant, cosine, linear, got 'cos'"),
-    ({"steps": 1, "warmup": 1.5}, "train.warmup"),
-    ({"steps": 1, "clip": -0.1}, "train.clip"),
-    ({"steps": 1, "clip": float("nan")}, "train.clip"),
-    ({"steps": 1, "evaluations": 0}, "train.evaluations"),
-    ({"steps": 1, "checkpoints": -1}, "train.checkpoints"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "train.epochs or train.steps must be > 0, and the other 0, got 0 and 0"),
+        ({"epochs": 1, "steps": 1}, "and the other 0"),
+        ({"epochs": -1, "steps": 5}, "got -1 and 5"),
+        ({"steps": 1, "batch_size": -1}, "train.batch_size must be a number >= 0"),
+        ({"steps": 1, "schedule": "cos"}, "train.schedule must be one of constant, cosine, linear, got 'cos'"),
+        ({"steps": 1, "warmup": 1.5}, "train.warmup"),
+        ({"steps": 1, "clip": -0.1}, "train.clip"),
+        ({"steps": 1, "clip": float("nan")}, "train.clip"),
+        ({"steps": 1, "evaluations": 0}, "train.evaluations"),
+        ({"steps": 1, "checkpoints": -1}, "train.checkpoints"),
+    ],
+)
 def test_settings_out_of_range_are_named_in_one_line(settings, message):
     with pytest.raises(ValueError, match=message) as error:
         Training(**settings)

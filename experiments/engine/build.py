@@ -15,10 +15,11 @@ from experiments.engine.errors import ConfigError
 from experiments.engine.expand import Group, without
 from syre import distributed
 from syre.batches import Batches
-from syre.ensemble import Learner, Replica, learner, replicas_per_process
+from syre.learners import Learner, Replica, learner, replicas_per_process
 from syre.models import Noisy
+from syre.models.base import has_running_statistics
 from syre.seeding import derive_seed, generator
-from syre.trainer import has_bf16
+from syre.trainer import Interaction, Measurement, has_bf16
 
 # Threads that a run may have on a machine of fewer CPUs too, for a run of a larger one to be repeated there number for
 # number. It is asked where the run trains: it may have been composed elsewhere, on the login node of a cluster say.
@@ -33,7 +34,7 @@ def own_device(run: Run) -> torch.device:
     threads, most = run.config["compute"]["threads"], max(os.cpu_count() or 1, THREADS)
     if threads > most:
         raise ConfigError(f"compute.threads must be in 0, ..., {most} on this machine, got {threads}")
-    if measures(run) and hasattr(run.task, "device"):
+    if isinstance(run.task, Measurement):
         device_of(run.task.device, "task.device")
     device = device_of(run.config["compute"]["device"])
     if interacts(run) and device.type != "cpu":
@@ -130,7 +131,7 @@ def _prepare(group: Group, data_root: str | None, device: torch.device) -> tuple
     first = group.runs[0]
     share_settings(group)
     replicas, sets = zip(*(build(run, data_root, device) for run in group.runs), strict=True)
-    scales, seeds = [getattr(run.data, "input_scale", 1.0) for run in group.runs], [run.seed for run in group.runs]
+    scales, seeds = [run.data.input_scale for run in group.runs], [run.seed for run in group.runs]
     place: dict[str, Any] = {"device": device, "rank": distributed.rank(), "world": distributed.world()}
     with unfit():
         batches = Batches(sets, scales=scales, seeds=seeds, batch_size=first.train.batch_size, **place)
@@ -215,7 +216,7 @@ def _structure(run: Run) -> str:
 
 
 def group_size(run: Run, data_root: str | None) -> int:
-    """How many replicas gain from training together with this run, by the rule of syre.ensemble.
+    """How many replicas gain from training together with this run, by the rule of syre.learners.
 
     It is measured on a CPU; of a GPU half of the free memory is taken. Nets with running statistics are never stacked.
     """
@@ -228,7 +229,7 @@ def group_size(run: Run, data_root: str | None) -> int:
     units = sum(math.prod(module.features) for module in replica.model.modules() if isinstance(module, Noisy))
     parameters = sum(parameter.numel() for parameter in replica.model.parameters())
     samples = len(data.train_inputs)
-    if any(getattr(module, "track_running_stats", False) for module in replica.model.modules()):
+    if has_running_statistics(replica.model):
         return 1
     cuda = torch.cuda.is_available()  # a sweep for a cluster is planned where there may be no GPU
     device = device_of(run.config["compute"]["device"]) if cuda else torch.device("cpu")
@@ -237,10 +238,10 @@ def group_size(run: Run, data_root: str | None) -> int:
 
 
 def measures(run: Run) -> bool:
-    """Whether a run is a numerical experiment without training: its task has `measure(seed) -> {metric: value}`."""
-    return hasattr(run.task, "measure")
+    """Whether a run is a numerical experiment without training."""
+    return isinstance(run.task, Measurement)
 
 
 def interacts(run: Run) -> bool:
-    """Whether a run acts in an environment: its data is one, and its task brings its own loop, `interact`."""
-    return hasattr(run.task, "interact")
+    """Whether a run acts in an environment: its data is one, and its task brings its own loop."""
+    return isinstance(run.task, Interaction)

@@ -131,7 +131,9 @@ class Run:
             raise ConfigError(f"seed must be an integer, got {self.seed!r}")
         if self.config["task"] is None:
             raise ConfigError("task is missing")
-        measures = hasattr(get_class(self.config["task"]["_target_"]), "measure")
+        from syre.trainer import Measurement
+
+        measures = issubclass(get_class(self.config["task"]["_target_"]), Measurement)
         if not measures and (missing := [group for group in GROUPS if self.config[group] is None]):
             raise ConfigError(f"{', '.join(missing)} missing: task={self.config['task'].get('name')} trains a model")
         for group in (*GROUPS, *TYPED):

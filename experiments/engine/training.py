@@ -130,10 +130,10 @@ def _train(log: _Log, acquire: Callable[[], bool], *, data_root: str | None, alo
     """
     group, store, leads = log.group, log.store, distributed.rank() == 0
     begin, total = _loop(group, data_root, log.device, stop)
-    log.ours = distributed.first_says(leads and acquire())
+    log.ours = distributed.broadcast(leads and acquire())
     if not log.ours:
         return Outcome.held
-    if distributed.first_says(store.all_finished(group)):
+    if distributed.broadcast(store.all_finished(group)):
         log.ours = False  # it was another's, which has ended it
         return Outcome.done
     while True:
@@ -232,7 +232,7 @@ def _together(stop: Stop | None) -> Stop | None:
     """`stop` as the first process answers it, for processes that train together: every twentieth step, as it waits."""
     if stop is None or distributed.world() == 1:
         return stop
-    return lambda step, total: step % 20 == 0 and distributed.first_says(stop(step, total))
+    return lambda step, total: step % 20 == 0 and distributed.broadcast(stop(step, total))
 
 
 def _loop(

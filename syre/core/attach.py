@@ -1,7 +1,7 @@
 """Optimizer form: weight decay toward an anchor, as step hooks on a stock optimizer. The forward pass is untouched.
 
-With ``w = theta + b``, ``dl/dtheta = dl/dw``, so decaying theta toward 0 *is* decaying w toward b. The optimizer keeps
-its own ``weight_decay``, and the hooks add only the missing constant pull; for an update rule where that is not exact
+With `w = theta + b`, `dl/dtheta = dl/dw`, so decaying theta toward 0 *is* decaying w toward b. The optimizer keeps
+its own `weight_decay`, and the hooks add only the missing constant pull; for an update rule where that is not exact
 they move to theta before the step and back to w after it (the *shift* form).
 """
 
@@ -14,23 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .anchor import (
-    AddAnchor,
-    Sigma,
-    Slot,
-    canonical_parameters,
-    checksum,
-    decay_coupled_,
-    decay_decoupled_,
-    draw_anchors,
-    draw_scales,
-    pull_coupled_,
-    pull_decoupled_,
-    require_full_precision,
-    require_start,
-    shift_,
-    slots,
-)
+from . import decay
+from .anchor import Sigma, checksum, draw_anchors, draw_scales
+from .decay import AddAnchor, Effect, Handle, require_full_precision, require_start
+from .names import Slot, canonical_parameters, slots
 
 # Optimizers whose decay is exactly `g += lambda w` (False) or `w -= eta lambda w` (True), and whose update does not
 # otherwise depend on w. A group's own `decoupled_weight_decay` wins. Compared by `is`: a subclass may have any rule.
@@ -47,6 +34,8 @@ EXACT: dict[type[Optimizer], bool] = {
     torch.optim.Muon: True,
 }
 
+Named = dict[str, Tensor]  # by canonical parameter name
+
 _attached: "weakref.WeakSet[Optimizer]" = weakref.WeakSet()
 
 
@@ -59,7 +48,7 @@ class _Part:
     scales: list[Tensor] | None
 
     def live(self, has: Callable[[Tensor], bool]) -> "_Part":
-        """The part whose parameters satisfy ``has``; itself, at no cost, when all do."""
+        """The part whose parameters satisfy `has`; itself, at no cost, when all do."""
         keep = [has(p) for p in self.parameters]
         if all(keep):
             return self
@@ -75,41 +64,42 @@ def _has_grad(parameter: Tensor) -> bool:
     return parameter.grad is not None
 
 
-class SyreHandle:
-    """What ``attach`` returns: the anchors, and the way to check or remove them.
+class SyreHandle(Handle):
+    """What `attach` returns: the anchors, and the way to check or remove them.
 
     Attributes:
         anchors: canonical name -> b, shape of the parameter. Change them only in place.
         scales: canonical name -> the diagonal of D, shape of the parameter; empty when D = 1.
-        form: ``"pull"`` or ``"shift"``.
+        form: `"pull"` or `"shift"`.
     """
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        *,
-        anchors: dict[str, Tensor],
-        scales: dict[str, Tensor],
-        parts: list[_Part | None],
-        form: str,
-        recipe: dict[str, Any],
+        self, optimizer: Optimizer, anchors: Named, scales: Named, parts: list[_Part | None], form: str, recipe: Any
     ) -> None:
-        self.anchors = anchors
-        self.scales = scales
-        self.form = form
-        self._parts = parts
-        self._recipe = recipe
+        self.anchors, self.scales, self.form = anchors, scales, form
+        self._parts, self._recipe = parts, recipe
         self._default_decoupled = EXACT.get(type(optimizer), False)
         self._optimizer = weakref.ref(optimizer)
         self._shifted: list[_Part] = []
         pre, post = (self._pre_pull, self._post_pull) if form == "pull" else (self._pre_shift, self._post_shift)
-        self._hooks = [optimizer.register_step_pre_hook(pre), optimizer.register_step_post_hook(post)]
+        self.hooks = (optimizer.register_step_pre_hook(pre), optimizer.register_step_post_hook(post))
         _attached.add(optimizer)
+
+    def effect(self) -> Effect:
+        """The anchors and D; nothing once detached.
+
+        Raises:
+            ValueError: the shift form, whose rounding of w an ensemble, which pulls, does not repeat.
+        """
+        if not self.hooks:
+            return Effect()
+        if self.form != "pull":
+            raise ValueError("an ensemble takes syre in its constant-pull form, not in its shift form")
+        return Effect(anchors=self.anchors, scales=self.scales)
 
     def detach(self) -> None:
         """Remove the hooks: from now on the optimizer decays toward 0 again. The weights stay where they are."""
-        for hook in self._hooks:
-            hook.remove()
+        super().detach()
         if (optimizer := self._optimizer()) is not None:
             _attached.discard(optimizer)
 
@@ -134,9 +124,7 @@ class SyreHandle:
     def _pre_pull(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if getattr(optimizer, "grad_scale", None) is not None or getattr(optimizer, "found_inf", None) is not None:
             # The fused step unscales the gradient itself, and may skip itself: both after we have acted.
-            raise RuntimeError(
-                "a fused optimizer under a GradScaler: use fused=False, form='shift', or bfloat16 autocast"
-            )
+            raise RuntimeError("a fused optimizer under a GradScaler: use fused=False, form='shift', or bfloat16")
         closure, replace = _closure_of(args, kwargs)
         if closure is None:
             self._before_update(optimizer)
@@ -158,14 +146,15 @@ class SyreHandle:
             part = part.live(_has_grad)
             if not part.parameters:
                 continue
-            decay, lists = float(group["weight_decay"]), (part.parameters, part.anchors)
+            rate, lists = float(group["weight_decay"]), (part.parameters, part.anchors)
             grads = [p.grad for p in part.parameters if p.grad is not None]
+            maximize = group.get("maximize", False)
             if part.scales is None:
-                pull_coupled_(grads, part.anchors, weight_decay=decay, maximize=group.get("maximize", False))
+                decay.pull_coupled_(grads, part.anchors, weight_decay=rate, maximize=maximize)
             elif decoupled:
-                decay_decoupled_(*lists, part.scales, lr=float(group["lr"]), weight_decay=decay)
+                decay.decay_decoupled_(*lists, part.scales, lr=float(group["lr"]), weight_decay=rate)
             else:
-                decay_coupled_(grads, *lists, part.scales, weight_decay=decay, maximize=group.get("maximize", False))
+                decay.decay_coupled_(grads, *lists, part.scales, rate, maximize)
 
     @torch.no_grad()
     def _post_pull(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -174,8 +163,8 @@ class SyreHandle:
                 continue  # before the update
             part = part.live(_has_grad)
             if part.parameters:
-                lr, decay = float(group["lr"]), float(group["weight_decay"])
-                pull_decoupled_(part.parameters, part.anchors, lr=lr, weight_decay=decay)
+                lr, rate = float(group["lr"]), float(group["weight_decay"])
+                decay.pull_decoupled_(part.parameters, part.anchors, lr=lr, weight_decay=rate)
 
     def _is_decoupled(self, group: dict[str, Any]) -> bool:
         return bool(group.get("decoupled_weight_decay", self._default_decoupled))
@@ -187,10 +176,9 @@ class SyreHandle:
                 continue
             part = self._parts[index] if index < len(self._parts) else None
             if part is None:
-                raise RuntimeError(
-                    f"parameter group {index} decays (weight_decay={group['weight_decay']}) but did not, or did not "
-                    "exist, when syre was attached: detach, and attach again with start='keep'"
-                )
+                group_now = f"parameter group {index} decays (weight_decay={group['weight_decay']})"
+                before = "but did not, or did not exist, when syre was attached"
+                raise RuntimeError(f"{group_now} {before}: detach, and attach again with start='keep'")
             yield group, part
 
     # ----------------------------------------------------------------------------------------------------- shift form
@@ -217,7 +205,7 @@ class SyreHandle:
     @torch.no_grad()
     def _shift(self, sign: int) -> None:
         for part in self._shifted:
-            shift_(part.parameters, part.anchors, sign=sign)
+            decay.shift_(part.parameters, part.anchors, sign=sign)
 
 
 def attach(
@@ -231,38 +219,38 @@ def attach(
     anchor_dtype: torch.dtype | None = None,
     form: str | None = None,
 ) -> SyreHandle:
-    """Remove the symmetries of ``model``: from now on ``optimizer`` decays w toward a static random b, not toward 0.
+    """Remove the symmetries of `model`: from now on `optimizer` decays w toward a static random b, not toward 0.
 
-    ``l(w) + (lambda/2) ||w - b||^2_D`` with ``b ~ N(0, sigma^2 / fan_in)``: arXiv 2408.15495v3, Eq. (6), and Eq. (7)
-    for sigma_d > 0 (the paper's gamma is read as torch's ``weight_decay``). Every parameter of a group with
+    `l(w) + (lambda/2) ||w - b||^2_D` with `b ~ N(0, sigma^2 / fan_in)`: arXiv 2408.15495v3, Eq. (6), and Eq. (7)
+    for sigma_d > 0 (the paper's gamma is read as torch's `weight_decay`). Every parameter of a group with
     weight_decay > 0 gets an anchor, tied parameters once; learning rate and weight_decay are read at each step. Extra
     memory: one copy of these parameters, half with bfloat16 anchors, twice with D.
 
     Know before use:
       - Call it when the model is on its device.
-      - Hooks are not in ``optimizer.state_dict()``; ``deepcopy`` and pickle of it drop them. On resume attach
-        again, then load the model's state, then check with ``handle.load_state_dict``. If the weights are loaded
-        already, attach with ``start="keep"``, or they are shifted a second time.
-      - With coupled decay ``p.grad`` holds the pull after the step: zero it before the next backward, as is usual.
+      - Hooks are not in `optimizer.state_dict()`; `deepcopy` and pickle of it drop them. On resume attach
+        again, then load the model's state, then check with `handle.load_state_dict`. If the weights are loaded
+        already, attach with `start="keep"`, or they are shifted a second time.
+      - With coupled decay `p.grad` holds the pull after the step: zero it before the next backward, as is usual.
       - A learning rate that is a tensor on a GPU is read back once per step where it is needed (decoupled decay).
       - Frozen parameters are anchored but not shifted, and pulled only once they get gradients.
 
     Args:
-        sigma: relative to 1/sqrt(fan_in) of each tensor (table ``FAN_IN``); or a function (name, parameter) -> absolute
+        sigma: relative to 1/sqrt(fan_in) of each tensor (table `FAN_IN`); or a function (name, parameter) -> absolute
             std.
         seed: fixes the anchors together with the parameters' canonical names.
         sigma_d: std of the diagonal D, in [0, 0.577); 0 is D = 1.
-        start: ``"shift"`` moves the weights to init + b, Eq. (6) as written; ``"keep"`` leaves them, for pretrained
+        start: `"shift"` moves the weights to init + b, Eq. (6) as written; `"keep"` leaves them, for pretrained
             weights.
         anchor_dtype: default the parameter's.
-        form: ``"pull"``, ``"shift"``, or None: the constant pull where it is exact (table ``EXACT``), the shift
+        form: `"pull"`, `"shift"`, or None: the constant pull where it is exact (table `EXACT`), the shift
             elsewhere. The pull with sigma = 0 is bit-identical to plain decay; the shift rounds w once or twice per
             step, in its last digit.
 
     Raises:
         ValueError: no group with weight_decay > 0; an optimizer that has syre already; a decayed parameter that the
             model does not have, that is not float32 or float64, or whose scale is unknown; a model in module form;
-            sigma, sigma_d, start or form out of range; sigma_d > 0 or form="pull" with an optimizer not in ``EXACT``.
+            sigma, sigma_d, start or form out of range; sigma_d > 0 or form="pull" with an optimizer not in `EXACT`.
         RuntimeError: at a step: a group decays that did not when attached; a fused optimizer under a GradScaler.
     """
     found = slots(model)
@@ -271,11 +259,8 @@ def attach(
     names = _decayed_names(optimizer, found)
     anchors = draw_anchors(model, sigma=sigma, seed=seed, anchor_dtype=anchor_dtype, parameters=names)
     scales = draw_scales(model, sigma_d=sigma_d, seed=seed, parameters=names) if sigma_d else None
-    recipe = {
-        "seed": seed,
-        "sigma": getattr(sigma, "__qualname__", "function") if callable(sigma) else sigma,
-        "sigma_d": sigma_d,
-    }
+    named = getattr(sigma, "__qualname__", "function") if callable(sigma) else sigma
+    recipe = {"seed": seed, "sigma": named, "sigma_d": sigma_d}
     return attach_anchors(optimizer, model, anchors, scales=scales, start=start, form=form, recipe=recipe)
 
 
@@ -289,20 +274,20 @@ def attach_anchors(
     form: str | None = None,
     recipe: Mapping[str, Any] | None = None,
 ) -> SyreHandle:
-    """Decay w toward any given centre, ``(lambda/2) ||w - b||^2_D``: what ``attach`` calls with its draws.
+    """Decay w toward any given centre, `(lambda/2) ||w - b||^2_D`: what `attach` calls with its draws.
 
     The initial weights as anchors give L2 Init. A decayed parameter without an anchor keeps its plain decay toward 0;
-    one with a scale only is decayed toward 0 by ``lambda D`` (so the module form gets its D).
+    one with a scale only is decayed toward 0 by `lambda D` (so the module form gets its D).
 
     Args:
-        anchors: canonical name (see ``canonical_parameters``) -> tensor of the parameter's shape. Used as they are, not
+        anchors: canonical name (see `canonical_parameters`) -> tensor of the parameter's shape. Used as they are, not
             copied.
         scales: canonical name -> positive diagonal of D; those left out are 1.
-        start, form: as in ``attach``.
-        recipe: what made the anchors; goes into the handle's ``state_dict``.
+        start, form: as in `attach`.
+        recipe: what made the anchors; goes into the handle's `state_dict`.
 
     Raises:
-        ValueError: as ``attach``; and a name or a shape that is not the model's, or a parameter that the optimizer
+        ValueError: as `attach`; and a name or a shape that is not the model's, or a parameter that the optimizer
             lacks.
     """
     require_start(start)
@@ -310,9 +295,7 @@ def attach_anchors(
     if optimizer in _attached:
         raise ValueError("this optimizer has syre attached already: detach the first handle")
     if not any(group.get("weight_decay", 0) > 0 for group in optimizer.param_groups):
-        raise ValueError(
-            "no parameter group has weight_decay > 0, and without decay syre does nothing: set weight_decay"
-        )
+        raise ValueError("no parameter group has weight_decay > 0, and without decay syre does nothing: set it")
     scales = dict(scales or {})
     parameters = canonical_parameters(model)
     for name, tensor in (*anchors.items(), *scales.items()):
@@ -320,9 +303,8 @@ def attach_anchors(
             raise ValueError(f"the model has no parameter named {name!r}; it has {', '.join(parameters)}")
         require_full_precision(name, parameters[name])
         if tensor.shape != parameters[name].shape:
-            raise ValueError(
-                f"{name!r} has shape {tuple(parameters[name].shape)}, its anchor or scale {tuple(tensor.shape)}"
-            )
+            own, its = tuple(parameters[name].shape), tuple(tensor.shape)
+            raise ValueError(f"{name!r} has shape {own}, its anchor or scale {its}")
     centres = dict(anchors)
     for name in scales.keys() - centres.keys():
         centres[name] = parameters[name].new_zeros(()).expand_as(parameters[name])  # costs no memory
@@ -330,12 +312,12 @@ def attach_anchors(
     if start == "shift":
         trained = [name for name in anchors if parameters[name].requires_grad]
         with torch.no_grad():
-            shift_([*map(parameters.__getitem__, trained)], [anchors[name] for name in trained], sign=+1)
-    return SyreHandle(optimizer, anchors=centres, scales=scales, parts=parts, form=form, recipe=dict(recipe or {}))
+            decay.shift_([*map(parameters.__getitem__, trained)], [anchors[name] for name in trained], sign=+1)
+    return SyreHandle(optimizer, centres, scales, parts, form, dict(recipe or {}))
 
 
 def _partition(
-    optimizer: Optimizer, parameters: dict[str, nn.Parameter], anchors: dict[str, Tensor], scales: dict[str, Tensor]
+    optimizer: Optimizer, parameters: dict[str, nn.Parameter], anchors: Named, scales: Named
 ) -> list[_Part | None]:
     """One part per parameter group; None for a group that neither decays nor has an anchor."""
     names = {id(parameters[name]): name for name in anchors}
@@ -351,9 +333,8 @@ def _partition(
         )
         parts.append(part if held or group.get("weight_decay", 0) > 0 else None)
     if names:
-        raise ValueError(
-            f"parameter {next(iter(names.values()))!r} has an anchor or a scale, but is not in the optimizer"
-        )
+        first = next(iter(names.values()))
+        raise ValueError(f"parameter {first!r} has an anchor or a scale, but is not in the optimizer")
     return parts
 
 
@@ -365,9 +346,7 @@ def _decayed_names(optimizer: Optimizer, found: dict[str, Slot]) -> list[str]:
     names = [name for name, slot in found.items() if decayed.pop(id(slot.parameter), None) is not None]
     if decayed:
         shape = tuple(next(iter(decayed.values())).shape)
-        raise ValueError(
-            f"the optimizer decays a parameter of shape {shape} that the model does not have: pass its model"
-        )
+        raise ValueError(f"the optimizer decays a parameter of shape {shape} that the model lacks: pass its model")
     for name in names:
         require_full_precision(name, found[name].parameter)
     return names
@@ -392,7 +371,7 @@ def _choose_form(optimizer: Optimizer, form: str | None, *, has_scales: bool) ->
 def _closure_of(
     args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Callable[[], Any] | None, Callable[[Callable[[], Any]], tuple[tuple[Any, ...], dict[str, Any]]]]:
-    """The closure in ``step(closure)``, and how to put another in its place. ``args`` begins with the optimizer."""
+    """The closure in `step(closure)`, and how to put another in its place. `args` begins with the optimizer."""
     if len(args) > 1:
         return args[1], lambda closure: ((args[0], closure, *args[2:]), kwargs)
     return kwargs.get("closure"), lambda closure: (args, {**kwargs, "closure": closure})

@@ -1,4 +1,4 @@
-"""Module form: ``w = theta + b`` inside the model, Eq. (6) to the letter. Any optimizer's decay then acts on theta."""
+"""Module form: `w = theta + b` inside the model, Eq. (6) to the letter. Any optimizer's decay then acts on theta."""
 
 from collections import defaultdict
 from collections.abc import Collection
@@ -8,18 +8,10 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization, remove_parametrizations
 from torch.optim import Optimizer
 
-from .anchor import (
-    AddAnchor,
-    Sigma,
-    Slot,
-    draw_anchors,
-    draw_scales,
-    require_full_precision,
-    require_start,
-    slots,
-    walk,
-)
+from .anchor import Sigma, draw_anchors, draw_scales
 from .attach import attach_anchors
+from .decay import AddAnchor, require_full_precision, require_start
+from .names import Slot, slots, walk
 
 
 def parametrize(
@@ -32,20 +24,20 @@ def parametrize(
     parameters: Collection[str] | None = None,
     optimizer: Optimizer | None = None,
 ) -> nn.Module:
-    """Make ``model`` compute ``f(theta + b)``, in place: arXiv 2408.15495v3, Eq. (6). ``merge`` bakes b in again.
+    """Make `model` compute `f(theta + b)`, in place: arXiv 2408.15495v3, Eq. (6). `merge` bakes b in again.
 
-    The trained parameters are now theta (``<layer>.parametrizations.<name>.original``, the same Parameter objects as
+    The trained parameters are now theta (`<layer>.parametrizations.<name>.original`, the same Parameter objects as
     before, so an optimizer made earlier stays right), and the optimizer's weight_decay acts on them. Same anchors,
-    hence the same method, as ``attach``; but every parameter gets an anchor, decayed or not. Attach nothing else.
+    hence the same method, as `attach`; but every parameter gets an anchor, decayed or not. Attach nothing else.
 
-    Eq. (7), sigma_d > 0: D enters through the decay alone, ``lambda D theta``, and lambda belongs to the optimizer.
-    (Rescaling ``theta = phi / sqrt(D)`` instead would change the metric of the gradient too, which is another
+    Eq. (7), sigma_d > 0: D enters through the decay alone, `lambda D theta`, and lambda belongs to the optimizer.
+    (Rescaling `theta = phi / sqrt(D)` instead would change the metric of the gradient too, which is another
     trajectory.) So the optimizer must be given, and D is attached to it by step hooks: the same trajectory as
-    ``attach(..., sigma_d=...)``.
+    `attach(..., sigma_d=...)`.
 
     Args:
-        sigma, seed, sigma_d: as in ``attach``.
-        start: ``"shift"`` keeps theta = init, so w = init + b, as Eq. (6); ``"keep"`` makes theta = init - b.
+        sigma, seed, sigma_d: as in `attach`.
+        start: `"shift"` keeps theta = init, so w = init + b, as Eq. (6); `"keep"` makes theta = init - b.
             Frozen parameters always keep their value.
         parameters: canonical names to parametrize; default all.
         optimizer: the optimizer of these parameters; only, and always, with sigma_d > 0.
@@ -55,14 +47,12 @@ def parametrize(
 
     Raises:
         ValueError: tied weights (parametrizing one end would untie them), a parameter that is parametrized already,
-            sigma_d > 0 without optimizer or the reverse; and as ``attach`` for sigma, sigma_d, start, precision and
+            sigma_d > 0 without optimizer or the reverse; and as `attach` for sigma, sigma_d, start, precision and
             unknown kinds.
     """
     require_start(start)
     if (sigma_d != 0) != (optimizer is not None):
-        raise ValueError(
-            "the module form takes an optimizer with sigma_d > 0 (D acts through its decay), and only then"
-        )
+        raise ValueError("the module form takes an optimizer with sigma_d > 0 (D acts by its decay), and only then")
     anchors = draw_anchors(model, sigma=sigma, seed=seed, parameters=parameters)
     found = slots(model)
     _refuse_tied(model, anchors)
@@ -81,9 +71,9 @@ def parametrize(
 
 
 def merge(model: nn.Module) -> nn.Module:
-    """Bake the anchors in, in place: ``w = theta + b`` becomes the plain parameter (the same object).
+    """Bake the anchors in, in place: `w = theta + b` becomes the plain parameter (the same object).
 
-    For inference and export. To train on with syre, ``attach(..., start="keep")``: plain decay would pull w toward 0.
+    For inference and export. To train on with syre, `attach(..., start="keep")`: plain decay would pull w toward 0.
 
     Raises:
         ValueError: no parameter is in module form, or one has another parametrization on top.
@@ -111,14 +101,11 @@ def _refuse_tied(model: nn.Module, names: Collection[str]) -> None:
         ends[id(slot.parameter)].append(slot.name)
     for tied in ends.values():
         if len(tied) > 1 and tied[0] in names:
-            raise ValueError(
-                f"{' and '.join(tied)} are tied, and parametrizing would untie them: use syre.attach instead"
-            )
+            both = " and ".join(tied)
+            raise ValueError(f"{both} are tied, and parametrizing would untie them: use syre.attach instead")
 
 
 def _refuse_unfit(slot: Slot) -> None:
     require_full_precision(slot.name, slot.parameter)
     if is_parametrized(slot.module, slot.leaf):
-        raise ValueError(
-            f"{slot.name!r} is parametrized already: use syre.attach, or remove that parametrization first"
-        )
+        raise ValueError(f"{slot.name!r} is parametrized already: use syre.attach, or remove that first")

@@ -3,22 +3,6 @@
 from syre.data.colour import Cifar10, Cifar100, RgbDigits
 from syre.data.continual import PermutedMnist
 from syre.data.files import DataError, data_root
-from syre.data.images import Dataset, Digits, FashionMnist, Mnist
+from syre.data.images import Dataset, DataSource, Digits, FashionMnist, Mnist
 from syre.data.linear_regression import LinearRegression
 from syre.data.synthetic import RandomMatrix, TeacherStudent
-
-__all__ = [
-    "Cifar10",
-    "Cifar100",
-    "DataError",
-    "Dataset",
-    "Digits",
-    "FashionMnist",
-    "LinearRegression",
-    "Mnist",
-    "PermutedMnist",
-    "RandomMatrix",
-    "RgbDigits",
-    "TeacherStudent",
-    "data_root",
-]

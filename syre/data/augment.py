@@ -12,38 +12,40 @@ colour: otherwise saturation, hue and gray change nothing.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample, pad
 
-from syre.checks import check
+from syre.checks import Settings, above, at_least, check
 
 Draws = dict[str, Tensor]
+Affine = tuple[Tensor | float, Tensor | float, Tensor | float]
 Operation = Callable[[Tensor, Tensor], Tensor]  # images [k, C, H, W] and a value for each [k, 1, 1, 1] -> images
 
 
-class Augmentation(Protocol):
-    """What `AUGMENTATIONS` holds."""
+class Augmentation(Settings, ABC):
+    """What `AUGMENTATIONS` holds; `views` of each image."""
 
-    @property
-    def views(self) -> int: ...
+    prefix = "augment"
+    views = 1
 
+    @abstractmethod
     def draw(self, images: int, generator: torch.Generator) -> Draws:
         """What happens to each of so many images: CPU tensors [images, ...]."""
 
+    @abstractmethod
     def apply(self, pixels: Tensor, draws: Draws) -> Tensor:
         """Float pixels [n, C, H, W] -> [views * n, C, H, W], both in [0, 1]; first the first views of all images."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoAugmentation:
+class NoAugmentation(Augmentation):
     """The images as they are."""
-
-    views = 1
 
     def draw(self, images: int, generator: torch.Generator) -> Draws:
         return {}
@@ -53,10 +55,8 @@ class NoAugmentation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CropFlip:
+class CropFlip(Augmentation):
     """Zero padding by an eighth of each side (4 of 32 pixels), a random crop of the old size, half the time a flip."""
-
-    views = 1
 
     def draw(self, images: int, generator: torch.Generator) -> Draws:
         return {
@@ -76,7 +76,7 @@ class CropFlip:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandAugment:
+class RandAugment(Augmentation):
     """`CropFlip`, then so many operations of torchvision's fourteen, drawn with replacement (arXiv 1909.13719).
 
     The defaults are those of kentaroy47's vision-transformers-cifar10. Deviation: pixels stay floats; there they are
@@ -89,13 +89,12 @@ class RandAugment:
     operations: int = 2
     magnitude: int = 14
     bins: int = 31
-    views = 1
+    ranges: ClassVar = {"operations": at_least, "bins": above(2)}
 
     def __post_init__(self) -> None:
-        check(self.operations >= 0, f"augment.operations must be >= 0, got {self.operations}")
-        check(self.bins >= 2, f"augment.bins must be >= 2, got {self.bins}")
-        check(0 <= self.magnitude < self.bins,
-              f"augment.magnitude must be one of 0, ..., {self.bins - 1} (bins - 1), got {self.magnitude}")  # fmt: skip
+        super().__post_init__()
+        allowed = f"one of 0, ..., {self.bins - 1} (bins - 1)"
+        check(0 <= self.magnitude < self.bins, f"augment.magnitude must be {allowed}, got {self.magnitude}")
 
     def draw(self, images: int, generator: torch.Generator) -> Draws:
         draws = CropFlip().draw(images, generator)
@@ -111,7 +110,7 @@ class RandAugment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimClr:
+class SimClr(Augmentation):
     """Two views: a random crop resized to the image's size, half the time a flip, colour jitter, and 1 in 5 times gray.
 
     As Patacchiola & Storkey have it: torchvision's RandomResizedCrop with scale .08 to 1 and ratio 3/4 to 4/3, and
@@ -217,38 +216,40 @@ def identity(x: Tensor, v: Tensor) -> Tensor:
     return x
 
 
-def _warped(x: Tensor, *, xx: Tensor | float = 1, xy: Tensor | float = 0, x0: Tensor | float = 0,
-            yx: Tensor | float = 0, yy: Tensor | float = 1, y0: Tensor | float = 0) -> Tensor:  # fmt: skip
-    """At (x, y) from the centre, the pixel nearest to (xx x + xy y + x0, yx x + yy y + y0); black beyond the image."""
+def _warped(x: Tensor, column: Affine, row: Affine) -> Tensor:
+    """At (x, y) from the centre, the pixel nearest to the place that column and row, (a, b, c) for a x + b y + c, give.
+
+    Black beyond the image.
+    """
     height, width = x.shape[-2:]
     down, across = (torch.arange(n, device=x.device, dtype=x.dtype) + (1 - n) / 2 for n in (height, width))
     down = down.unsqueeze(1)
-    columns, rows = xx * across + xy * down + x0, yx * across + yy * down + y0
+    columns, rows = (a * across + b * down + c for a, b, c in (column, row))
     return _sampled(x, rows + height / 2, columns + width / 2, "nearest")
 
 
 def shear_x(x: Tensor, v: Tensor) -> Tensor:
     """Each row moved by v times its distance from the upper edge."""
-    return _warped(x, xy=v, x0=v * (x.shape[-2] / 2))
+    return _warped(x, (1, v, v * (x.shape[-2] / 2)), (0, 1, 0))
 
 
 def shear_y(x: Tensor, v: Tensor) -> Tensor:
-    return _warped(x, yx=v, y0=v * (x.shape[-1] / 2))
+    return _warped(x, (1, 0, 0), (v, 1, v * (x.shape[-1] / 2)))
 
 
 def translate_x(x: Tensor, v: Tensor) -> Tensor:
     """Moved by a share v of the width, in whole pixels."""
-    return _warped(x, x0=-(v * x.shape[-1]).trunc())
+    return _warped(x, (1, 0, -(v * x.shape[-1]).trunc()), (0, 1, 0))
 
 
 def translate_y(x: Tensor, v: Tensor) -> Tensor:
-    return _warped(x, y0=-(v * x.shape[-2]).trunc())
+    return _warped(x, (1, 0, 0), (0, 1, -(v * x.shape[-2]).trunc()))
 
 
 def rotate(x: Tensor, v: Tensor) -> Tensor:
     """By v degrees, counter-clockwise."""
     cos, sin = v.deg2rad().cos(), v.deg2rad().sin()
-    return _warped(x, xx=cos, xy=-sin, yx=sin, yy=cos)
+    return _warped(x, (cos, -sin, 0), (sin, cos, 0))
 
 
 def brightness(x: Tensor, v: Tensor) -> Tensor:

@@ -9,35 +9,25 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from syre.checks import at_least, one_of
+from syre.checks import among, at_least
 from syre.data.augment import AUGMENTATIONS
-from syre.data.files import data_root, ensure, torchvision_class
-from syre.data.images import Dataset, Digits, _Images, subset
+from syre.data.files import data_root, splits
+from syre.data.images import Dataset, Digits, _Torchvision, subset
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Colour(_Images):
+class _Colour(_Torchvision):
     """What colour images share; `load` gives uint8 [n, 3, 32, 32].
 
     Args:
-        normalize: standardise by `mean` and `std` per channel (over the training pixels, as widely published).
         samples, test_samples: size of the subset drawn from the run's seed; 0 means all images.
         augment: what every training image goes through, each with its own draw: none, crop_flip, randaugment, simclr.
     """
 
-    name: ClassVar[str]
-    mean: ClassVar[tuple[float, ...]]
-    std: ClassVar[tuple[float, ...]]
-    normalize: bool = True
     samples: int = 0
     test_samples: int = 0
     augment: str = "none"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least("data.samples", self.samples)
-        at_least("data.test_samples", self.test_samples)
-        one_of("data.augment", self.augment, AUGMENTATIONS)
+    ranges: ClassVar = {"samples": at_least, "test_samples": at_least, "augment": among(*AUGMENTATIONS)}
 
     def load(self, root: str | Path | None = None, seed: int = 0) -> Dataset:
         """Read from `root`, else $SYRE_DATA, else ~/.cache/syre; nothing is fetched. Runs of one seed share tensors.
@@ -80,16 +70,9 @@ class RgbDigits(_Colour):
 
 @lru_cache(maxsize=2)
 def _read(name: str, root: Path) -> Dataset:
-    ensure(name, root)
-    source = torchvision_class(name)
-    train, test = (source(root, train=train, download=False) for train in (True, False))
-    return Dataset(
-        train_inputs=_channels_first(train.data),
-        train_targets=torch.as_tensor(train.targets),
-        test_inputs=_channels_first(test.data),
-        test_targets=torch.as_tensor(test.targets),
-        num_classes=len(train.classes),
-    )
+    whole = splits(name, root)
+    train, test = ((_channels_first(one.data), torch.as_tensor(one.targets)) for one in whole)
+    return Dataset.of(train, test, num_classes=len(whole[0].classes))
 
 
 def _channels_first(images: Any) -> Tensor:
@@ -101,20 +84,11 @@ def _channels_first(images: Any) -> Tensor:
 def _enlarged_digits() -> Dataset:
     digits = Digits().load()
     large = lambda x: (interpolate(x, size=(32, 32), mode="bilinear") * 255).round().byte().expand(-1, 3, -1, -1)  # noqa: E731
-    return Dataset(
-        train_inputs=large(digits.train_inputs).contiguous(),
-        train_targets=digits.train_targets,
-        test_inputs=large(digits.test_inputs).contiguous(),
-        test_targets=digits.test_targets,
-        num_classes=digits.num_classes,
-    )
+    train, test = (large(inputs).contiguous() for inputs in (digits.train_inputs, digits.test_inputs))
+    return replace(digits, train_inputs=train, test_inputs=test)
 
 
 @lru_cache(maxsize=8)  # all of CIFAR is 0.2 GB
 def _subset(whole: Dataset, config: _Colour, seed: int) -> Dataset:
-    return replace(
-        subset(whole, config.samples, config.test_samples, seed),
-        mean=config.mean if config.normalize else (0.0,),
-        std=config.std if config.normalize else (1.0,),
-        augmentation=AUGMENTATIONS[config.augment],
-    )
+    chosen, (mean, std) = subset(whole, config.samples, config.test_samples, seed), config.standard()
+    return replace(chosen, mean=mean, std=std, augmentation=AUGMENTATIONS[config.augment])

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from syre.checks import at_least, check, one_of
+from syre.checks import among, at_least, count
 from syre.data.images import Dataset, Digits, Mnist, _Images, subset
 from syre.seeding import generator
 
@@ -32,13 +32,7 @@ class PermutedMnist(_Images):
     tasks: int = 10
     samples: int = 10_000
     test_samples: int = 2_000
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of("data.base", self.base, BASES)
-        check(self.tasks > 0, f"data.tasks must be an integer > 0, got {self.tasks}")
-        at_least("data.samples", self.samples)
-        at_least("data.test_samples", self.test_samples)
+    ranges: ClassVar = {"base": among(*BASES), "tasks": count, "samples": at_least, "test_samples": at_least}
 
     def load(self, root: str | Path | None = None, seed: int = 0) -> Dataset:
         """Read from `root` as the base does; subset and permutations are of the seed. Runs of one seed share it.

@@ -84,25 +84,14 @@ def archives(name: str, root: Path) -> list[Archive]:
     source = torchvision_class(name)
     if hasattr(source, "mirrors"):  # MNIST and its kin: one gzip per file
         folder = root / source.__name__ / "raw"
-        return [
-            Archive(
-                urls=tuple(mirror + file for mirror in source.mirrors),
-                path=folder / file,
-                md5=md5,
-                folder=folder,
-                holds={file.removesuffix(".gz"): UNPACKED_MD5[md5]},
-            )
-            for file, md5 in source.resources
-        ]
-    return [
-        Archive(
-            urls=(source.url,),
-            path=root / source.filename,
-            md5=source.tgz_md5,
-            folder=root / source.base_folder,
-            holds=dict(source.train_list + source.test_list) | {source.meta["filename"]: source.meta["md5"]},
-        )
-    ]
+        found = []
+        for file, md5 in source.resources:
+            urls, holds = (mirror + file for mirror in source.mirrors), {file.removesuffix(".gz"): UNPACKED_MD5[md5]}
+            found.append(Archive(urls=tuple(urls), path=folder / file, md5=md5, folder=folder, holds=holds))
+        return found
+    holds = dict(source.train_list + source.test_list) | {source.meta["filename"]: source.meta["md5"]}
+    place = root / source.base_folder
+    return [Archive(urls=(source.url,), path=root / source.filename, md5=source.tgz_md5, folder=place, holds=holds)]
 
 
 def ensure(name: str, root: Path) -> None:
@@ -131,6 +120,12 @@ def ensure(name: str, root: Path) -> None:
                 archive.unpack()
     except OSError as error:
         raise DataError(f"{name}: {error}") from error
+
+
+def splits(name: str, root: Path) -> list[Any]:
+    """torchvision's data sets of the training and the test images, their files checked (`ensure`)."""
+    ensure(name, root)
+    return [torchvision_class(name)(root, train=train, download=False) for train in (True, False)]
 
 
 @contextmanager

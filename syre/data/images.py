@@ -1,5 +1,6 @@
 """Image classification data sets: frozen leaf configs whose `load` gives tensors, shared by all runs of a process."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from syre.checks import check, positive
+from syre.checks import Settings, check, positive
 from syre.data.augment import Augmentation
-from syre.data.files import data_root, ensure, torchvision_class
+from syre.data.files import data_root, splits
 from syre.seeding import generator
+
+Split = tuple[Tensor, Tensor]  # inputs and targets
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,6 +36,12 @@ class Dataset:
     std: tuple[float, ...] = (1.0,)
     augmentation: Augmentation | None = None  # of uint8 training inputs
 
+    @classmethod
+    def of(cls, train: Split, test: Split, num_classes: int) -> "Dataset":
+        """From the inputs and targets of the two splits."""
+        (x, y), (unseen, labels) = train, test
+        return cls(train_inputs=x, train_targets=y, test_inputs=unseen, test_targets=labels, num_classes=num_classes)
+
     @property
     def stages(self) -> int:
         """Number of tasks that are trained one after the other."""
@@ -49,8 +58,27 @@ class Dataset:
         return tuple(self.train_inputs.shape[1:])
 
 
+class DataSource(Settings, ABC):
+    """What gives a data set: a frozen dataclass, the leaf of a config.
+
+    Attributes:
+        input_scale: the factor alpha on every input: 1, unless it can be set (see `_Images`).
+    """
+
+    prefix = "data"
+    input_scale: float = 1.0
+
+    @abstractmethod
+    def load(self, root: str | Path | None = None, seed: int = 0) -> Dataset:
+        """The data set of a seed, its files, if there are any, below `root`; runs of one seed share their tensors.
+
+        Raises:
+            DataError: missing or damaged files. ValueError: settings that do not fit the data.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
-class _Images:
+class _Images(DataSource):
     """What all image data sets share.
 
     input_scale: the factor alpha on every input (arXiv 2408.15495v3, section 6.3). The trainer applies it, per
@@ -58,9 +86,7 @@ class _Images:
     """
 
     input_scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        positive("data.input_scale", self.input_scale)
+    ranges: ClassVar = {"input_scale": positive}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +101,10 @@ class _Torchvision(_Images):
     std: ClassVar[tuple[float, ...]]
     normalize: bool = True
 
+    def standard(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """The mean and std by which pixels are standardised."""
+        return (self.mean, self.std) if self.normalize else ((0.0,), (1.0,))
+
     def load(self, root: str | Path | None = None, seed: int = 0) -> Dataset:
         """Read from `root`, else $SYRE_DATA, else ~/.cache/syre; nothing is fetched.
 
@@ -83,8 +113,7 @@ class _Torchvision(_Images):
         Raises:
             DataError: missing or damaged files.
         """
-        mean, std = (self.mean, self.std) if self.normalize else ((0.0,), (1.0,))
-        return _read(self.name, mean, std, data_root(root))
+        return _read(self.name, *self.standard(), data_root(root))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,17 +148,10 @@ class Digits(_Images):
 
 @lru_cache(maxsize=4)
 def _read(name: str, mean: tuple[float, ...], std: tuple[float, ...], root: Path) -> Dataset:
-    ensure(name, root)
-    source = torchvision_class(name)
-    train, test = (source(root, train=train, download=False) for train in (True, False))
+    whole = splits(name, root)
     shift, scale = (torch.tensor(per_channel).view(-1, 1, 1) for per_channel in (mean, std))
-    return Dataset(
-        train_inputs=_pixels(train.data).sub_(shift).div_(scale),
-        train_targets=torch.as_tensor(train.targets),
-        test_inputs=_pixels(test.data).sub_(shift).div_(scale),
-        test_targets=torch.as_tensor(test.targets),
-        num_classes=len(train.classes),
-    )
+    train, test = ((_pixels(one.data).sub_(shift).div_(scale), torch.as_tensor(one.targets)) for one in whole)
+    return Dataset.of(train, test, num_classes=len(whole[0].classes))
 
 
 def _pixels(images: Tensor) -> Tensor:
@@ -146,13 +168,7 @@ def _read_digits() -> Dataset:
     targets = torch.tensor(digits.target, dtype=torch.int64)
     same_before = torch.nn.functional.one_hot(targets).cumsum(0).gather(1, targets[:, None]).squeeze(1)
     test = same_before % 5 == 0
-    return Dataset(
-        train_inputs=inputs[~test],
-        train_targets=targets[~test],
-        test_inputs=inputs[test],
-        test_targets=targets[test],
-        num_classes=10,
-    )
+    return Dataset.of((inputs[~test], targets[~test]), (inputs[test], targets[test]), num_classes=10)
 
 
 def subset(whole: Dataset, samples: int, test_samples: int, seed: int) -> Dataset:
@@ -168,10 +184,6 @@ def subset(whole: Dataset, samples: int, test_samples: int, seed: int) -> Datase
         torch.randperm(available, generator=generator(seed, purpose))[:size] if size else slice(None)
         for purpose, (size, available) in zip(("train_subset", "test_subset"), sizes.values(), strict=True)
     )
-    return replace(
-        whole,
-        train_inputs=whole.train_inputs[train],
-        train_targets=whole.train_targets[train],
-        test_inputs=whole.test_inputs[test],
-        test_targets=whole.test_targets[test],
-    )
+    data = {name: getattr(whole, name)[train] for name in ("train_inputs", "train_targets")}
+    data |= {name: getattr(whole, name)[test] for name in ("test_inputs", "test_targets")}
+    return replace(whole, **data)

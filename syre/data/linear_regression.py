@@ -3,17 +3,17 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import torch
-from torch import Tensor
 
-from syre.checks import at_least, check
-from syre.data.images import Dataset
+from syre.checks import at_least, count
+from syre.data.images import Dataset, DataSource, Split
 from syre.seeding import generator
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearRegression:
+class LinearRegression(DataSource):
     """`y = w* . x + noise * xi`: inputs x ~ N(0, I) in R^dims, teacher w* ~ N(0, I / dims), xi ~ N(0, 1) (section 6.1).
 
     The test set has the same noise, so no half mean squared error on it is expected below `noise^2 / 2`. All data sets
@@ -24,11 +24,7 @@ class LinearRegression:
     dims: int = 200
     noise: float = 0.5
     test_samples: int = 1000
-
-    def __post_init__(self) -> None:
-        for name in ("samples", "dims", "test_samples"):
-            check(getattr(self, name) > 0, f"data.{name} must be an integer > 0, got {getattr(self, name)}")
-        at_least("data.noise", self.noise)
+    ranges: ClassVar = {"samples": count, "dims": count, "test_samples": count, "noise": at_least}
 
     def load(self, root: str | Path | None = None, seed: int = 0) -> Dataset:
         """Draw all from the seed; nothing is read, and runs of one seed share their tensors."""
@@ -39,12 +35,10 @@ class LinearRegression:
 def _draw(data: LinearRegression, seed: int) -> Dataset:
     teacher = torch.randn(data.dims, generator=generator(seed, "regression", "teacher")) / data.dims**0.5
 
-    def split(name: str, samples: int) -> tuple[Tensor, Tensor]:
+    def split(name: str, samples: int) -> Split:
         # Rows of dims + 1 numbers, the noise last: so fewer samples are the first of more.
         rows = torch.randn(samples, data.dims + 1, generator=generator(seed, "regression", name))
         inputs = rows[:, :-1].contiguous()
         return inputs, inputs @ teacher + data.noise * rows[:, -1]
 
-    (train_inputs, train_targets), (inputs, targets) = split("train", data.samples), split("test", data.test_samples)
-    return Dataset(train_inputs=train_inputs, train_targets=train_targets, test_inputs=inputs, test_targets=targets,
-                   num_classes=1)  # fmt: skip
+    return Dataset.of(split("train", data.samples), split("test", data.test_samples), num_classes=1)

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import nn
 
-from syre.checks import at_least, check, one_of
+from syre.checks import above, among, at_least, count, share
 from syre.data.files import DataError
-from syre.data.images import Dataset
+from syre.data.images import Dataset, DataSource
 from syre.models.mlp import ACTIVATIONS, MLPModule
 from syre.seeding import derive_seed, generator
 
@@ -18,7 +18,7 @@ CLASSES = 10  # of a teacher
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomMatrix:
+class RandomMatrix(DataSource):
     """One symmetric matrix A [1, N, N] per seed: the data of the benchmark of section 6.2.
 
     `unstructured`: `A = (G + G^T) / sqrt(2 N)` with Gaussian G, whose spectrum is the semicircle on [-2, 2].
@@ -27,10 +27,7 @@ class RandomMatrix:
 
     spectrum: str = "unstructured"
     size: int = 100
-
-    def __post_init__(self) -> None:
-        one_of("data.spectrum", self.spectrum, ("unstructured", "structured"))
-        check(self.size > 1, f"data.size must be an integer > 1, got {self.size}")
+    ranges: ClassVar = {"spectrum": among("unstructured", "structured"), "size": above(2)}
 
     def load(self, root: str | Path | None = None, seed: int = 0) -> Dataset:
         """Draw A from the seed; nothing is read, and runs of one seed share one tensor."""
@@ -45,12 +42,12 @@ def _draw(matrix: RandomMatrix, seed: int) -> Dataset:
     else:
         g = torch.randn(n, n, generator=stream)
         a = (g + g.T) / (2 * n) ** 0.5
-    inputs, targets = a.unsqueeze(0), torch.zeros(1)
-    return Dataset(train_inputs=inputs, train_targets=targets, test_inputs=inputs, test_targets=targets, num_classes=1)
+    split = a.unsqueeze(0), torch.zeros(1)
+    return Dataset.of(split, split, num_classes=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeacherStudent:
+class TeacherStudent(DataSource):
     """Gaussian inputs and the classes that a random two-layer network, the teacher, gives them (section 5.3, B.1).
 
     `x ~ N(0, I)` with `inputs` entries, `y = argmax_k t_k(x)` of the ten outputs of an MLP with one layer of `hidden`
@@ -71,13 +68,8 @@ class TeacherStudent:
     activation: str = "tanh"
     label_noise: float = 0.0
     input_noise: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("inputs", "samples", "test_samples", "hidden"):
-            check(getattr(self, name) > 0, f"data.{name} must be an integer > 0, got {getattr(self, name)}")
-        one_of("data.activation", self.activation, ACTIVATIONS)
-        check(0 <= self.label_noise <= 1, f"data.label_noise must be a fraction in [0, 1], got {self.label_noise}")
-        at_least("data.input_noise", self.input_noise)
+    ranges: ClassVar = {"inputs": count, "samples": count, "test_samples": count, "hidden": count}
+    ranges |= {"activation": among(*ACTIVATIONS), "label_noise": share, "input_noise": at_least}
 
     def load(self, root: str | Path | None = None, seed: int = 0) -> Dataset:
         """Draw all from the seed; nothing is read, and runs of one seed share their tensors.
@@ -102,13 +94,7 @@ def _label(data: TeacherStudent, seed: int) -> Dataset:
     redrawn = torch.randperm(data.samples, generator=stream)[: round(data.label_noise * data.samples)]
     train_targets[redrawn] = torch.randint(CLASSES, (data.samples,), generator=stream)[redrawn]
     train = train + data.input_noise * torch.randn(train.shape, generator=stream)
-    return Dataset(
-        train_inputs=train,
-        train_targets=train_targets,
-        test_inputs=test,
-        test_targets=test_targets,
-        num_classes=CLASSES,
-    )
+    return Dataset.of((train, train_targets), (test, test_targets), num_classes=CLASSES)
 
 
 def _teacher(inputs: int, hidden: int, activation: str, seed: int) -> nn.Module:

@@ -12,20 +12,3 @@ from syre.metrics.spectra import (
     stable_rank,
     threshold_rank,
 )
-
-__all__ = [
-    "accuracy",
-    "covariance_spectrum",
-    "dead_units",
-    "degree_of_symmetry",
-    "duplicated_neurons",
-    "effective_rank",
-    "linear_probe",
-    "numerical_rank",
-    "rank_99",
-    "ranks",
-    "singular_values",
-    "stable_rank",
-    "symmetric_neurons",
-    "threshold_rank",
-]

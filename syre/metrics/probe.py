@@ -1,6 +1,7 @@
 """What a linear classifier can read off a representation."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,10 +48,8 @@ def logistic_regression(x: Tensor, labels: Tensor, *, decay: float, steps: int =
     x, classes = x.detach(), int(labels.max()) + 1
     weight = x.new_zeros(classes, x.shape[-1], requires_grad=True)
     bias = x.new_zeros(classes, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=steps, tolerance_grad=1e-6, tolerance_change=1e-12, history_size=10,
-        line_search_fn="strong_wolfe",
-    )  # fmt: skip
+    stop: dict[str, Any] = {"max_iter": steps, "tolerance_grad": 1e-6, "tolerance_change": 1e-12}
+    optimizer = torch.optim.LBFGS([weight, bias], history_size=10, line_search_fn="strong_wolfe", **stop)
 
     def closure() -> Tensor:
         optimizer.zero_grad()

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from syre.checks import check
+from syre.checks import all_widths, at_least, check, count
+from syre.models.base import Architecture, Model
 from syre.models.layers import channels_last
 from syre.models.noise import Dropout
 
@@ -25,7 +27,7 @@ class ConvBlock(nn.Module):
         return self.dropout(nn.functional.max_pool2d(self.conv(x), 2).relu())
 
 
-class ContinualCNNModule(nn.Module):
+class ContinualCNNModule(Model):
     """Convolutional blocks, a hidden layer `h = dropout(relu(W x + b))` and a linear output; torch's initialisation."""
 
     gives = "logits"
@@ -54,7 +56,7 @@ class ContinualCNNModule(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContinualCNN:
+class ContinualCNN(Architecture):
     """Two convolutions, each with 2 x 2 max-pooling, and two fully connected layers: the CNN of section 6.6.
 
     Deviation: the widths, which the paper's text has lost, are set by what two CPU cores can train.
@@ -64,15 +66,7 @@ class ContinualCNN:
     kernel: int = 5
     padding: int = 0
     hidden: int = 128
-
-    def __post_init__(self) -> None:
-        check(
-            bool(self.channels) and all(width > 0 for width in self.channels),
-            f"model.channels must list positive widths, got {list(self.channels)}",
-        )
-        check(self.kernel > 0, f"model.kernel must be an integer > 0, got {self.kernel}")
-        check(self.padding >= 0, f"model.padding must be an integer >= 0, got {self.padding}")
-        check(self.hidden > 0, f"model.hidden must be an integer > 0, got {self.hidden}")
+    ranges: ClassVar = {"channels": all_widths, "kernel": count, "padding": at_least, "hidden": count}
 
     def build(self, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
         check(len(input_shape) == 3, f"a CNN takes images [channels, height, width], not inputs of shape {input_shape}")

@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 from functools import reduce
 from operator import mul
-from typing import cast
+from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
-from syre.checks import check
+from syre.checks import count
+from syre.models.base import Architecture, Model
 
 
-class DiagonalLinearModule(nn.Module):
+class DiagonalLinearModule(Model):
     """`f(x) = x . (u_1 * ... * u_depth)`, entrywise products; inputs [..., batch, d] -> [..., batch, 1].
 
     Each u is the weight [1, d] of a linear form, initialised as torch initialises `nn.Linear` (std 1/sqrt(3 d)), so
@@ -30,7 +31,7 @@ class DiagonalLinearModule(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiagonalLinear:
+class DiagonalLinear(Architecture):
     """A diagonal linear network without biases; depth 1 is linear regression, depth 2 the "spred" model of section 6.1.
 
     Neuron i, x_i u_1i ... u_depth,i, is dead where all its factors are 0: at depth 2 the mirror plane of the symmetry
@@ -38,9 +39,7 @@ class DiagonalLinear:
     """
 
     depth: int = 2
-
-    def __post_init__(self) -> None:
-        check(self.depth >= 1, f"model.depth must be an integer >= 1, got {self.depth}")
+    ranges: ClassVar = {"depth": count}
 
     def build(self, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
         return DiagonalLinearModule(input_shape[-1], self.depth)

@@ -3,11 +3,13 @@
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from syre.checks import check, one_of
+from syre.checks import all_widths, among, share
+from syre.models.base import Architecture, Model
 from syre.models.layers import Activation, LayerNorm
 from syre.models.noise import Dropout
 
@@ -15,22 +17,19 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "ge
 NORMS: dict[str, type[nn.Module]] = {"none": nn.Identity, "layer": LayerNorm}
 
 
-class MLPModule(nn.Module):
+class MLPModule(Model):
     """`logits = W_L h_{L-1} + b_L`, `h_l = dropout(act(norm(W_l h_{l-1} + b_l)))`; inputs [..., batch, *input_shape].
 
     Initialised as torch initialises `nn.Linear`.
     """
 
     gives = "logits"
-    leading_dims = True  # the forward pass is written for any number of leading dimensions (see syre.ensemble)
+    leading_dims = True
+    bookkeeping = ("identical",)
     identical = 0  # neurons of the last hidden layer that started as copies of its first one, which counts
 
     def __init__(
-        self,
-        sizes: list[int],
-        activation: type[nn.Module],
-        input_dims: int = 1,
-        norm: type[nn.Module] = nn.Identity,
+        self, sizes: list[int], activation: type[nn.Module], input_dims: int = 1, norm: type[nn.Module] = nn.Identity
     ) -> None:
         super().__init__()
         self.input_dims = input_dims
@@ -60,18 +59,12 @@ class MLPModule(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MLP:
+class MLP(Architecture):
     """A fully connected network with these hidden widths; `[300, 300, 300]` is the 4-layer FCN of section 6.3."""
 
     hidden: list[int] = field(default_factory=lambda: [300, 300, 300])
     activation: str = "relu"
-
-    def __post_init__(self) -> None:
-        one_of("model.activation", self.activation, ACTIVATIONS)
-        check(
-            bool(self.hidden) and all(width > 0 for width in self.hidden),
-            f"model.hidden must list positive widths, got {list(self.hidden)}",
-        )
+    ranges: ClassVar = {"activation": among(*ACTIVATIONS), "hidden": all_widths}
 
     def build(self, input_shape: tuple[int, ...], outputs: int) -> MLPModule:
         sizes = [prod(input_shape), *self.hidden, outputs]
@@ -87,10 +80,7 @@ class CollapsedMLP(MLP):
     """
 
     identical: float = 0.9
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(0 <= self.identical <= 1, f"model.identical must be a fraction in [0, 1], got {self.identical}")
+    ranges: ClassVar = {"identical": share}
 
     def build(self, input_shape: tuple[int, ...], outputs: int) -> MLPModule:
         module = super().build(input_shape, outputs)

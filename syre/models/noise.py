@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn, rand, zeros
 
 
 class Noisy(nn.Module):
-    """A module with a `noise` buffer; `draw` gives one batch of it, `wanted` says whether it matters now."""
+    """A module with a `noise` buffer; `draw` gives one batch of it, `is_active` says whether it matters now."""
 
     noise: Tensor
 
@@ -18,7 +18,7 @@ class Noisy(nn.Module):
         self.features = features
         self.register_buffer("noise", zeros(0), persistent=False)
 
-    def wanted(self) -> bool:
+    def is_active(self) -> bool:
         raise NotImplementedError
 
     def draw(self, batch: int, generator: Generator) -> Tensor:
@@ -38,7 +38,7 @@ class Dropout(Noisy):
         super().__init__(*features)
         self.register_buffer("rate", zeros(()))
 
-    def wanted(self) -> bool:
+    def is_active(self) -> bool:
         return bool(self.rate > 0)
 
     def draw(self, batch: int, generator: Generator) -> Tensor:

@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass, field
 from math import prod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from syre.checks import check, one_of
+from syre.checks import all_widths, among, check
+from syre.models.base import Architecture, Model
 from syre.models.mlp import ACTIVATIONS, NORMS, MLPModule
 
 
-class PairModule(nn.Module):
+class PairModule(Model):
     """Networks A and B of one architecture; the first half of a batch goes through A, the second through B.
 
     A batch is a random draw, so the two see other samples in another order, and each is trained as it would be alone on
@@ -21,6 +23,7 @@ class PairModule(nn.Module):
 
     gives = "two networks"
     leading_dims = True
+    bookkeeping = ("shared",)
 
     def __init__(self, nets: list[MLPModule], *, shared: bool) -> None:
         super().__init__()
@@ -48,7 +51,7 @@ class PairModule(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class Pair(Architecture):
     """Two fully connected networks with different initial weights (Lim et al. 2024: 3 x 512, LayerNorm, GELU).
 
     `shared`: whether they share their anchors and frozen entries, without which there is no reason to be connected.
@@ -58,14 +61,7 @@ class Pair:
     activation: str = "gelu"
     norm: str = "layer"
     shared: bool = True
-
-    def __post_init__(self) -> None:
-        one_of("model.activation", self.activation, ACTIVATIONS)
-        one_of("model.norm", self.norm, NORMS)
-        check(
-            bool(self.hidden) and all(width > 0 for width in self.hidden),
-            f"model.hidden must list positive widths, got {list(self.hidden)}",
-        )
+    ranges: ClassVar = {"activation": among(*ACTIVATIONS), "norm": among(*NORMS), "hidden": all_widths}
 
     def build(self, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
         sizes = [prod(input_shape), *self.hidden, outputs]

@@ -1,14 +1,16 @@
 """A model that is nothing but its parameters: a point in R^N."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from syre.checks import positive
+from syre.models.base import Architecture, Model
 from syre.models.noise import Dropout
 
 
-class PointModule(nn.Module):
+class PointModule(Model):
     """`f() = w` in R^N, kept as the weight [1, N] of a linear form, so that fan-in and rows mean what they always mean.
 
     Initialised `w_i ~ N(0, scale^2 / N)`. Dropout acts on the entries of w.
@@ -29,13 +31,11 @@ class PointModule(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class Point(Architecture):
     """A vector `w` of R^N, N from the data (section 6.2); `scale` is its initial norm."""
 
     scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        positive("model.scale", self.scale)
+    ranges: ClassVar = {"scale": positive}
 
     def build(self, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
         return PointModule(input_shape[-1], self.scale)

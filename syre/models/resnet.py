@@ -1,10 +1,12 @@
 """ResNet18 for images of 32 x 32: torchvision's blocks, of any width, behind one of two stems."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from syre.checks import check, one_of
+from syre.checks import among, check, count
+from syre.models.base import Architecture, Model
 from syre.models.layers import channels_last
 
 STEMS = ("cifar", "imagenet")
@@ -22,7 +24,7 @@ class _Conv3x3(nn.Conv2d):
         return nn.functional.linear(x.flatten(1), self.weight[..., 1, 1]).view(*x.shape[:1], -1, 1, 1)
 
 
-class ResNetModule(nn.Module):
+class ResNetModule(Model):
     """torchvision's `resnet18` of `width` channels (64 there) in its first stage; same parameter names, same start.
 
     Args:
@@ -77,15 +79,12 @@ def _stage(before: int, after: int) -> nn.Sequential:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResNet18:
+class ResNet18(Architecture):
     """He et al. 2016 (arXiv 1512.03385), torchvision's variant; 11.2 million parameters at width 64."""
 
     width: int = 64
     stem: str = "cifar"
-
-    def __post_init__(self) -> None:
-        check(self.width > 0, f"model.width must be an integer > 0, got {self.width}")
-        one_of("model.stem", self.stem, STEMS)
+    ranges: ClassVar = {"width": count, "stem": among(*STEMS)}
 
     def build(self, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
         check(len(input_shape) == 3, f"a ResNet takes images [channels, height, width], not inputs of {input_shape}")

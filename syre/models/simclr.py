@@ -1,15 +1,17 @@
 """The network of SimCLR: a ResNet18 and its projection head."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from syre.checks import check, one_of
+from syre.checks import among, check, count
+from syre.models.base import Architecture, Model
 from syre.models.layers import channels_last
 from syre.models.resnet import STEMS, ResNetModule
 
 
-class SimCLRModule(nn.Module):
+class SimCLRModule(Model):
     """`z = head(backbone(x))`: the features that are kept after training, and the projections that the loss compares.
 
     Args:
@@ -31,18 +33,14 @@ class SimCLRModule(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimCLR:
+class SimCLR(Architecture):
     """Chen et al. 2020 (arXiv 2002.05709): ResNet18 with a head of two layers, without BatchNorm in the head."""
 
     width: int = 64
     stem: str = "imagenet"
     hidden: int = 512
     out: int = 128
-
-    def __post_init__(self) -> None:
-        for name in ("width", "hidden", "out"):
-            check(getattr(self, name) > 0, f"model.{name} must be an integer > 0, got {getattr(self, name)}")
-        one_of("model.stem", self.stem, STEMS)
+    ranges: ClassVar = {"width": count, "hidden": count, "out": count, "stem": among(*STEMS)}
 
     def build(self, input_shape: tuple[int, ...], outputs: int) -> SimCLRModule:
         """`outputs`, the number of classes, plays no part."""

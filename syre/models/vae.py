@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from math import prod
+from typing import ClassVar
 
 from torch import Generator, Tensor, nn, randn
 
-from syre.checks import check, one_of
+from syre.checks import among, count
+from syre.models.base import Architecture, Model
 from syre.models.mlp import ACTIVATIONS, MLPModule
 from syre.models.noise import Noisy
 
@@ -16,7 +18,7 @@ class Reparametrized(Noisy):
     Source: Kingma & Welling 2013 (arXiv 1312.6114). Shapes: mean m and log-variance v [..., batch, *features].
     """
 
-    def wanted(self) -> bool:
+    def is_active(self) -> bool:
         return True
 
     def draw(self, batch: int, generator: Generator) -> Tensor:
@@ -28,7 +30,7 @@ class Reparametrized(Noisy):
         return mean + (log_variance / 2).exp() * self.noise
 
 
-class BetaVAEModule(nn.Module):
+class BetaVAEModule(Model):
     """`(m, v) = encoder(x)`, `z = m + exp(v / 2) e`, `x_hat = decoder(z)`, two fully connected networks.
 
     Of the two only the encoder decays, and so only it has anchors.
@@ -59,7 +61,7 @@ class BetaVAEModule(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BetaVAE:
+class BetaVAE(Architecture):
     """Two-layer encoder and decoder with Gaussian posterior N(m, diag exp(v)) (section 6.4).
 
     m and v are the two halves of one output layer; the widths, which the paper's text has lost, are our choice.
@@ -68,11 +70,7 @@ class BetaVAE:
     hidden: int = 200
     latent: int = 200
     activation: str = "silu"
-
-    def __post_init__(self) -> None:
-        check(self.hidden > 0, f"model.hidden must be an integer > 0, got {self.hidden}")
-        check(self.latent > 0, f"model.latent must be an integer > 0, got {self.latent}")
-        one_of("model.activation", self.activation, ACTIVATIONS)
+    ranges: ClassVar = {"hidden": count, "latent": count, "activation": among(*ACTIVATIONS)}
 
     def build(self, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
         kind = ACTIVATIONS[self.activation]

@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from torch import Tensor, nn
 
-from syre.checks import check, fraction
+from syre.checks import check, count, fraction
+from syre.models.base import Architecture, Model
 from syre.models.layers import Activation
 from syre.models.noise import Dropout
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from torchvision.models import VisionTransformer
 
 
-class ViTModule(nn.Module):
+class ViTModule(Model):
     """torchvision's vision transformer, with its last layer apart from the rest: `logits = heads(vit(x))`.
 
     `vit(x)` is the class token after the last norm. Only what a run must be able to reach is exchanged: dropout draws
@@ -46,7 +47,7 @@ class ViTModule(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViT:
+class ViT(Architecture):
     """A pre-norm vision transformer with a class token and learned positions (B.5); torchvision's, and its init.
 
     The settings are those of kentaroy47's vision-transformers-cifar10, which the paper cites. Deviations: torchvision
@@ -59,12 +60,11 @@ class ViT:
     heads: int = 8
     mlp: int = 512
     dropout: float = 0.0
+    ranges: ClassVar = {"patch": count, "dim": count, "depth": count, "heads": count, "mlp": count, "dropout": fraction}
 
     def __post_init__(self) -> None:
-        for name in ("patch", "dim", "depth", "heads", "mlp"):
-            check(getattr(self, name) > 0, f"model.{name} must be an integer > 0, got {getattr(self, name)}")
+        super().__post_init__()
         check(self.dim % self.heads == 0, f"model.dim must be a multiple of model.heads={self.heads}, got {self.dim}")
-        fraction("model.dropout", self.dropout)
 
     def build(self, input_shape: tuple[int, ...], outputs: int) -> ViTModule:
         from torchvision.models import VisionTransformer  # here, so that other models do without

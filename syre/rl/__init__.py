@@ -3,5 +3,3 @@
 from syre.rl.policy import ActorCritic
 from syre.rl.ppo import PPO
 from syre.rl.slippery_ant import Friction, Slippery, SlipperyAnt
-
-__all__ = ["PPO", "ActorCritic", "Friction", "Slippery", "SlipperyAnt"]

@@ -9,7 +9,6 @@ remains is physics, and matrix products at the speed of the core. `make bench AR
 """
 
 import math
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -25,9 +24,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from syre.ensemble import keep_freed_memory
+from syre.learners.protocol import Replica, keep_freed_memory
 from syre.rl.slippery_ant import Slippery
-from syre.seeding import go_on
+from syre.seeding import restore_generator
 
 T = TypeVar("T")
 LOG_ROOT_TAU = math.log(math.sqrt(2 * math.pi))
@@ -43,12 +42,12 @@ class Agent(stable_baselines3.PPO):
       rewards normalised by `VecNormalize`; over any number of environments.
 
     Args:
-        policy, optimizer: what is trained, and how it is stepped (syre's hooks and all).
+        replica: the policy, the optimizer that steps it (syre's hooks and all), and the stream of exploration (`solo`)
+            and of the order of minibatches.
         environments: one, or for `stock` any number, freshly made.
         seeds: of the environments' starts; the first also of the exploration of `stock`.
-        noise: the stream of exploration (`solo`) and of the order of minibatches.
         normalize: advantages over the whole "rollout", or over each "batch".
-        settings: of stable-baselines3's PPO; `max_grad_norm` 0 is no bound, and `clip_range` a number.
+        more: settings of stable-baselines3's PPO; `max_grad_norm` 0 is no bound, and `clip_range` a number.
 
     Making one turns off, for this process, the checks that torch's distributions make of their arguments.
     """
@@ -61,22 +60,21 @@ class Agent(stable_baselines3.PPO):
     _last_episode_starts: np.ndarray
 
     def __init__(
-        self, policy: ActorCriticPolicy, optimizer: torch.optim.Optimizer, environments: Sequence[Slippery], *,
-        seeds: Sequence[int], noise: torch.Generator, stock: bool, normalize: str, **settings: Any,
-    ) -> None:  # fmt: skip
-        self.environments, self.stock, self.normalize, self.noise = list(environments), stock, normalize, noise
+        self, replica: Replica, environments: list[Slippery], seeds: list[int], stock: bool, normalize: str, **more: Any
+    ) -> None:
+        policy, self.noise = cast(ActorCriticPolicy, replica.model), replica.noise
+        self.environments, self.stock, self.normalize = environments, stock, normalize
         self.monitors = [Monitor(environment) for environment in environments]
         vectorised: VecEnv = DummyVecEnv([partial(_same, monitor) for monitor in self.monitors])
         if stock:
-            vectorised = VecNormalize(vectorised, gamma=settings["gamma"])
+            vectorised = VecNormalize(vectorised, gamma=more["gamma"])
         super().__init__(
-            ActorCriticPolicy, vectorised, use_sde=policy.use_sde, device="cpu", _init_setup_model=False, **settings
+            ActorCriticPolicy, vectorised, use_sde=policy.use_sde, device="cpu", _init_setup_model=False, **more
         )
-        self.policy, policy.optimizer = policy, optimizer
-        self.rollout_buffer = RolloutBuffer(
-            self.n_steps, vectorised.observation_space, vectorised.action_space, device="cpu",
-            gamma=self.gamma, gae_lambda=self.gae_lambda, n_envs=len(self.environments),
-        )  # fmt: skip
+        self.policy, policy.optimizer = policy, replica.optimizer
+        spaces = vectorised.observation_space, vectorised.action_space
+        returns: dict[str, Any] = {"gamma": self.gamma, "gae_lambda": self.gae_lambda, "n_envs": len(environments)}
+        self.rollout_buffer = RolloutBuffer(self.n_steps, *spaces, device="cpu", **returns)
         keep_freed_memory()
         Distribution.set_default_validate_args(False)  # the checks take as long as the log-probability
         self._callback = CallbackList([])
@@ -194,7 +192,7 @@ class Agent(stable_baselines3.PPO):
         """Go on, bit for bit on the same machine."""
         self.policy.load_state_dict(state["policy"])
         self.policy.optimizer.load_state_dict(state["optimizer"])
-        go_on(self.noise, state["noise"])
+        restore_generator(self.noise, state["noise"])
         self._exploration, self.num_timesteps = state["exploration"], state["steps"]
         self._last_obs, self._last_episode_starts = state["observation"].numpy().copy(), state["starts"].numpy().copy()
         self.ended, self.ongoing = list(map(tuple, state["ended"])), tuple(state["ongoing"])

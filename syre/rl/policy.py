@@ -2,20 +2,22 @@
 
 from dataclasses import dataclass, field
 from math import sqrt
+from typing import ClassVar
 
 import gymnasium
 import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-from syre.checks import check, one_of
+from syre.checks import all_widths, among
+from syre.models.base import Architecture
 from syre.models.mlp import ACTIVATIONS
 
 INITIALISATIONS = ("lecun", "torch")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActorCritic:
+class ActorCritic(Architecture):
     """A Gaussian policy and a value function, networks apart, with a learned log std that does not see the state.
 
     Source of the defaults: Dohare et al., their configurations of Slippery Ant.
@@ -33,21 +35,16 @@ class ActorCritic:
     init: str = "lecun"
     log_std: float = 0.0
     gsde: bool = False
+    ranges: ClassVar = {"hidden": all_widths, "activation": among("relu", "tanh"), "init": among(*INITIALISATIONS)}
 
-    def __post_init__(self) -> None:
-        check(bool(self.hidden) and all(width > 0 for width in self.hidden),
-              f"model.hidden must list integers > 0, got {list(self.hidden)}")  # fmt: skip
-        one_of("model.activation", self.activation, ("relu", "tanh"))
-        one_of("model.init", self.init, INITIALISATIONS)
-
-    def build(self, input_shape: tuple[int, ...], num_classes: int) -> ActorCriticPolicy:
-        """The policy for observations of `input_shape` and `num_classes` motors, from torch's global generator.
+    def build(self, input_shape: tuple[int, ...], outputs: int) -> ActorCriticPolicy:
+        """The policy for observations of `input_shape` and `outputs` motors, from torch's global generator.
 
         It comes with an optimizer of its own that is not used.
         """
         policy = ActorCriticPolicy(
             gymnasium.spaces.Box(-np.inf, np.inf, input_shape, np.float32),
-            gymnasium.spaces.Box(-1.0, 1.0, (num_classes,), np.float32),
+            gymnasium.spaces.Box(-1.0, 1.0, (outputs,), np.float32),
             lambda _: 0.0,
             net_arch={"pi": list(self.hidden), "vf": list(self.hidden)},
             activation_fn=ACTIVATIONS[self.activation],

@@ -1,8 +1,7 @@
 """Proximal policy optimization as a task that brings its own loop: collect a rollout, update on it, again."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -10,19 +9,22 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 
 from syre import metrics
-from syre.checks import at_least, check, fraction, one_of, positive
-from syre.ensemble import Replica
+from syre.checks import among, at_least, check, fraction, positive, share
+from syre.learners import Replica
 from syre.rl.agent import Agent
 from syre.rl.slippery_ant import Slippery
 from syre.seeding import derive_seed
-from syre.trainer import Record, Snapshot, Training, milestones, resuming
+from syre.trainer import Events, Interaction, Make, Record, Snapshot, State, Stop, Training, milestones, resuming
 
 WINDOW = 1000  # last observations on which the features are measured
+# Settings that stable-baselines3 has too, and its names for them.
+STOCK = {"rollout": "n_steps", "epochs": "n_epochs", "value_coef": "vf_coef", "entropy_coef": "ent_coef"}
+STOCK |= {"sde_every": "sde_sample_freq", "clip_range": "clip_range", "gamma": "gamma", "gae_lambda": "gae_lambda"}
 ACTIVE = 0.01  # a unit that is positive on no more of them is dead
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPO:
+class PPO(Interaction):
     """PPO (Schulman et al., arXiv 1707.06347); the defaults are those of Dohare et al. on Slippery Ant.
 
     With `train.steps` steps of the environment, batches of `train.batch_size` (0: a whole rollout), and gradients
@@ -53,16 +55,13 @@ class PPO:
     environments: int = 1
     sde_every: int = 4
     final_episodes: int = 0
+    ranges: ClassVar = {"gamma": fraction, "gae_lambda": share, "normalize_advantage": among("rollout", "batch")}
+    ranges |= dict.fromkeys(("rollout", "epochs", "clip_range", "environments", "sde_every"), positive)
+    ranges |= dict.fromkeys(("value_coef", "entropy_coef", "final_episodes"), at_least)
+    ranges |= {"collector": among("solo", "stock")}
 
     def __post_init__(self) -> None:
-        for name in ("rollout", "epochs", "clip_range", "environments", "sde_every"):
-            positive(f"task.{name}", getattr(self, name))
-        for name in ("value_coef", "entropy_coef", "final_episodes"):
-            at_least(f"task.{name}", getattr(self, name))
-        fraction("task.gamma", self.gamma)
-        check(0 <= self.gae_lambda <= 1, f"task.gae_lambda must be a fraction in [0, 1], got {self.gae_lambda}")
-        one_of("task.normalize_advantage", self.normalize_advantage, ("rollout", "batch"))
-        one_of("task.collector", self.collector, ("solo", "stock"))
+        super().__post_init__()
         check(self.collector == "stock" or self.environments == 1, "task.environments > 1 needs task.collector=stock")
 
     def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
@@ -80,9 +79,8 @@ class PPO:
             check(given == only, f"PPO has train.{name}={only} only, got {given}")
 
     def interact(
-        self, replica: Replica, make: Callable[[], Slippery], settings: Training, *, seed: int,
-        resume: dict[str, Any] | None = None, stop: Callable[[int, int], bool] | None = None,
-    ) -> Iterator[Record | Snapshot]:  # fmt: skip
+        self, replica: Replica, make: Make, settings: Training, *, seed: int, resume: State = None, stop: Stop = None
+    ) -> Events:
         """Train for `settings.steps` steps, rounded up to whole rollouts, as `syre.trainer.train` does.
 
         A record is due at the first end of an iteration at or after its evenly spaced step. Split "test": `return`
@@ -124,16 +122,14 @@ class PPO:
             if halt:
                 return
 
-    def agent(self, replica: Replica, make: Callable[[], Slippery], settings: Training, seed: int) -> Agent:
+    def agent(self, replica: Replica, make: Make, settings: Training, seed: int) -> Agent:
         """The agent that these settings make of a replica and of as many environments as it takes."""
-        return Agent(
-            cast(ActorCriticPolicy, replica.model), replica.optimizer, [make() for _ in range(self.environments)],
-            seeds=[derive_seed(seed, "environment", k) for k in range(self.environments)], noise=replica.noise,
-            stock=self.collector == "stock", normalize=self.normalize_advantage, max_grad_norm=settings.clip,
-            batch_size=settings.batch_size or self.rollout * self.environments, n_steps=self.rollout,
-            n_epochs=self.epochs, gamma=self.gamma, gae_lambda=self.gae_lambda, clip_range=self.clip_range,
-            vf_coef=self.value_coef, ent_coef=self.entropy_coef, sde_sample_freq=self.sde_every,
-        )  # fmt: skip
+        many = range(self.environments)
+        seeds = [derive_seed(seed, "environment", k) for k in many]
+        more = {theirs: getattr(self, ours) for ours, theirs in STOCK.items()}
+        more |= {"batch_size": settings.batch_size or self.rollout * self.environments, "max_grad_norm": settings.clip}
+        stock = self.collector == "stock"
+        return Agent(replica, [make() for _ in many], seeds, stock, self.normalize_advantage, **more)
 
     def _final(self, agent: Agent, environment: Slippery, seed: int) -> dict[str, Tensor]:
         """Mean return of whole episodes of the mean action, on ground as it is now."""

@@ -8,13 +8,13 @@ is MuJoCo's; the paper that is reproduced here (arXiv 2408.15495, section 6.6) s
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import register
 
-from syre.checks import at_least, check, one_of
+from syre.checks import Settings, among, at_least, check
 from syre.core.anchor import philox
 from syre.data import DataError
 
@@ -25,7 +25,7 @@ register("SlipperyAnt-PyBullet-v0", entry_point="syre.rl.bullet_ant:BulletAnt")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Friction:
+class Friction(Settings):
     """A sequence of coefficients of friction, log-uniform in [low, high], each held for `change_every` steps.
 
     The k-th is a function of (seed, k) alone. Without changes (`change_every` 0) the physics keeps its own.
@@ -35,9 +35,11 @@ class Friction:
     low: float = 0.02
     high: float = 2.0
     change_every: int = 0
+    prefix = "data"
+    ranges: ClassVar = {"change_every": at_least}
 
     def __post_init__(self) -> None:
-        at_least("data.change_every", self.change_every)
+        super().__post_init__()
         ordered = 0 < self.low <= self.high < math.inf
         check(ordered, f"data.low and data.high must be 0 < low <= high, got {self.low} and {self.high}")
 
@@ -129,7 +131,7 @@ class Slippery(gymnasium.Env):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlipperyAnt:
+class SlipperyAnt(Settings):
     """Which ant: its physics and its schedule of friction (see `Friction`), drawn from the run's seed.
 
     backend: mujoco (gymnasium's Ant-v4: 27 observations) or pybullet (AntBulletEnv: 28 observations).
@@ -140,9 +142,11 @@ class SlipperyAnt:
     change_every: int = 5_000_000
     low: float = 0.02
     high: float = 2.0
+    prefix = "data"
+    ranges: ClassVar = {"backend": among(*BACKENDS)}
 
     def __post_init__(self) -> None:
-        one_of("data.backend", self.backend, BACKENDS)
+        super().__post_init__()
         self._friction(0)  # checks the ranges
 
     def _friction(self, seed: int) -> Friction:
@@ -157,6 +161,7 @@ class SlipperyAnt:
         try:
             made = gymnasium.make(BACKENDS[self.backend], friction=self._friction(seed), disable_env_checker=True)
         except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
-            raise DataError(f"data.backend={self.backend} is not installed here ({error}); PyBullet's packages end at "
-                            "Python 3.11: the other backend is data.backend=mujoco") from None  # fmt: skip
+            reason = f"is not installed here ({error}); PyBullet's packages end at Python 3.11"
+            other = "the other backend is data.backend=mujoco"
+            raise DataError(f"data.backend={self.backend} {reason}: {other}") from None
         return cast(Slippery, made.unwrapped)

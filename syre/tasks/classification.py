@@ -1,23 +1,22 @@
 """Classification: cross-entropy, accuracy, and the rank of what the network represents."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from syre import metrics
 from syre.batches import Batches
-from syre.checks import check
-from syre.ensemble import Learner
+from syre.checks import all_fractions, all_ranks
+from syre.learners import Learner
 from syre.tasks import needs
-
-if TYPE_CHECKING:
-    from syre.trainer import Training
+from syre.trainer import Task, Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classification:
+class Classification(Task):
     """Cross-entropy over classes; measures loss, accuracy and the ranks of the last hidden layer on the test set.
 
     `rank` is the numerical rank of the features (the tolerance of `torch.linalg.matrix_rank`), `rank/<t>` the number of
@@ -29,15 +28,9 @@ class Classification:
     name: ClassVar[str] = "classification"
     thresholds: list[float] = field(default_factory=lambda: [1e-2, 1e-3, 1e-4])
     spectrum: list[int] = field(default_factory=list)
+    ranges: ClassVar = {"thresholds": all_fractions, "spectrum": all_ranks}
 
-    def __post_init__(self) -> None:
-        check(
-            all(0 < threshold < 1 for threshold in self.thresholds),
-            f"task.thresholds must be fractions in (0, 1), got {list(self.thresholds)}",
-        )
-        check(all(i >= 1 for i in self.spectrum), f"task.spectrum must list integers >= 1, got {list(self.spectrum)}")
-
-    def accept(self, model: nn.Module, data: Any, settings: "Training") -> None:
+    def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
         needs.classes(self.name, data)
         needs.model(self.name, model, "logits")
         needs.batch(model, data, settings)
@@ -46,15 +39,9 @@ class Classification:
         return cross_entropy(output, targets)
 
     def evaluate(self, learner: Learner, batches: Batches, *, final: bool) -> dict[str, Tensor]:
-        logits, features, labels = [], [], []
-        for inputs, targets in batches.evaluation("test"):
-            chunk = learner.forward(inputs, features=True)
-            logits.append(chunk[0])
-            features.append(chunk[1])
-            labels.append(targets)
-        output, targets = torch.cat(logits, 1), torch.cat(labels, 1)
+        output, features, targets = represented(learner, batches, "test")
         values = {"loss": cross_entropy(output, targets), "accuracy": metrics.accuracy(output, targets)}
-        return values | self._ranks(torch.cat(features, 1), final)
+        return values | self._ranks(features, final)
 
     def _ranks(self, features: Tensor, final: bool) -> dict[str, Tensor]:
         eigenvalues, width = metrics.covariance_spectrum(features), features.shape[-1]
@@ -62,6 +49,14 @@ class Classification:
         if final:
             values |= {f"eigenvalue/{i}": eigenvalues[..., i - 1] for i in self.spectrum if i <= width}
         return values
+
+
+def represented(learner: Learner, batches: Batches, split: str, **options: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs [R, n, out], last hidden layer [R, n, width] and targets [R, n] of a split, its inputs as they are."""
+    forward = partial(learner.forward, features=True, **options)
+    chunks = [(*forward(inputs), targets) for inputs, targets in batches.evaluation(split)]
+    output, features, targets = (torch.cat(parts, 1) for parts in zip(*chunks, strict=True))
+    return output, features, targets
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

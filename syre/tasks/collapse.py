@@ -1,7 +1,7 @@
 """Section 4 and appendix C: training from a start at which neurons are identical."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +10,11 @@ from torch.func import functional_call, grad, jacrev, vmap
 from syre import metrics
 from syre.batches import Batches
 from syre.checks import check, positive
-from syre.ensemble import Learner
+from syre.learners import Learner
+from syre.models.mlp import MLPModule
 from syre.tasks.classification import Classification
 from syre.tasks.neurons import hidden_units
-
-if TYPE_CHECKING:
-    from syre.trainer import Training
+from syre.trainer import Training
 
 TWO_LAYERS = 4  # parameters: two weights, two biases
 
@@ -32,9 +31,9 @@ class CollapsedStart(Classification):
 
     name: ClassVar[str] = "collapsed_start"
 
-    def accept(self, model: nn.Module, data: Any, settings: "Training") -> None:
+    def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
         super().accept(model, data, settings)
-        fits = hasattr(model, "identical")
+        fits = isinstance(model, MLPModule)
         check(fits, f"task={self.name} needs model=collapsed_mlp or model=mlp, got {type(model).__name__}")
 
     def evaluate(self, learner: Learner, batches: Batches, *, final: bool) -> dict[str, Tensor]:
@@ -71,10 +70,7 @@ class TangentKernel(CollapsedStart):
 
     name: ClassVar[str] = "tangent_kernel"
     images: int = 200
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive("task.images", self.images)
+    ranges: ClassVar = {"images": positive}
 
     def evaluate(self, learner: Learner, batches: Batches, *, final: bool) -> dict[str, Tensor]:
         values = super().evaluate(learner, batches, final=final)

@@ -1,7 +1,7 @@
 """Linear mode connectivity: the test loss along the straight line between two trained networks."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -9,16 +9,14 @@ from torch import Tensor, nn
 from syre import metrics
 from syre.batches import Batches
 from syre.checks import check
-from syre.ensemble import Learner
+from syre.learners import Learner
 from syre.tasks import needs
-from syre.tasks.classification import cross_entropy
-
-if TYPE_CHECKING:
-    from syre.trainer import Training
+from syre.tasks.classification import cross_entropy, represented
+from syre.trainer import Task, Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModeConnectivity:
+class ModeConnectivity(Task):
     """Cross-entropy of two networks A and B (`syre.models.Pair`); at the end also of those between them.
 
     Measures, on the test set, with `w(l) = (1 - l) A + l B`: `loss`, `accuracy` and the ranks of the last hidden layer,
@@ -40,12 +38,12 @@ class ModeConnectivity:
     def __post_init__(self) -> None:
         check(self.points >= 3 and self.points % 2 == 1, f"task.points must be odd and >= 3, got {self.points}")
 
-    def accept(self, model: nn.Module, data: Any, settings: "Training") -> None:
+    def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
         needs.classes(self.name, data)
         needs.model(self.name, model, "two networks")
         part = settings.part(len(data.train_inputs))
-        check(part % 2 == 0, f"train.batch_size must be even for a pair of networks, in each of train.accumulate parts "
-              f"and processes, got {part} samples")  # fmt: skip
+        whole = "train.batch_size must be even for a pair of networks, in each of train.accumulate parts and processes"
+        check(part % 2 == 0, f"{whole}, got {part} samples")
 
     def loss(self, output: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """The sum of the two networks' mean cross-entropies, each over its half of the batch."""
@@ -74,14 +72,8 @@ class ModeConnectivity:
 
 def _measure(learner: Learner, batches: Batches, at: float) -> tuple[Tensor, Tensor, Tensor]:
     """Loss [R], accuracy [R] and last hidden layer [R, n, width] of the networks at `at` on their lines."""
-    logits, features, labels = [], [], []
-    for inputs, targets in batches.evaluation("test"):
-        chunk = learner.forward(inputs, at=at, features=True)
-        logits.append(chunk[0])
-        features.append(chunk[1])
-        labels.append(targets)
-    output, targets = torch.cat(logits, 1), torch.cat(labels, 1)
-    return cross_entropy(output, targets).double(), metrics.accuracy(output, targets), torch.cat(features, 1)
+    output, features, targets = represented(learner, batches, "test", at=at)
+    return cross_entropy(output, targets).double(), metrics.accuracy(output, targets), features
 
 
 def _ranks(features: Tensor) -> dict[str, Tensor]:

@@ -1,23 +1,22 @@
 """Contrastive learning: NT-Xent, how much of its dimensions the projections use, and what linear probes read off."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from syre import distributed, metrics
 from syre.batches import Batches
-from syre.checks import at_least, check, positive
-from syre.ensemble import Learner
+from syre.checks import all_fractions, all_ranks, at_least, check, open_fraction, positive
+from syre.learners import Learner
 from syre.tasks import needs
-
-if TYPE_CHECKING:
-    from syre.trainer import Training
+from syre.tasks.classification import represented
+from syre.trainer import Task, Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contrastive:
+class Contrastive(Task):
     """SimCLR: two views of an image are to be more alike than views of different images (`nt_xent`).
 
     The data must give two views of each image (`data.augment: simclr`), the model `(projections, features)`: its last
@@ -47,16 +46,10 @@ class Contrastive:
     threshold: float = 1e-4
     spectrum: list[int] = field(default_factory=list)
     probe_decay: float = 1e-3
+    ranges: ClassVar = {"temperature": positive, "threshold": open_fraction}
+    ranges |= {"thresholds": all_fractions, "spectrum": all_ranks, "probe_decay": at_least}
 
-    def __post_init__(self) -> None:
-        positive("task.temperature", self.temperature)
-        for name, values in (("thresholds", self.thresholds), ("threshold", [self.threshold])):
-            fractions = all(0 < value < 1 for value in values)
-            check(fractions, f"task.{name} must be in (0, 1), got {getattr(self, name)}")
-        check(all(i >= 1 for i in self.spectrum), f"task.spectrum must list integers >= 1, got {list(self.spectrum)}")
-        at_least("task.probe_decay", self.probe_decay)
-
-    def accept(self, model: nn.Module, data: Any, settings: "Training") -> None:
+    def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
         needs.classes(self.name, data, views=2)  # for the probes
         needs.model(self.name, model, "projections", "logits")
         needs.batch(model, data, settings)
@@ -67,7 +60,7 @@ class Contrastive:
         return nt_xent(torch.cat([distributed.gather(view) for view in views], -2), self.temperature)
 
     def evaluate(self, learner: Learner, batches: Batches, *, final: bool) -> dict[str, Tensor]:
-        projections, features, labels = _represented(learner, batches, "test")
+        projections, features, labels = represented(learner, batches, "test")
         eigenvalues, size = metrics.covariance_spectrum(projections), projections.shape[-1]
         low = {t: 1 - metrics.threshold_rank(eigenvalues, t) / size for t in (self.threshold, *self.thresholds)}
         values = {"loss": self._test_loss(learner, batches), "low_rankness": low[self.threshold]}
@@ -76,7 +69,7 @@ class Contrastive:
         values |= {f"penultimate/{name}": rank for name, rank in metrics.ranks(features).items()}
         if final:
             values |= {f"eigenvalue/{i}": eigenvalues[..., i - 1] for i in self.spectrum if i <= size}
-            *train, train_labels = _represented(learner, batches, "train")
+            *train, train_labels = represented(learner, batches, "train")
             for name, seen, unseen in (("", train[0], projections), ("/penultimate", train[1], features)):
                 probe = metrics.linear_probe(seen, train_labels, unseen, labels, decay=self.probe_decay)
                 values[f"accuracy{name}"] = probe
@@ -91,18 +84,11 @@ class Contrastive:
         return nt_xent(groups, self.temperature).mean(-1)
 
 
-def _represented(learner: Learner, batches: Batches, split: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Projections [R, n, out], features [R, n, d] and labels [R, n] of a split, its images as they are."""
-    chunks = [(*learner.forward(inputs, features=True), targets) for inputs, targets in batches.evaluation(split)]
-    projections, features, labels = (torch.cat(parts, 1) for parts in zip(*chunks, strict=True))
-    return projections, features, labels
-
-
 def _views(output: Tensor, images: int) -> Tensor:
     """[..., 2 * images, out] -> [..., 2, images, out]."""
     got = output.shape[-2]
-    check(got == 2 * images, "task=contrastive needs two views of each image, as data.augment=simclr gives them; "
-          f"got {got} views of {images} images")  # fmt: skip
+    needed = "task=contrastive needs two views of each image, as data.augment=simclr gives them"
+    check(got == 2 * images, f"{needed}; got {got} views of {images} images")
     return output.unflatten(-2, (2, images))
 
 

@@ -4,18 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import median
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from syre.checks import at_least, check, one_of
+from syre.checks import among, at_least, count
 from syre.core import attach, parametrize
 from syre.metrics.cost import Step, clock, in_turns, peak_bytes
 from syre.models import MLP, ResNet18, ViT
 from syre.optim import SGD
 from syre.precision import full_float32
+from syre.trainer import Measurement
 
 NETWORKS: dict[str, Callable[[int], Any]] = {  # of a width
     "mlp": lambda width: MLP(hidden=[width] * 3),
@@ -27,8 +28,9 @@ SHAPE, CLASSES, IMAGES = (3, 32, 32), 10, 50_000  # of CIFAR-10
 DECAY = 5e-4
 
 
-def with_syre(form: str, model: nn.Module, optimizer: Callable[[nn.Module], Optimizer], seed: int,
-              sigma: float = 0.01) -> tuple[nn.Module, Optimizer]:  # fmt: skip
+def with_syre(
+    form: str, model: nn.Module, optimizer: Callable[[nn.Module], Optimizer], seed: int, sigma: float = 0.01
+) -> tuple[nn.Module, Optimizer]:
     """A model and its optimizer in one of `FORMS`: without syre, as hooks on the optimizer, inside the module."""
     if form == "parametrize":
         model = parametrize(model, sigma=sigma, seed=seed)
@@ -50,7 +52,7 @@ def classification_step(model: nn.Module, optimizer: Optimizer, inputs: Tensor, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
+class Cost(Measurement):
     """Time and peak memory of a training step without syre, with `syre.attach` and with `syre.parametrize`.
 
     float32, SGD with momentum and decay (the cheapest usual optimizer, so that what syre adds weighs most), one batch
@@ -76,12 +78,8 @@ class Cost:
     rounds: int = 11
     seconds: float = 0.2
     device: str = "auto"
-
-    def __post_init__(self) -> None:
-        one_of("task.network", self.network, NETWORKS)
-        for name in ("width", "batch", "rounds"):
-            check(getattr(self, name) > 0, f"task.{name} must be an integer > 0, got {getattr(self, name)}")
-        at_least("task.seconds", self.seconds)
+    ranges: ClassVar = {"network": among(*NETWORKS), "width": count, "batch": count, "rounds": count}
+    ranges |= {"seconds": at_least}
 
     @full_float32()
     def measure(self, seed: int) -> dict[str, float]:

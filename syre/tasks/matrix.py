@@ -1,19 +1,17 @@
 """Section 6.2: a benchmark of symmetry removal in which every symmetry is known."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from syre.batches import Batches
-from syre.checks import check, one_of
-from syre.ensemble import Learner
+from syre.checks import all_positive, among, check
+from syre.learners import Learner
 from syre.metrics import degree_of_symmetry
 from syre.tasks import needs
-
-if TYPE_CHECKING:
-    from syre.trainer import Training
+from syre.trainer import Task, Training
 
 
 def factorisation(w: Tensor, a: Tensor) -> Tensor:
@@ -43,7 +41,7 @@ OBJECTIVES = {"factorisation": factorisation, "spectral": spectral}
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatrixObjective:
+class MatrixObjective(Task):
     """Minimise a function of w in R^N with the N reflection symmetries of a matrix A (section 6.2).
 
     The paper does not print its objective; `factorisation` is the candidate that fits what it states, `spectral`
@@ -56,15 +54,9 @@ class MatrixObjective:
     name: ClassVar[str] = "matrix"
     objective: str = "factorisation"
     thresholds: list[float] = field(default_factory=lambda: [0.05])
+    ranges: ClassVar = {"objective": among(*OBJECTIVES), "thresholds": all_positive}
 
-    def __post_init__(self) -> None:
-        one_of("task.objective", self.objective, OBJECTIVES)
-        check(
-            bool(self.thresholds) and min(self.thresholds) > 0,
-            f"task.thresholds must be numbers > 0, got {list(self.thresholds)}",
-        )
-
-    def accept(self, model: nn.Module, data: Any, settings: "Training") -> None:
+    def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
         needs.data_set(self.name, data)
         count, *shape = data.train_inputs.shape
         one = count == 1 and len(shape) == 2 and shape[0] == shape[1]

@@ -4,16 +4,15 @@ Each raises ValueError where that is not given; `task` is the name by which the 
 """
 
 from math import ceil, prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from syre.checks import check
 from syre.data import Dataset
+from syre.models.base import Model
 from syre.models.resnet import ResNetModule
-
-if TYPE_CHECKING:
-    from syre.trainer import Training
+from syre.trainer import Training
 
 # What a module says in `gives` (see `syre.models`), and the models that give it.
 MODELS = {
@@ -28,33 +27,32 @@ MODELS = {
 
 def model(task: str, module: nn.Module, *kinds: str) -> None:
     """A model that gives one of these."""
-    given = getattr(module, "gives", "nothing of that kind")
+    given = (module if isinstance(module, Model) else Model).gives
     allowed = ", ".join(name for kind in kinds for name in MODELS[kind])
-    check(given in kinds, f"task={task} needs a model that gives {' or '.join(kinds)} (model={allowed}), "
-          f"{type(module).__name__} gives {given}")  # fmt: skip
+    wanted = f"task={task} needs a model that gives {' or '.join(kinds)} (model={allowed})"
+    check(given in kinds, f"{wanted}, {type(module).__name__} gives {given}")
 
 
 def data_set(task: str, data: Any) -> None:
     """A data set."""
-    check(
-        isinstance(data, Dataset), f"task={task} needs a data set; an environment (data=slippery_ant) is for task=ppo"
-    )
+    wrong = f"task={task} needs a data set; an environment (data=slippery_ant) is for task=ppo"
+    check(isinstance(data, Dataset), wrong)
 
 
 def classes(task: str, data: Any, views: int = 1) -> None:
     """A data set whose samples have classes, and so many views of each in a batch."""
     data_set(task, data)
-    check(not data.train_targets.is_floating_point(), f"task={task} needs data with classes, which "
-          "data=linear_regression and data=random_matrix do not have")  # fmt: skip
-    check(data.views == views, f"task={task} takes {views} view{'s' * (views > 1)} of each image, the data gives "
-          f"{data.views}: data.augment=simclr gives two, all else gives one")  # fmt: skip
+    others = "which data=linear_regression and data=random_matrix do not have"
+    check(not data.train_targets.is_floating_point(), f"task={task} needs data with classes, {others}")
+    taken, given = f"{views} view{'s' * (views > 1)} of each image", "data.augment=simclr gives two, all else gives one"
+    check(data.views == views, f"task={task} takes {taken}, the data gives {data.views}: {given}")
 
 
-def batch(module: nn.Module, data: Dataset, settings: "Training") -> None:
+def batch(module: nn.Module, data: Dataset, settings: Training) -> None:
     """More than one number for each BatchNorm to take its mean of in training."""
     images = settings.batch(len(data.train_inputs)) // settings.accumulate * data.views
     for part in module.modules():
         if isinstance(part, ResNetModule):
             pixels = prod(ceil(size / part.stride) for size in data.input_shape[1:])
-            check(images * pixels > 1, "BatchNorm takes no mean of a single number: raise train.batch_size, or lower "
-                  "train.accumulate, to 2 images in each part of a batch")  # fmt: skip
+            wrong = "BatchNorm takes no mean of a single number: raise train.batch_size, or lower train.accumulate"
+            check(images * pixels > 1, f"{wrong}, to 2 images in each part of a batch")

@@ -2,19 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from syre import metrics
 from syre.batches import Batches
-from syre.checks import check
-from syre.ensemble import Learner
+from syre.checks import all_fractions
+from syre.learners import Learner
 from syre.tasks.classification import Classification
-
-if TYPE_CHECKING:
-    from syre.trainer import Training
+from syre.trainer import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,15 +26,9 @@ class NeuronSymmetry(Classification):
 
     name: ClassVar[str] = "neuron_symmetry"
     tolerances: list[float] = field(default_factory=lambda: [1e-1, 1e-2])
+    ranges: ClassVar = {"tolerances": all_fractions}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(
-            all(0 < tolerance < 1 for tolerance in self.tolerances),
-            f"task.tolerances must be fractions in (0, 1), got {list(self.tolerances)}",
-        )
-
-    def accept(self, model: nn.Module, data: Any, settings: "Training") -> None:
+    def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
         super().accept(model, data, settings)
         hidden_units({name: parameter.detach().unsqueeze(0) for name, parameter in model.named_parameters()})
 
@@ -63,5 +55,7 @@ def hidden_units(parameters: Mapping[str, Tensor]) -> Tensor:
         case [(units, _), (biases,), (_, into), (_,)] if units == biases == into:
             incoming, bias, outgoing, _ = parameters.values()
             return torch.cat([incoming, bias.unsqueeze(-1), outgoing.mT], -1)
-    raise ValueError("task=neuron_symmetry needs a network with one hidden layer (model=mlp or model=collapsed_mlp, "
-                     f"model.hidden=[100]), got parameters of shapes {shapes[:4]}")  # fmt: skip
+    raise ValueError(
+        "task=neuron_symmetry needs a network with one hidden layer (model=mlp or model=collapsed_mlp, "
+        f"model.hidden=[100]), got parameters of shapes {shapes[:4]}"
+    )

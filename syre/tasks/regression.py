@@ -1,24 +1,22 @@
 """Regression: half the squared error, the neurons that are alive, and the closed form that ridge regression has."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from syre.batches import Batches
-from syre.checks import at_least, check
+from syre.checks import all_positive, at_least, check, count
 from syre.core import draw_anchors
+from syre.core.decay import effect_of
 from syre.data.linear_regression import LinearRegression
-from syre.ensemble import Learner
+from syre.learners import Learner
 from syre.metrics.spectra import count_where
 from syre.models.linear import DiagonalLinear
-from syre.regularizers import FrozenHandle
 from syre.seeding import derive_seed
 from syre.tasks import needs
-
-if TYPE_CHECKING:
-    from syre.trainer import Training
+from syre.trainer import Measurement, Task, Training
 
 
 def half_squared_error(output: Tensor, targets: Tensor) -> Tensor:
@@ -30,7 +28,7 @@ def half_squared_error(output: Tensor, targets: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Regression:
+class Regression(Task):
     """Half the mean squared error of a diagonal linear network, and how many of its d neurons are alive.
 
     A neuron is alive at c where its coefficient, the product of its factors, exceeds c in absolute value. `rank` counts
@@ -40,14 +38,9 @@ class Regression:
 
     name: ClassVar[str] = "regression"
     thresholds: list[float] = field(default_factory=lambda: [1e-3, 1e-2, 1e-4, 1e-6])
+    ranges: ClassVar = {"thresholds": all_positive}
 
-    def __post_init__(self) -> None:
-        check(
-            bool(self.thresholds) and min(self.thresholds) > 0,
-            f"task.thresholds must be numbers > 0, got {list(self.thresholds)}",
-        )
-
-    def accept(self, model: nn.Module, data: Any, settings: "Training") -> None:
+    def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
         needs.data_set(self.name, data)
         vectors = data.train_inputs.dim() == 2 and data.train_targets.is_floating_point()
         check(vectors, f"task={self.name} needs vectors with a real target each, as data=linear_regression has them")
@@ -78,9 +71,8 @@ def _held(learner: Learner, like: Tensor) -> Tensor:
     """Which neurons [R, d] have an entry that W-fix holds fixed."""
     held = torch.zeros_like(like, dtype=torch.bool)
     for row, replica in zip(held, learner.replicas, strict=True):
-        if isinstance(replica.handle, FrozenHandle):
-            for mask, _ in replica.handle.frozen.values():
-                row |= mask.view(-1)
+        for mask, _ in effect_of(replica.handle).frozen.values():
+            row |= mask.view(-1)
     return held
 
 
@@ -96,7 +88,7 @@ def ridge_solution(x: Tensor, y: Tensor, weight_decay: float, centre: Tensor) ->
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ridge:
+class Ridge(Measurement):
     """The closed form that a trained linear model with syre should reach, with its data, its anchor and in float64.
 
     sigma 0 is ridge regression. Measures `loss` and `rank`, coefficients above 1e-3, as `Regression` does at depth 1.
@@ -108,12 +100,8 @@ class Ridge:
     test_samples: int = 1000
     weight_decay: float = 0.0
     sigma: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("samples", "dims", "test_samples"):
-            check(getattr(self, name) > 0, f"task.{name} must be an integer > 0, got {getattr(self, name)}")
-        for name in ("noise", "weight_decay", "sigma"):
-            at_least(f"task.{name}", getattr(self, name))
+    ranges: ClassVar = {"samples": count, "dims": count, "test_samples": count}
+    ranges |= {"noise": at_least, "weight_decay": at_least, "sigma": at_least}
 
     def measure(self, seed: int) -> dict[str, float]:
         names = ("samples", "dims", "noise", "test_samples")

@@ -1,26 +1,24 @@
 """Variational autoencoders: the beta-ELBO, and how many latent dimensions are in use."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from syre import metrics
 from syre.batches import Batches
-from syre.checks import at_least, check, positive
-from syre.ensemble import Learner
+from syre.checks import all_indices, all_positive, at_least, check, positive
+from syre.learners import Learner
 from syre.seeding import generator
 from syre.tasks import needs
-
-if TYPE_CHECKING:
-    from syre.trainer import Training
+from syre.trainer import Task, Training
 
 ACTIVE = 0.01  # variance of the mean above which a latent unit is active (Burda et al.)
 
 
 @dataclass(frozen=True, kw_only=True)
-class VariationalAutoencoder:
+class VariationalAutoencoder(Task):
     """Minimise `|x - x_hat|^2 / 2 + beta KL(N(m, diag exp(v)) || N(0, I))`, in nats per image.
 
     Source: Wang & Ziyin 2022 (arXiv 2205.04009) with decoder and prior variance 1; |.|^2 sums over pixels.
@@ -47,16 +45,10 @@ class VariationalAutoencoder:
     components: int = 0
     images: list[int] = field(default_factory=list)
     originals: bool = False
+    ranges: ClassVar = {"beta": at_least, "threshold": positive, "thresholds": all_positive}
+    ranges |= {"components": at_least, "images": all_indices}
 
-    def __post_init__(self) -> None:
-        at_least("task.beta", self.beta)
-        positive("task.threshold", self.threshold)
-        for threshold in self.thresholds:
-            positive("task.thresholds", threshold)
-        at_least("task.components", self.components)
-        check(all(k >= 0 for k in self.images), f"task.images must list integers >= 0, got {list(self.images)}")
-
-    def accept(self, model: nn.Module, data: Any, settings: "Training") -> None:
+    def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
         needs.data_set(self.name, data)
         needs.model(self.name, model, "an autoencoder")
         last, there = max(self.images, default=0), len(data.test_inputs)

@@ -23,18 +23,3 @@ from syre.theory.propositions import Proposition1, Proposition2, Proposition3
 from syre.theory.removal import Theorem1, Theorem2
 from syre.theory.strength import Corollary1, Theorem3, Theorem3Minima, Theorem4
 from syre.theory.training import Equation13, Escape
-
-__all__ = [
-    "Corollary1",
-    "Equation13",
-    "Escape",
-    "Proposition1",
-    "Proposition2",
-    "Proposition3",
-    "Theorem1",
-    "Theorem2",
-    "Theorem3",
-    "Theorem3Minima",
-    "Theorem4",
-    "Theorem5",
-]

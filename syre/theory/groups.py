@@ -4,12 +4,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import log2, pi, sqrt
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from syre.checks import at_least, fraction, one_of, positive
-from syre.theory.symmetry import anchored, gaussian, gradient, teacher_student
+from syre.checks import among, at_least, open_fraction, positive
+from syre.theory.numerics import gaussian, gradient
+from syre.theory.symmetry import anchored, teacher_student
+from syre.trainer import Measurement
 
 Permutation = tuple[int, ...]
 Subgroup = frozenset[Permutation]
@@ -84,7 +87,7 @@ def minimal_subspaces(broken: Tensor) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Theorem5:
+class Theorem5(Measurement):
     """Theorem 5: how strongly a group U of permutations of a tanh network's neurons, and its subgroups V, are broken.
 
     Delta_V of Eq. (12) is `|(I - V̄) grad l_r|` at a point that all of U leaves in place, over draws of theta_0.
@@ -109,13 +112,12 @@ class Theorem5:
     sigma: float = 0.1
     draws: int = 1000
     delta: float = 0.1
+    ranges: ClassVar = {"group": among(*GROUPS), "delta": open_fraction}
+    ranges |= dict.fromkeys(("inputs", "outputs", "gamma", "sigma", "draws"), positive)
 
     def __post_init__(self) -> None:
-        one_of("task.group", self.group, GROUPS)
+        super().__post_init__()
         at_least("task.size", self.size, 1 if self.group in ("pairs", "regular") else 2)
-        for name in ("inputs", "outputs", "gamma", "sigma", "draws", "delta"):
-            positive(f"task.{name}", getattr(self, name))
-        fraction("task.delta", self.delta)
 
     def measure(self, seed: int) -> dict[str, float]:
         generators, groups, broken = lattice(self.group, self.size)
@@ -123,8 +125,8 @@ class Theorem5:
         ranks = broken.diagonal(dim1=1, dim2=2).sum(1) * (self.inputs + self.outputs)
         ratios = strength.square().mean(0).sqrt() / ranks.sqrt()
         minimal = [k for k, v in enumerate(groups) if not any(w < v for w in groups)]
-        above = [(strength[:, i] > strength[:, k] * (1 + 1e-9)).sum().item()
-                 for k, v in enumerate(groups) for i, w in enumerate(groups) if w < v]  # fmt: skip
+        nested = [(k, i) for k, v in enumerate(groups) for i, w in enumerate(groups) if w < v]
+        above = [(strength[:, i] > strength[:, k] * (1 + 1e-9)).sum().item() for k, i in nested]
         smallest = strength.amin(1)
         cycles = [generate([g]) for g in generators]
         generated = [k for k, v in enumerate(groups) if any(v <= c for c in cycles)]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import ceil, log2
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -9,17 +10,9 @@ from torch.func import jacrev
 
 from syre.checks import check, positive
 from syre.core import attach_anchors, philox
-from syre.theory.symmetry import (
-    Function,
-    Network,
-    anchored,
-    gaussian,
-    project,
-    random_normals,
-    reflect,
-    residual,
-    teacher_student,
-)
+from syre.theory.numerics import Function, gaussian
+from syre.theory.symmetry import Network, anchored, project, random_normals, reflect, residual, teacher_student
+from syre.trainer import Measurement
 
 
 def symmetric_function(seed: int, normals: Tensor, centre: Tensor) -> Function:
@@ -30,7 +23,7 @@ def symmetric_function(seed: int, normals: Tensor, centre: Tensor) -> Function:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Proposition1:
+class Proposition1(Measurement):
     """Proposition 1: a translation moves a symmetry, and removes none.
 
     A random function f with the (theta', P)-symmetry, P theta' = theta', and its translation `g = f(. + delta)`.
@@ -45,15 +38,16 @@ class Proposition1:
     dims: int = 8
     rank: int = 3
     gamma: float = 0.1
+    ranges: ClassVar = {"gamma": positive}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check(0 < self.rank < self.dims, f"task.rank must be in (0, task.dims), got {self.rank}")
-        positive("task.gamma", self.gamma)
 
     def measure(self, seed: int) -> dict[str, float]:
         normals = random_normals(seed, "normals", self.dims, self.rank)
-        other, delta, points = (gaussian(seed, name, *shape, self.dims) for name, shape in
-                                (("centre", ()), ("delta", ()), ("points", (256,))))  # fmt: skip
+        other, delta = (gaussian(seed, name, self.dims) for name in ("centre", "delta"))
+        points = gaussian(seed, "points", 256, self.dims)
         centre = project(other, normals)
         f = symmetric_function(seed, normals, centre)
         translated = lambda theta: f(theta + delta)  # noqa: E731
@@ -85,16 +79,16 @@ def with_copies(net: Network, theta: Tensor, copies: int) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Copies:
+class _Copies(Measurement):
     inputs: int = 3
     neurons: int = 4
     outputs: int = 2
     copies: int = 3
+    ranges: ClassVar = {"inputs": positive, "outputs": positive}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check(2 <= self.copies <= self.neurons, f"task.copies must be in [2, task.neurons], got {self.copies}")
-        positive("task.inputs", self.inputs)
-        positive("task.outputs", self.outputs)
 
     def start(self, seed: int) -> tuple[Network, Tensor, Tensor, Tensor]:
         """The network, the normals of P, a start on `P theta = 0` and a generic one."""
@@ -174,11 +168,7 @@ class Proposition3(_Copies):
     sigma: float = 0.1
     steps: int = 300
     batch: int = 16
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("gamma", "sigma", "steps", "batch"):
-            positive(f"task.{name}", getattr(self, name))
+    ranges: ClassVar = dict.fromkeys(("gamma", "sigma", "steps", "batch"), positive)
 
     def measure(self, seed: int) -> dict[str, float]:
         net, normals, start, _ = self.start(seed)

@@ -2,23 +2,15 @@
 
 from dataclasses import dataclass
 from math import sqrt
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from syre.checks import at_least, positive
-from syre.theory.symmetry import (
-    Function,
-    anchored,
-    biased,
-    diagonal,
-    gaussian,
-    project,
-    reflect,
-    residual,
-    search,
-    teacher_student,
-)
+from syre.checks import above, at_least, positive
+from syre.theory.numerics import Function, diagonal, gaussian
+from syre.theory.symmetry import anchored, biased, project, reflect, residual, search, teacher_student
+from syre.trainer import Measurement
 
 
 def reparametrised(seed: int, features: int = 2, samples: int = 16) -> tuple[Function, list[Tensor]]:
@@ -32,12 +24,13 @@ def reparametrised(seed: int, features: int = 2, samples: int = 16) -> tuple[Fun
         return (theta.unflatten(-1, (features, 2)).prod(-1) @ x.mT - y).square().mean(-1) / 2
 
     pairs = torch.eye(2 * features, dtype=torch.float64).unflatten(1, (features, 2)).unbind(1)
-    return loss, [pair @ torch.tensor([[1.0], [sign]], dtype=torch.float64) / sqrt(2)
-                  for pair in pairs for sign in (-1.0, 1.0)]  # fmt: skip
+    return loss, [
+        pair @ torch.tensor([[1.0], [sign]], dtype=torch.float64) / sqrt(2) for pair in pairs for sign in (-1.0, 1.0)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Theorem1:
+class Theorem1(Measurement):
     """Theorem 1: with a bias and weight decay no reflection symmetry is left; with one of the two, all are.
 
     The loss `theta -> l(theta + theta_0) + gamma |theta|^2`, Eq. (6), for two l: a tanh network (swaps and sign flips
@@ -54,11 +47,7 @@ class Theorem1:
     gamma: float = 0.1
     sigma: float = 0.1
     starts: int = 32
-
-    def __post_init__(self) -> None:
-        at_least("task.gamma", self.gamma)
-        at_least("task.sigma", self.sigma)
-        positive("task.starts", self.starts)
+    ranges: ClassVar = {"gamma": at_least, "sigma": at_least, "starts": positive}
 
     def measure(self, seed: int) -> dict[str, float]:
         net = teacher_student(seed, inputs=3, neurons=3, outputs=2)
@@ -91,7 +80,7 @@ def sphere(theta: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Theorem2:
+class Theorem2(Measurement):
     """Theorem 2: the distinct D_ii of Eq. (7) remove what Eq. (6) leaves of uncountably many symmetries.
 
     `(|theta|^2 - 1)^2` with decay toward theta_0. For D = I (sigma_d 0) each n orthogonal to theta_0 remains. For
@@ -108,12 +97,7 @@ class Theorem2:
     sigma: float = 0.1
     sigma_d: float = 0.0
     starts: int = 32
-
-    def __post_init__(self) -> None:
-        at_least("task.dims", self.dims, 2)
-        for name in ("gamma", "sigma", "starts"):
-            positive(f"task.{name}", getattr(self, name))
-        at_least("task.sigma_d", self.sigma_d)
+    ranges: ClassVar = {"dims": above(2), "gamma": positive, "sigma": positive, "starts": positive, "sigma_d": at_least}
 
     def measure(self, seed: int) -> dict[str, float]:
         theta_0, scales = self.sigma * gaussian(seed, "theta_0", self.dims), diagonal(seed, self.dims, self.sigma_d)

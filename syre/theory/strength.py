@@ -2,26 +2,18 @@
 
 from dataclasses import dataclass
 from math import pi, sqrt
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.func import vmap
 
-from syre.checks import at_least, fraction, one_of, positive
+from syre.checks import above, among, open_fraction, positive
 from syre.core import attach_anchors
+from syre.theory.numerics import Function, diagonal, gaussian, gradient, hessian, minimise
 from syre.theory.propositions import Flat, with_copies
-from syre.theory.symmetry import (
-    Function,
-    anchored,
-    diagonal,
-    gaussian,
-    gradient,
-    hessian,
-    minimise,
-    project,
-    reflect,
-    teacher_student,
-)
+from syre.theory.symmetry import anchored, project, reflect, teacher_student
+from syre.trainer import Measurement
 
 
 def breaking(f: Function, phi: Tensor, normals: Tensor) -> Tensor:
@@ -33,18 +25,14 @@ def breaking(f: Function, phi: Tensor, normals: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Strength:
+class _Strength(Measurement):
     inputs: int = 3
     neurons: int = 4
     outputs: int = 2
     gamma: float = 0.1
     sigma: float = 0.1
     draws: int = 1000
-
-    def __post_init__(self) -> None:
-        for name in ("inputs", "outputs", "gamma", "sigma", "draws"):
-            positive(f"task.{name}", getattr(self, name))
-        at_least("task.neurons", self.neurons, 2)  # two of which are swapped
+    ranges: ClassVar = dict.fromkeys(("inputs", "outputs", "gamma", "sigma", "draws"), positive) | {"neurons": above(2)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,12 +133,7 @@ class Theorem4(_Strength):
 
     kind: str = "flips"
     delta: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of("task.kind", self.kind, ("flips", "swaps"))
-        fraction("task.delta", self.delta)
-        positive("task.delta", self.delta)
+    ranges: ClassVar = {"kind": among("flips", "swaps"), "delta": open_fraction}
 
     def measure(self, seed: int) -> dict[str, float]:
         block = self.inputs + self.outputs

@@ -1,41 +1,16 @@
-"""What the statements are about: reflections, the two regularised losses, a small network, and a solver.
+"""What the statements are about: reflections, the two regularised losses, a small network, and a blind search.
 
 Everything is float64. theta is what decays, `phi = theta + theta_0` what the loss sees, theta_0 the static bias of std
 sigma (absolute here), gamma that of the paper: `gamma |theta|^2`, so that torch's `weight_decay` is 2 gamma.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import grad, jacrev, vmap
+from torch.func import vmap
 
-from syre.core import philox
-
-Function = Callable[..., Tensor]  # parameters [..., d] -> [...]
-
-
-def gaussian(seed: int, name: str, *shape: int) -> Tensor:
-    """The standard normal draw that belongs to (seed, name); the same on every machine."""
-    return torch.from_numpy(philox(seed, "theory", name).standard_normal(shape))
-
-
-def diagonal(seed: int, dims: int, sigma_d: float) -> Tensor:
-    """D of Eq. (7): `D_ii ~ U(1 - sqrt(3) sigma_d, 1 + sqrt(3) sigma_d)`, [dims]."""
-    return 1 + 3**0.5 * sigma_d * (2 * torch.from_numpy(philox(seed, "theory", "D").random(dims)) - 1)
-
-
-def gradient(f: Function, at: Tensor) -> Tensor:
-    """The gradient of f at each point [..., d]."""
-    at = at.detach().clone().requires_grad_()
-    return torch.autograd.grad(f(at).sum(), at)[0]
-
-
-def hessian(f: Function, at: Tensor) -> Tensor:
-    """The Hessian of f at one point [d], [d, d]."""
-    return jacrev(grad(f))(at)  # reverse over reverse: for a few parameters twice as fast as forward over reverse
-
+from syre.theory.numerics import Function, gaussian, minimise
 
 # ---- reflections: P = N N^T, the columns of `normals` N [d, rank P] orthonormal --------------------------------------
 
@@ -57,28 +32,6 @@ def reflect(theta: Tensor, normals: Tensor, centre: Tensor | float = 0.0) -> Ten
 def residual(f: Function, normals: Tensor, points: Tensor, centre: Tensor | float = 0.0) -> float:
     """How far f is from having the (centre, P)-symmetry: the largest `|f(p) - f(reflection of p)|` at points [k, d]."""
     return (f(points) - f(reflect(points, normals, centre))).abs().max().item()
-
-
-def minimise(f: Function, start: Tensor, *given: Tensor, steps: int = 60) -> Tensor:
-    """A local minimum of `f(v, *given)` from every start [s, p]; f takes one row of each.
-
-    Newton's method with the absolute values of the Hessian's eigenvalues, so that saddles repel, and a damping for each
-    start that falls while the value does.
-    """
-    twice = lambda v, *given: (slope := grad(f)(v, *given), slope)  # noqa: E731
-    value, expand = vmap(f), vmap(jacrev(twice, has_aux=True))
-    v, damping = start, torch.full_like(start[:, :1], 1e-2)
-    height = value(v, *given)
-    for _ in range(steps):
-        curvature, slope = expand(v, *given)
-        values, vectors = torch.linalg.eigh(curvature)
-        along = (vectors.mT @ slope.unsqueeze(-1)).squeeze(-1) / (values.abs() + damping)
-        trial = v - (vectors @ along.unsqueeze(-1)).squeeze(-1)
-        new = value(trial, *given)
-        better = (new < height).unsqueeze(1)
-        v, height = torch.where(better, trial, v), torch.minimum(new, height)
-        damping = torch.where(better, damping / 5, damping * 4).clamp(1e-12, 1e12)
-    return v
 
 
 def search(f: Function, points: Tensor, starts: Tensor, steps: int = 40) -> tuple[float, Tensor]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import inf, log1p
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -9,18 +10,10 @@ from torch.func import vmap
 
 from syre.checks import at_least, check, positive
 from syre.core import attach_anchors
+from syre.theory.numerics import diagonal, gaussian, gradient, hessian, minimise
 from syre.theory.propositions import Flat, copies_normals
-from syre.theory.symmetry import (
-    Network,
-    anchored,
-    diagonal,
-    gaussian,
-    gradient,
-    hessian,
-    minimise,
-    project,
-    teacher_student,
-)
+from syre.theory.symmetry import Network, anchored, project, teacher_student
+from syre.trainer import Measurement
 
 
 def ridge(x: Tensor, y: Tensor, gamma: float, theta_0: Tensor, scales: Tensor) -> Tensor:
@@ -34,7 +27,7 @@ def ridge(x: Tensor, y: Tensor, gamma: float, theta_0: Tensor, scales: Tensor) -
 
 
 @dataclass(frozen=True, kw_only=True)
-class Equation13:
+class Equation13(Measurement):
     """Eq. (13): on a linear model syre finds ridge regression's solution, moved by `gamma (A + gamma I)^-1 theta_0`.
 
     Trained by torch's SGD with syre attached. Measures its relative distance from the closed form, `error`, and with D
@@ -47,10 +40,7 @@ class Equation13:
     gamma: float = 0.1
     sigma: float = 0.1
     steps: int = 200
-
-    def __post_init__(self) -> None:
-        for name in ("samples", "dims", "gamma", "sigma", "steps"):
-            positive(f"task.{name}", getattr(self, name))
+    ranges: ClassVar = dict.fromkeys(("samples", "dims", "gamma", "sigma", "steps"), positive)
 
     def measure(self, seed: int) -> dict[str, float]:
         x, theta_0 = gaussian(seed, "x", self.samples, self.dims), self.sigma * gaussian(seed, "theta_0", self.dims)
@@ -76,7 +66,7 @@ class Equation13:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Escape:
+class Escape(Measurement):
     """How long gradient descent takes to leave a symmetric saddle, against gamma sigma.
 
     Two equal tanh neurons at a minimum, among equal ones, of the loss with plain decay: a saddle of curvature
@@ -95,11 +85,8 @@ class Escape:
     lr: float = 0.2
     threshold: float = 0.1
     patience: float = 50.0
-
-    def __post_init__(self) -> None:
-        for name in ("inputs", "outputs", "gamma", "lr", "threshold", "patience"):
-            positive(f"task.{name}", getattr(self, name))
-        at_least("task.sigma", self.sigma)
+    ranges: ClassVar = dict.fromkeys(("inputs", "outputs", "gamma", "lr", "threshold", "patience"), positive)
+    ranges |= {"sigma": at_least}
 
     def measure(self, seed: int) -> dict[str, float]:
         net = teacher_student(seed, inputs=self.inputs, neurons=2, outputs=self.outputs)

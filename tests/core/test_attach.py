@@ -258,7 +258,7 @@ def test_what_attach_refuses_leaves_model_and_optimizer_untouched():
     refused("sigma must be", sgd(model), model, sigma=-0.1)
     refused("sigma_d must be", sgd(model), model, sigma_d=-0.1)
     refused("floating dtype", sgd(model), model, anchor_dtype=torch.int32)
-    refused(r"shape \(8, 5\) that the model does not have", sgd(model), other)
+    refused(r"shape \(8, 5\) that the model lacks", sgd(model), other)
     refused("in module form already", sgd(model), parametrize(model))
 
 

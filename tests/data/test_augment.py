@@ -323,10 +323,10 @@ def test_the_device_changes_nothing(name):
 @pytest.mark.parametrize(
     ("cls", "settings", "message"),
     [
-        (RandAugment, {"operations": -1}, "augment.operations must be >= 0, got -1"),
+        (RandAugment, {"operations": -1}, "augment.operations must be a number >= 0, got -1"),
         (RandAugment, {"magnitude": 31}, r"augment.magnitude must be one of 0, ..., 30 \(bins - 1\), got 31"),
         (RandAugment, {"magnitude": -1}, r"augment.magnitude must be one of 0, ..., 30 \(bins - 1\), got -1"),
-        (RandAugment, {"bins": 1}, "augment.bins must be >= 2, got 1"),
+        (RandAugment, {"bins": 1}, "augment.bins must be a number >= 2, got 1"),
         (SimClr, {"strength": -0.1}, r"augment.strength must be in \[0, 2.5\], got -0.1"),
         (SimClr, {"strength": 2.6}, r"augment.strength must be in \[0, 2.5\], got 2.6"),
         (SimClr, {"strength": math.nan}, r"augment.strength must be in \[0, 2.5\], got nan"),

@@ -97,13 +97,16 @@ def test_what_is_not_whole_is_one_line(how: str, home: Path, capsys) -> None:
     assert not list(home.parent.glob("raw"))
 
 
-@pytest.mark.parametrize(("words", "says"), [
-    (["data", "mnits", "--into", "x"], "unknown data set 'mnits': choose from mnist,"),
-    (["data", "mnist", "--into", "x", "--mib", "0"], "--mib must be > 0"),
-    (["data", "mnist", "--into", "x", "--root", "nowhere"], "mnist is not in"),
-    (["unpack", "nowhere"], "holds no data set"),
-    (["packages", "hydra-core,nonesuch", "--into", "x"], "requirements.lock has no nonesuch"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["data", "mnits", "--into", "x"], "unknown data set 'mnits': choose from mnist,"),
+        (["data", "mnist", "--into", "x", "--mib", "0"], "--mib must be > 0"),
+        (["data", "mnist", "--into", "x", "--root", "nowhere"], "mnist is not in"),
+        (["unpack", "nowhere"], "holds no data set"),
+        (["packages", "hydra-core,nonesuch", "--into", "x"], "requirements.lock has no nonesuch"),
+    ],
+)
 def test_what_cannot_be_done_is_one_line(words, says, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2

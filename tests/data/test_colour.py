@@ -38,8 +38,10 @@ def test_a_subset_is_of_the_seed_and_keeps_images_and_labels_together():
     whole = RgbDigits().load()
     subsets = [RgbDigits(samples=200).load(seed=seed) for seed in (1, 2)]
     assert not torch.equal(subsets[0].train_inputs, subsets[1].train_inputs)
-    labels = {image.numpy().tobytes(): int(label)
-              for image, label in zip(whole.train_inputs, whole.train_targets, strict=True)}  # fmt: skip
+    labels = {
+        image.numpy().tobytes(): int(label)
+        for image, label in zip(whole.train_inputs, whole.train_targets, strict=True)
+    }
     for some in subsets:
         for image, label in zip(some.train_inputs, some.train_targets, strict=True):
             assert labels[image.numpy().tobytes()] == label

@@ -53,13 +53,16 @@ def test_mnist_is_standardised_as_ever(script, mnist, tmp_path):
     assert data.permutations.shape == (2, 784)
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"base": "letters"}, "data.base must be one of mnist, digits"),
-    ({"tasks": 0}, "data.tasks must be an integer > 0"),
-    ({"samples": -1}, "data.samples must be a number >= 0"),
-    ({"test_samples": -1}, "data.test_samples"),
-    ({"input_scale": 0.0}, "data.input_scale"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"base": "letters"}, "data.base must be one of mnist, digits"),
+        ({"tasks": 0}, "data.tasks must be an integer > 0"),
+        ({"samples": -1}, "data.samples must be a number >= 0"),
+        ({"test_samples": -1}, "data.test_samples"),
+        ({"input_scale": 0.0}, "data.input_scale"),
+    ],
+)
 def test_settings_out_of_range_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         PermutedMnist(**settings)

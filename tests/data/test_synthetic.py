@@ -93,13 +93,16 @@ def test_input_noise_has_its_std_and_leaves_labels_and_test_set_alone():
     assert same(clean, noisy) == [False, True, True, True]
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"inputs": 0}, "data.inputs must be an integer > 0, got 0"),
-    ({"samples": -1}, "data.samples must be an integer > 0, got -1"),
-    ({"activation": "sine"}, "data.activation must be one of relu, tanh"),
-    ({"label_noise": 1.1}, r"data.label_noise must be a fraction in \[0, 1\], got 1.1"),
-    ({"input_noise": -0.1}, "data.input_noise must be a number >= 0, got -0.1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"inputs": 0}, "data.inputs must be an integer > 0, got 0"),
+        ({"samples": -1}, "data.samples must be an integer > 0, got -1"),
+        ({"activation": "sine"}, "data.activation must be one of relu, tanh"),
+        ({"label_noise": 1.1}, r"data.label_noise must be a fraction in \[0, 1\], got 1.1"),
+        ({"input_noise": -0.1}, "data.input_noise must be a number >= 0, got -0.1"),
+    ],
+)
 def test_settings_out_of_range_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         TeacherStudent(**settings)

@@ -77,8 +77,9 @@ def test_each_contender_runs_in_each_round_and_another_one_begins(rounds: int) -
         ran.append(name)
         now[0] += seconds
 
-    taken = in_turns({"a": lambda: step("a", 1.0), "b": lambda: step("b", 2.0)}, rounds=rounds, seconds=2.0,
-                     clock=lambda: now[0])  # fmt: skip
+    taken = in_turns(
+        {"a": lambda: step("a", 1.0), "b": lambda: step("b", 2.0)}, rounds=rounds, seconds=2.0, clock=lambda: now[0]
+    )
     assert taken == {"a": [1.0] * rounds, "b": [2.0] * rounds}
     assert ran[4:] == [*"aab", *"baa", *"aab"][: 3 * rounds]  # as many steps as fit into two seconds
 

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from syre.batches import Batches
 from syre.data import Dataset
-from syre.ensemble import Ensemble, Learner, Replica, learner
+from syre.learners import Ensemble, Learner, Replica, learner
 from syre.models import ContinualCNN
 from syre.optim import SGD
 from syre.regularizers import Dropout, L2Init, ShrinkPerturb, Syre, SyreAdvanced, Vanilla, WeightDecay, WFix
@@ -23,9 +23,11 @@ def test_the_default_on_mnist():
     module = ContinualCNN().build((1, 28, 28), 10)
     shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters() if parameter.dim() > 1}
     assert shapes == {
-        "blocks.0.conv.weight": (16, 1, 5, 5), "blocks.1.conv.weight": (32, 16, 5, 5),
-        "hidden.weight": (128, 512), "output.weight": (10, 128),
-    }  # fmt: skip
+        "blocks.0.conv.weight": (16, 1, 5, 5),
+        "blocks.1.conv.weight": (32, 16, 5, 5),
+        "hidden.weight": (128, 512),
+        "output.weight": (10, 128),
+    }
 
 
 @pytest.mark.parametrize(("size", "padding", "inputs"), [((28, 28), 2, 7 * 7), ((8, 8), 2, 2 * 2), ((12, 20), 0, 0)])
@@ -56,17 +58,25 @@ def test_it_is_initialised_as_torch_initialises_its_layers():
     module = SMALL.build((1, 8, 8), 5)
     torch.manual_seed(0)
     for mine, its in (
-        (module.blocks[0].conv, nn.Conv2d(1, 3, 3)), (module.blocks[1].conv, nn.Conv2d(3, 4, 3)),
-        (module.hidden, nn.Linear(16, 9)), (module.output, nn.Linear(9, 5)),
-    ):  # fmt: skip
+        (module.blocks[0].conv, nn.Conv2d(1, 3, 3)),
+        (module.blocks[1].conv, nn.Conv2d(3, 4, 3)),
+        (module.hidden, nn.Linear(16, 9)),
+        (module.output, nn.Linear(9, 5)),
+    ):
         assert torch.equal(mine.weight, its.weight)
         assert torch.equal(mine.bias, its.bias)
 
 
-@pytest.mark.parametrize(("settings", "key"), [
-    ({"channels": []}, "channels"), ({"channels": [3, 0]}, "channels"), ({"kernel": 0}, "kernel"),
-    ({"padding": -1}, "padding"), ({"hidden": 0}, "hidden"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"channels": []}, "channels"),
+        ({"channels": [3, 0]}, "channels"),
+        ({"kernel": 0}, "kernel"),
+        ({"padding": -1}, "padding"),
+        ({"hidden": 0}, "hidden"),
+    ],
+)
 def test_settings_out_of_range_are_named(settings, key):
     with pytest.raises(ValueError, match=f"model.{key} must"):
         ContinualCNN(**settings)
@@ -80,10 +90,15 @@ def test_flat_inputs_are_refused():
 # ---- as a replica ----------------------------------------------------------------------------------------------------
 
 ALL = [
-    Vanilla(), WeightDecay(weight_decay=0.02), Syre(weight_decay=0.05, sigma=0.7), L2Init(weight_decay=0.04),
-    SyreAdvanced(weight_decay=0.03, sigma=0.3, sigma_d=0.2), Dropout(rate=0.3, weight_decay=0.01),
-    WFix(fraction=0.2, kappa=0.5), ShrinkPerturb(weight_decay=0.1),
-]  # fmt: skip
+    Vanilla(),
+    WeightDecay(weight_decay=0.02),
+    Syre(weight_decay=0.05, sigma=0.7),
+    L2Init(weight_decay=0.04),
+    SyreAdvanced(weight_decay=0.03, sigma=0.3, sigma_d=0.2),
+    Dropout(rate=0.3, weight_decay=0.01),
+    WFix(fraction=0.2, kappa=0.5),
+    ShrinkPerturb(weight_decay=0.1),
+]
 SETTINGS = Training(steps=30, batch_size=8, evaluations=3)
 
 
@@ -93,8 +108,14 @@ def pictures() -> Dataset:
     inputs = [torch.randn(24, 1, 8, 8, generator=stream, dtype=torch.float64) for _ in range(2)]
     labels = [torch.randint(3, (24,), generator=stream) for _ in range(2)]
     orders = torch.stack([torch.randperm(64, generator=stream) for _ in range(3)])
-    return Dataset(train_inputs=inputs[0], train_targets=labels[0], test_inputs=inputs[1], test_targets=labels[1],
-                   num_classes=3, permutations=orders)  # fmt: skip
+    return Dataset(
+        train_inputs=inputs[0],
+        train_targets=labels[0],
+        test_inputs=inputs[1],
+        test_targets=labels[1],
+        num_classes=3,
+        permutations=orders,
+    )
 
 
 def build(regularizer, seed: int) -> Replica:

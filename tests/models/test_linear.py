@@ -63,5 +63,5 @@ def test_a_dead_neuron_gets_no_gradient():
 
 
 def test_depth_out_of_range_is_named():
-    with pytest.raises(ValueError, match=r"model.depth must be an integer >= 1, got 0"):
+    with pytest.raises(ValueError, match=r"model.depth must be an integer > 0, got 0"):
         DiagonalLinear(depth=0)

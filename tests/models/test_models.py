@@ -41,12 +41,15 @@ def test_a_point_is_its_weight_whatever_the_input():
     assert [name for name, _ in module.named_parameters()] == ["form.weight"]
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda: MLP(activation="sine"), "model.activation must be one of relu, tanh, gelu, silu, got 'sine'"),
-    (lambda: MLP(hidden=[]), "model.hidden must list positive widths"),
-    (lambda: MLP(hidden=[3, 0]), "model.hidden must list positive widths"),
-    (lambda: Point(scale=0.0), "model.scale must be a number > 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MLP(activation="sine"), "model.activation must be one of relu, tanh, gelu, silu, got 'sine'"),
+        (lambda: MLP(hidden=[]), "model.hidden must list positive widths"),
+        (lambda: MLP(hidden=[3, 0]), "model.hidden must list positive widths"),
+        (lambda: Point(scale=0.0), "model.scale must be a number > 0"),
+    ],
+)
 def test_settings_out_of_range_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -122,11 +122,14 @@ def test_an_odd_batch_cannot_be_split():
         pair()(torch.zeros(3, INPUTS, dtype=torch.float64))
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"activation": "sine"}, "model.activation must be one of"),
-    ({"norm": "batch"}, "model.norm must be one of none, layer, got 'batch'"),
-    ({"hidden": []}, "model.hidden must list positive widths"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"activation": "sine"}, "model.activation must be one of"),
+        ({"norm": "batch"}, "model.norm must be one of none, layer, got 'batch'"),
+        ({"hidden": []}, "model.hidden must list positive widths"),
+    ],
+)
 def test_settings_out_of_range_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         Pair(**settings)

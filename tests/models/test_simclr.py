@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
-from syre.ensemble import Ensemble, Replica
+from syre.learners import Ensemble, Replica
 from syre.models import SimCLR
 
 torch.set_num_threads(1)
@@ -62,12 +62,15 @@ def test_its_running_statistics_are_not_for_replicas():
         Ensemble(replicas)
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda: SimCLR(width=0), "model.width must be an integer > 0, got 0"),
-    (lambda: SimCLR(out=-1), "model.out must be an integer > 0, got -1"),
-    (lambda: SimCLR(stem="wide"), "model.stem must be one of cifar, imagenet, got 'wide'"),
-    (lambda: SMALL.build((784,), 10), r"SimCLR takes images \[channels, height, width\]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SimCLR(width=0), "model.width must be an integer > 0, got 0"),
+        (lambda: SimCLR(out=-1), "model.out must be an integer > 0, got -1"),
+        (lambda: SimCLR(stem="wide"), "model.stem must be one of cifar, imagenet, got 'wide'"),
+        (lambda: SMALL.build((784,), 10), r"SimCLR takes images \[channels, height, width\]"),
+    ],
+)
 def test_settings_out_of_range_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from syre.batches import Batches
 from syre.data import Dataset
-from syre.ensemble import Ensemble, Learner, Replica, learner
+from syre.learners import Ensemble, Learner, Replica, learner
 from syre.models import BetaVAE
 from syre.optim import Adam
 from syre.regularizers import Dropout, Syre, Vanilla, WeightDecay
@@ -125,11 +125,14 @@ def test_the_sample_has_the_mean_and_variance_that_the_encoder_says():
     assert torch.equal(module.eval()(mean, log_variance), mean)  # no noise in evaluation
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"hidden": 0}, "model.hidden must be an integer > 0"),
-    ({"latent": -1}, "model.latent must be an integer > 0"),
-    ({"activation": "sine"}, "model.activation must be one of relu"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"hidden": 0}, "model.hidden must be an integer > 0"),
+        ({"latent": -1}, "model.latent must be an integer > 0"),
+        ({"activation": "sine"}, "model.activation must be one of relu"),
+    ],
+)
 def test_settings_out_of_range_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         BetaVAE(**settings)

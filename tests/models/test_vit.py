@@ -11,7 +11,7 @@ from torchvision.models import VisionTransformer
 from syre.batches import Batches
 from syre.core import draw_anchors
 from syre.data import Dataset
-from syre.ensemble import Ensemble, Learner, Replica, Single, learner
+from syre.learners import Ensemble, Learner, Replica, Single, learner
 from syre.models import Dropout, ViT
 from syre.models.vit import ViTModule
 from syre.optim import SGD
@@ -92,21 +92,31 @@ def test_images_of_one_channel_start_at_the_same_scale():
     assert module_of(channels=1)(images(channels=1)).shape == (6, 5)
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"heads": 3}, "model.dim must be a multiple of model.heads=3, got 8"),
-    ({"depth": 0}, "model.depth must be an integer > 0, got 0"),
-    ({"patch": 0}, "model.patch must be"), ({"dim": -8}, "model.dim must be"), ({"mlp": 0}, "model.mlp must be"),
-    ({"heads": 0}, "model.heads must be"), ({"dropout": 1.0}, r"model.dropout must be a fraction in \[0, 1\)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"heads": 3}, "model.dim must be a multiple of model.heads=3, got 8"),
+        ({"depth": 0}, "model.depth must be an integer > 0, got 0"),
+        ({"patch": 0}, "model.patch must be"),
+        ({"dim": -8}, "model.dim must be"),
+        ({"mlp": 0}, "model.mlp must be"),
+        ({"heads": 0}, "model.heads must be"),
+        ({"dropout": 1.0}, r"model.dropout must be a fraction in \[0, 1\)"),
+    ],
+)
 def test_settings_out_of_range_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         ViT(**{"dim": 8, "heads": 2} | settings)
 
 
-@pytest.mark.parametrize(("shape", "message"), [
-    ((64,), "takes square images"), ((3, 8, 12), r"takes square images .*, not inputs of shape \(3, 8, 12\)"),
-    ((3, 10, 10), "model.patch must divide the image size 10, got 4"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((64,), "takes square images"),
+        ((3, 8, 12), r"takes square images .*, not inputs of shape \(3, 8, 12\)"),
+        ((3, 10, 10), "model.patch must divide the image size 10, got 4"),
+    ],
+)
 def test_images_that_do_not_fit_are_refused(shape, message):
     with pytest.raises(ValueError, match=message):
         SMALL.build(shape, 5)
@@ -227,8 +237,7 @@ def test_dropout_drops_where_torchvisions_does():
 
 SETTINGS = Training(steps=10, batch_size=8, evaluations=2, checkpoints=1)
 TASK = Classification()
-PICTURES = Dataset(train_inputs=images(24), train_targets=torch.arange(24) % 5, test_inputs=images(12),
-                   test_targets=torch.arange(12) % 5, num_classes=5)  # fmt: skip
+PICTURES = Dataset.of((images(24), torch.arange(24) % 5), (images(12), torch.arange(12) % 5), num_classes=5)
 
 
 def team_of(regularizers: list, model: ViT = SMALL, seeds: list[int] | None = None) -> tuple[Learner, Batches]:
@@ -282,11 +291,12 @@ def test_a_run_resumes_bit_for_bit(regularizer):
     assert any((weight != team.parameters()[name]).any() for name, weight in other.parameters().items())
 
 
-@pytest.mark.parametrize("regularizers", [
-    [Vanilla(), WeightDecay(weight_decay=0.02), Syre(weight_decay=0.05, sigma=0.7), L2Init(weight_decay=0.04),
-     SyreAdvanced(weight_decay=0.03, sigma=0.3, sigma_d=0.2), DropoutRegularizer(rate=0.3), WFix(fraction=0.2)],
-    [SigmaAsym(weight_decay=0.02), SigmaAsym(weight_decay=0.3)],
-], ids=["gelu", "figlu"])  # fmt: skip
+GELU = [Vanilla(), WeightDecay(weight_decay=0.02), Syre(weight_decay=0.05, sigma=0.7), L2Init(weight_decay=0.04)]
+GELU += [SyreAdvanced(weight_decay=0.03, sigma=0.3, sigma_d=0.2), DropoutRegularizer(rate=0.3), WFix(fraction=0.2)]
+FIGLU = [SigmaAsym(weight_decay=0.02), SigmaAsym(weight_decay=0.3)]
+
+
+@pytest.mark.parametrize("regularizers", [GELU, FIGLU], ids=["gelu", "figlu"])
 def test_a_replica_is_the_run_trained_alone(regularizers):
     team, batches = team_of(regularizers)
     assert isinstance(team, Ensemble)

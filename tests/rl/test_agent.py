@@ -8,7 +8,7 @@ import pytest
 import stable_baselines3
 import torch
 
-from syre.ensemble import Replica
+from syre.learners import Replica
 from syre.optim import Adam
 from syre.regularizers import Syre, WeightDecay
 from syre.rl import PPO, ActorCritic, SlipperyAnt
@@ -104,8 +104,13 @@ def test_the_networks_start_as_the_borrowed_code_starts_its_own():
     policy = ActorCritic().build((27,), 8)
     layers = [m for m in policy.modules() if isinstance(m, torch.nn.Linear)]
     assert [(m.in_features, m.out_features) for m in layers] == [
-        (27, 256), (256, 256), (27, 256), (256, 256), (256, 8), (256, 1),
-    ]  # fmt: skip
+        (27, 256),
+        (256, 256),
+        (27, 256),
+        (256, 256),
+        (256, 8),
+        (256, 1),
+    ]
     for layer in layers:
         assert layer.weight.abs().max() <= math.sqrt(3 / layer.in_features)
         assert not layer.bias.any()
@@ -223,8 +228,20 @@ def test_records_hold_return_rank_and_all_else_that_is_asked():
     records = [event for event in found if isinstance(event, Record)]
     assert [(r.step, r.split) for r in records] == [(512, "train"), (512, "test"), (1024, "train"), (1024, "test")]
     assert {"loss", "loss/policy", "loss/value", "kl", "clipped"} == set(records[0].values)
-    assert {"return", "length", "episodes", "friction", "rank", "rank/effective", "rank/stable", "rank/99", "dead",
-            "weight/norm", "weight/mean", "weight/change"} == set(records[1].values)  # fmt: skip
+    assert {
+        "return",
+        "length",
+        "episodes",
+        "friction",
+        "rank",
+        "rank/effective",
+        "rank/stable",
+        "rank/99",
+        "dead",
+        "weight/norm",
+        "weight/mean",
+        "weight/change",
+    } == set(records[1].values)
     assert all(value.shape == (1,) and value.isfinite() for record in records for value in record.values.values())
     assert 0 < records[1].values["rank/99"] <= 16
     assert records[1].values["weight/change"] > 0

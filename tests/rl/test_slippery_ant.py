@@ -228,8 +228,11 @@ def test_a_saved_life_goes_on_bit_for_bit_in_another_process(backend, tmp_path):
     expected = play(env, 400, rng)
     done = subprocess.run(
         [sys.executable, "-c", RESUME, backend, str(tmp_path / "saved.json")],
-        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert json.loads(done.stdout.splitlines()[-1]) == json.loads(json.dumps(expected))
 
     other = SlipperyAnt(backend=backend, change_every=300).load(seed=1)  # control: without its physics it does not

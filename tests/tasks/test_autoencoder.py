@@ -8,7 +8,7 @@ from torch.distributions import Normal, kl_divergence
 
 from syre.batches import Batches
 from syre.data import Dataset
-from syre.ensemble import Replica, Single
+from syre.learners import Replica, Single
 from syre.models import BetaVAE
 from syre.tasks import VariationalAutoencoder
 from syre.tasks.vae import kl_divergence as closed_form
@@ -89,10 +89,12 @@ def test_the_measures_are_those_of_a_direct_computation(chunk, monkeypatch):
         "rank/0.01": (spectrum > 1e-2).sum(),
         "rank/0.001": (spectrum > 1e-3).sum(),
         "active": (mean.var(0, correction=0) > 0.01).sum(),
-        "pca/1": data_spectrum[0], "pca/3": data_spectrum[2],
+        "pca/1": data_spectrum[0],
+        "pca/3": data_spectrum[2],
         "reconstruction/linear": data_spectrum.clamp(max=2.0).sum() / 2,
-        "pixel/2/5": reconstruction[2, 5].round(decimals=2), "pixel/0/0": reconstruction[0, 0].round(decimals=2),
-    }  # fmt: skip
+        "pixel/2/5": reconstruction[2, 5].round(decimals=2),
+        "pixel/0/0": reconstruction[0, 0].round(decimals=2),
+    }
     for name, value in expected.items():
         torch.testing.assert_close(values[name], value.double().item(), rtol=1e-8, atol=1e-10, msg=name)
     assert values["loss"] == pytest.approx(values["reconstruction"] + 2 * values["kl"])
@@ -144,13 +146,16 @@ def test_the_linear_yardstick_is_the_error_of_the_best_linear_vae(beta):
     assert error().item() == pytest.approx(min(variance, beta) / 2, abs=1e-3)
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"beta": -1.0}, "task.beta must be a number >= 0"),
-    ({"threshold": 0.0}, "task.threshold must be a number > 0"),
-    ({"thresholds": [0.1, -1.0]}, "task.thresholds must be a number > 0"),
-    ({"components": -1}, "task.components must be a number >= 0"),
-    ({"images": [-1]}, "task.images must list integers >= 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"beta": -1.0}, "task.beta must be a number >= 0"),
+        ({"threshold": 0.0}, "task.threshold must be a number > 0"),
+        ({"thresholds": [0.1, -1.0]}, "task.thresholds must be numbers > 0"),
+        ({"components": -1}, "task.components must be a number >= 0"),
+        ({"images": [-1]}, "task.images must list integers >= 0"),
+    ],
+)
 def test_settings_out_of_range_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         VariationalAutoencoder(**settings)

@@ -10,7 +10,7 @@ from torch.nn.utils import parameters_to_vector
 import syre
 from syre.batches import Batches
 from syre.data import Dataset
-from syre.ensemble import Replica, learner
+from syre.learners import Replica, learner
 from syre.models import CollapsedMLP
 from syre.tasks import CollapsedStart, TangentKernel
 from syre.tasks.classification import cross_entropy
@@ -36,8 +36,10 @@ def build(spec: CollapsedMLP) -> nn.Module:
 
 
 def measured(*modules: nn.Module, task: CollapsedStart = TASK) -> dict[str, torch.Tensor]:
-    replicas = [Replica(model=module, optimizer=torch.optim.SGD(module.parameters(), lr=0.1), noise=STREAM)
-                for module in modules]  # fmt: skip
+    replicas = [
+        Replica(model=module, optimizer=torch.optim.SGD(module.parameters(), lr=0.1), noise=STREAM)
+        for module in modules
+    ]
     batches = Batches([DATA] * len(modules), scales=[1.0] * len(modules), seeds=[0] * len(modules), batch_size=8)
     return task.evaluate(learner(replicas), batches, final=True)
 
@@ -92,8 +94,10 @@ def test_the_jacobian_and_the_gradients_are_those_of_a_loop():
     ]
     kernel = jacobian(module, weights, x)
     torch.testing.assert_close(kernel, torch.stack(outputs))
-    losses = [parameters_to_vector(torch.autograd.grad(cross_entropy(module(x[i : i + 1]), y[i : i + 1]), last))
-              for i in range(5)]  # fmt: skip
+    losses = [
+        parameters_to_vector(torch.autograd.grad(cross_entropy(module(x[i : i + 1]), y[i : i + 1]), last))
+        for i in range(5)
+    ]
     found = gradients(module, weights, x, y)
     torch.testing.assert_close(found, torch.stack(losses))
     residual = (module(x).softmax(1) - nn.functional.one_hot(y, CLASSES)).unsqueeze(1)

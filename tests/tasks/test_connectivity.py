@@ -6,7 +6,7 @@ from torch import nn
 
 from syre.batches import Batches
 from syre.data import Dataset
-from syre.ensemble import Replica, learner
+from syre.learners import Replica, learner
 from syre.models import Pair
 from syre.tasks import ModeConnectivity
 from syre.tasks.classification import cross_entropy

@@ -11,7 +11,7 @@ from syre import distributed, metrics
 from syre.batches import Batches
 from syre.data import Dataset
 from syre.data.augment import AUGMENTATIONS
-from syre.ensemble import Replica, Single
+from syre.learners import Replica, Single
 from syre.tasks import Contrastive
 from syre.tasks.contrastive import nt_xent
 
@@ -135,9 +135,15 @@ def images() -> Dataset:
     labels = [torch.randint(CLASSES, (n,), generator=stream) for n in (TRAIN, TEST)]
     pixels = [torch.randint(100, (len(y), 3, 8, 8), generator=stream) + 60 * y.view(-1, 1, 1, 1) for y in labels]
     return Dataset(
-        train_inputs=pixels[0].byte(), train_targets=labels[0], test_inputs=pixels[1].byte(), test_targets=labels[1],
-        num_classes=CLASSES, mean=(0.5,), std=(0.25,), augmentation=AUGMENTATIONS["simclr"],
-    )  # fmt: skip
+        train_inputs=pixels[0].byte(),
+        train_targets=labels[0],
+        test_inputs=pixels[1].byte(),
+        test_targets=labels[1],
+        num_classes=CLASSES,
+        mean=(0.5,),
+        std=(0.25,),
+        augmentation=AUGMENTATIONS["simclr"],
+    )
 
 
 def measured(rank: int, *, final: bool = True, data: Dataset | None = None, **settings: object) -> dict[str, float]:
@@ -199,13 +205,16 @@ def test_the_test_loss_is_that_of_training_on_batches_of_the_same_size():
     )  # control
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"temperature": 0.0}, "task.temperature must be a number > 0"),
-    ({"thresholds": [0.1, 1.0]}, r"task.thresholds must be in \(0, 1\), got \[0.1, 1.0\]"),
-    ({"threshold": 0.0}, r"task.threshold must be in \(0, 1\), got 0.0"),
-    ({"spectrum": [0]}, "task.spectrum must list integers >= 1"),
-    ({"probe_decay": -1.0}, "task.probe_decay must be a number >= 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": 0.0}, "task.temperature must be a number > 0"),
+        ({"thresholds": [0.1, 1.0]}, r"task.thresholds must be fractions in \(0, 1\), got \[0.1, 1.0\]"),
+        ({"threshold": 0.0}, r"task.threshold must be a fraction in \(0, 1\), got 0.0"),
+        ({"spectrum": [0]}, "task.spectrum must list integers >= 1"),
+        ({"probe_decay": -1.0}, "task.probe_decay must be a number >= 0"),
+    ],
+)
 def test_settings_out_of_range_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         Contrastive(**settings)

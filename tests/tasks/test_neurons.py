@@ -5,7 +5,7 @@ import torch
 
 from syre.batches import Batches
 from syre.data import TeacherStudent
-from syre.ensemble import Replica, learner
+from syre.learners import Replica, learner
 from syre.models import MLP
 from syre.regularizers import Syre, WeightDecay
 from syre.tasks import Classification, NeuronSymmetry
@@ -38,8 +38,10 @@ def plant(model, duplicates: int = 0, dead: int = 0, noise: float = 0.0):
 def measure(*models):
     data = DATA.load(seed=0)
     batches = Batches([data] * len(models), scales=[1.0] * len(models), seeds=[0] * len(models), batch_size=0)
-    replicas = [Replica(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), noise=torch.Generator())
-                for model in models]  # fmt: skip
+    replicas = [
+        Replica(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), noise=torch.Generator())
+        for model in models
+    ]
     return TASK.evaluate(learner(replicas), batches, final=True)
 
 
@@ -78,8 +80,10 @@ def test_all_that_classification_measures_is_measured_too():
     values = measure(student(), student(1))
     data = DATA.load(seed=0)
     batches = Batches([data] * 2, scales=[1.0] * 2, seeds=[0] * 2, batch_size=0)
-    replicas = [Replica(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), noise=torch.Generator())
-                for model in (student(), student(1))]  # fmt: skip
+    replicas = [
+        Replica(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), noise=torch.Generator())
+        for model in (student(), student(1))
+    ]
     plain = Classification().evaluate(learner(replicas), batches, final=True)
     assert set(values) - set(plain) == {f"{name}/{t}" for name in ("duplicated", "symmetry") for t in (0.1, 0.01)}
     assert all(torch.equal(values[name], plain[name]) for name in plain)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from syre.batches import Batches
-from syre.core import draw_anchors
+from syre.core import Effect, Handle, draw_anchors
 from syre.data import Dataset, LinearRegression
-from syre.ensemble import Ensemble, Learner, Replica, learner
+from syre.learners import Ensemble, Learner, Replica, learner
 from syre.models import DiagonalLinear
 from syre.optim import SGD
 from syre.regularizers import Syre, Vanilla, WeightDecay, WFix
@@ -170,13 +170,45 @@ def test_decay_kills_all_neurons_beyond_the_largest_correlation_and_the_anchor_h
     assert syre > DATA.dims / 2
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda: Regression(thresholds=[]), "task.thresholds must be numbers > 0"),
-    (lambda: Regression(thresholds=[0.1, 0.0]), "task.thresholds must be numbers > 0"),
-    (lambda: Ridge(samples=0), "task.samples must be an integer > 0, got 0"),
-    (lambda: Ridge(samples=5, weight_decay=-1), "task.weight_decay must be a number >= 0, got -1"),
-    (lambda: Ridge(samples=5, sigma=-1), "task.sigma must be a number >= 0, got -1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Regression(thresholds=[]), "task.thresholds must be numbers > 0"),
+        (lambda: Regression(thresholds=[0.1, 0.0]), "task.thresholds must be numbers > 0"),
+        (lambda: Ridge(samples=0), "task.samples must be an integer > 0, got 0"),
+        (lambda: Ridge(samples=5, weight_decay=-1), "task.weight_decay must be a number >= 0, got -1"),
+        (lambda: Ridge(samples=5, sigma=-1), "task.sigma must be a number >= 0, got -1"),
+    ],
+)
 def test_settings_out_of_range_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+# ---- what is held fixed, as handles say it ---------------------------------------------------------------------------
+
+
+class Half(Handle):
+    """A handle of another kind: it says that it holds the first half of every factor."""
+
+    def effect(self) -> Effect:
+        mask = (torch.arange(DATA.dims) < DATA.dims // 2).unsqueeze(0)
+        return Effect(frozen={"factors.0.weight": (mask, torch.zeros(1, DATA.dims).double())})
+
+
+class Mute:
+    def detach(self) -> None: ...
+
+
+def test_neurons_are_free_where_no_handle_says_that_it_holds_them():
+    settings, replicas = Training(steps=1, batch_size=0), [build(Vanilla(), ROUGH, depth=1) for _ in range(3)]
+    free = []
+    for replica, handle in zip(replicas, (None, Half(), Mute()), strict=True):
+        batches = Batches([doubles()], scales=[1.0], seeds=[SEED], batch_size=0)
+        events = train(learner([replace(replica, handle=handle)]), Regression(), batches, settings)
+        if isinstance(handle, Mute):
+            with pytest.raises(ValueError, match="this handle does not state its effect on a step"):
+                list(events)
+            continue
+        free.append([event.values["free"].item() for event in events if "free" in event.values][-1])
+    assert free == [DATA.dims, DATA.dims / 2]

@@ -7,7 +7,7 @@ from torch import nn
 from syre import metrics
 from syre.batches import Batches
 from syre.data.synthetic import RandomMatrix
-from syre.ensemble import Replica, Single, learner
+from syre.learners import Replica, Single, learner
 from syre.models import MLP, Point
 from syre.tasks import Classification, MatrixObjective
 from syre.tasks.classification import cross_entropy
@@ -96,8 +96,9 @@ def images(n: int = 40):
 
     stream = torch.Generator().manual_seed(0)
     inputs, targets = torch.randn(n, 2, 3, generator=stream), torch.randint(4, (n,), generator=stream)
-    return Dataset(train_inputs=inputs, train_targets=targets, test_inputs=inputs + 1, test_targets=targets,
-                   num_classes=4)  # fmt: skip
+    return Dataset(
+        train_inputs=inputs, train_targets=targets, test_inputs=inputs + 1, test_targets=targets, num_classes=4
+    )
 
 
 def test_cross_entropy_of_r_replicas_is_torchs_of_each():
@@ -130,8 +131,10 @@ def test_classification_measures_each_replica_as_a_lone_computation_would(chunk,
             "rank/stable": features.double().square().sum() / torch.linalg.matrix_norm(features.double(), 2) ** 2,
             "rank/99": metrics.rank_99(metrics.singular_values(features)),
             "dead": (features.abs().amax(0) == 0).sum(),
-            "eigenvalue/1": spectrum[0], "eigenvalue/3": spectrum[2], "eigenvalue/9": spectrum[8],
-        }  # fmt: skip
+            "eigenvalue/1": spectrum[0],
+            "eigenvalue/3": spectrum[2],
+            "eigenvalue/9": spectrum[8],
+        }
         assert set(values) == set(expected)  # no eigenvalue 99 of 9 units
         for name, value in expected.items():
             torch.testing.assert_close(values[name][k].double(), value.double(), rtol=1e-4, atol=1e-6, msg=name)
@@ -145,12 +148,15 @@ def test_the_spectrum_is_due_at_the_end_only():
     assert "eigenvalue/1" in task.evaluate(alone, batches, final=True)
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda: Classification(thresholds=[0.0]), "task.thresholds must be fractions"),
-    (lambda: Classification(spectrum=[0]), "task.spectrum must list integers >= 1"),
-    (lambda: MatrixObjective(objective="quartic"), "task.objective must be one of factorisation, spectral"),
-    (lambda: MatrixObjective(thresholds=[]), "task.thresholds must be numbers > 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Classification(thresholds=[0.0]), "task.thresholds must be fractions"),
+        (lambda: Classification(spectrum=[0]), "task.spectrum must list integers >= 1"),
+        (lambda: MatrixObjective(objective="quartic"), "task.objective must be one of factorisation, spectral"),
+        (lambda: MatrixObjective(thresholds=[]), "task.thresholds must be numbers > 0"),
+    ],
+)
 def test_settings_out_of_range_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra.utils import get_class
+from replicas import REGULARIZERS
 
 from experiments.analysis import results
 from experiments.analysis.results import LATER
 from experiments.engine.config import GROUPS, Run, Scale, identity, run_id
 from experiments.engine.expand import expand
-from syre.regularizers import REGULARIZERS
 from syre.trainer import Training
 
 CONFIGS = Path(__file__).parents[3] / "configs"

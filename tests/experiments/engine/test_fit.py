@@ -7,13 +7,13 @@ from functools import cache
 import pytest
 import torch
 import yaml
+from replicas import REGULARIZERS
 
 from experiments.engine import build, training
 from experiments.engine.config import Run
 from experiments.engine.errors import ConfigError
 from experiments.engine.expand import Group
 from experiments.engine.store import RunStore
-from syre.regularizers import REGULARIZERS
 from syre.tasks import needs
 from tests.experiments.conftest import CONFIGS
 

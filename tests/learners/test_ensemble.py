@@ -8,9 +8,11 @@ from replicas import DEEP, INPUTS, TASK, WIDE, Run, assemble, build, gaussian, r
 from torch import Tensor, nn
 
 from syre.data import Dataset
-from syre.ensemble import CACHE_BYTES, MOST_REPLICAS, Ensemble, Replica, Single, learner, replicas_per_process
+from syre.learners import Ensemble, Replica, Single, learner, replicas_per_process
+from syre.learners.batched import SMALL
+from syre.learners.protocol import CACHE_BYTES, MOST_REPLICAS
 from syre.models import MLP, Noisy, Pair, ResNet18
-from syre.optim import SGD, SMALL, Adam
+from syre.optim import SGD, Adam
 from syre.regularizers import (
     Dropout,
     L2Init,
@@ -82,11 +84,19 @@ def test_a_replica_is_the_run_trained_alone(name, variety, settings, model):
                 torch.testing.assert_close(values[k], its.values[metric][0], rtol=1e-8, atol=1e-8, check_dtype=False)
 
 
-@pytest.mark.parametrize("regularizers", [
-    [WeightDecay(weight_decay=0.02), Syre(weight_decay=0.05, sigma=0.7), Offset(sigma=1.0, weight_decay=0.1),
-     WAsym(fixed=[2, 3, 4], kappa=[1.0, 0.5, 0.25], weight_decay=0.06)],
-    [SigmaAsym(weight_decay=0.02), SigmaAsym(weight_decay=0.3)],
-], ids=["gelu", "figlu"])  # fmt: skip
+@pytest.mark.parametrize(
+    "regularizers",
+    [
+        [
+            WeightDecay(weight_decay=0.02),
+            Syre(weight_decay=0.05, sigma=0.7),
+            Offset(sigma=1.0, weight_decay=0.1),
+            WAsym(fixed=[2, 3, 4], kappa=[1.0, 0.5, 0.25], weight_decay=0.06),
+        ],
+        [SigmaAsym(weight_decay=0.02), SigmaAsym(weight_decay=0.3)],
+    ],
+    ids=["gelu", "figlu"],
+)
 @pytest.mark.parametrize("name", ["nesterov", "adamw"])
 def test_a_replica_of_a_pair_is_the_pair_trained_alone(name, regularizers):
     model, x = Pair(hidden=[7, 8]), gaussian().test_inputs
@@ -110,8 +120,10 @@ def test_the_two_sizes_take_the_two_paths_of_the_batched_optimizer():
     assert small < SMALL < large
 
 
-@pytest.mark.parametrize("change", [{"seed": 7}, {"scale": 0.9}, {"regularizer": Syre(weight_decay=0.05, sigma=0.71)},
-                                    {"optim": Adam(lr=0.0101)}])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 7}, {"scale": 0.9}, {"regularizer": Syre(weight_decay=0.05, sigma=0.71)}, {"optim": Adam(lr=0.0101)}],
+)
 def test_control_another_run_is_another_trajectory(change):
     run = Run(regularizer=Syre(weight_decay=0.05, sigma=0.7), optim=OPTIMIZERS["adam"])
     team, _ = train_all([run, run], gaussian(), PLAIN)
@@ -214,8 +226,10 @@ def test_the_rule_fills_the_cache_and_stacks_few_or_none_of_the_large():
     assert replicas_per_process(10**7, 10, 1, memory=10**10) == 41  # where there is room, as on a GPU
     chosen = [replicas_per_process(p, 110, 64) for p in range(100, 300_000, 5_000)]
     assert chosen == sorted(chosen, reverse=True)
-    assert all(r == 1 or r * 4 * (6 * p + 3 * 64 * 110) <= CACHE_BYTES
-               for p, r in zip(range(100, 300_000, 5_000), chosen, strict=True))  # fmt: skip
+    assert all(
+        r == 1 or r * 4 * (6 * p + 3 * 64 * 110) <= CACHE_BYTES
+        for p, r in zip(range(100, 300_000, 5_000), chosen, strict=True)
+    )
 
 
 def test_noise_has_the_shape_that_the_modules_ask_for():
