@@ -21,13 +21,13 @@ import gc
 import json
 import platform
 import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from hydra import initialize_config_dir
 from torch import Tensor, nn
@@ -38,56 +38,19 @@ from experiments.engine.build import assemble, build
 from experiments.engine.config import Run
 from experiments.engine.expand import Group
 from experiments.engine.experiment import CONFIGS, Experiment
-from scripts import bench_images, bench_rl
-from scripts.bench_images import resnet18
+from scripts.bench_images import images, resnet18
+from scripts.bench_rl import rl
+from scripts.bench_table import Effort, Row, trainer_step
 from syre.batches import Batches
 from syre.core import SyreHandle, attach_anchors
 from syre.data import DataError, Dataset
 from syre.learners import Ensemble, Learner, Replica, Single, replicas_per_process
-from syre.metrics.cost import Step, in_turns
+from syre.metrics.cost import Step, clock
 from syre.models import MLP, Noisy
 from syre.optim import SGD, Adam, OptimizerSpec
 from syre.tasks import Classification
 from syre.tasks.cost import FORMS, classification_step, with_syre
 from syre.trainer import flush_denormals
-
-
-@dataclass(frozen=True, kw_only=True)
-class Effort:
-    """How long is measured: rounds per ratio, and the time that each contender gets in a round, in seconds."""
-
-    rounds: int
-    seconds: float
-    resnet_rounds: int
-    resnet_batch: int = 32
-    clock: Callable[[], float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One line of a table; `ratios` are of one round each."""
-
-    what: str
-    ratios: Sequence[float]
-    target: str = ""
-    note: str = ""
-
-    def __str__(self) -> str:
-        median = statistics.median(self.ratios)
-        low, _, high = statistics.quantiles(self.ratios, n=4) if len(self.ratios) > 1 else (median,) * 3
-        spread = f"{low:.3f} .. {high:.3f}" if len(self.ratios) > 1 else ""
-        return f"  {self.what:<74}{median:>8.3f}   {spread:<18}{self.target:<9}{self.note}"
-
-
-def table(title: str, rows: Iterator[Row]) -> None:
-    print(f"\n{title}\n  {'':<74}{'median':>8}   {'quartiles':<18}{'target':<9}")
-    for row in rows:
-        print(row, flush=True)
-
-
-def times(contenders: dict[str, Step], effort: Effort, rounds: int) -> dict[str, list[float]]:
-    return in_turns(contenders, rounds=rounds, seconds=effort.seconds, clock=effort.clock)
-
 
 # ---- a. step time ----------------------------------------------------------------------------------------------------
 
@@ -102,22 +65,21 @@ def mlp() -> nn.Module:
 
 
 def step_time(effort: Effort) -> Iterator[Row]:
-    batch = effort.resnet_batch
+    batch = 2 if effort.quick else 32
+    fewer = replace(effort, rounds=min(5, effort.rounds))
     settings = [
-        ("MLP 784-300-300-300-10, batch 64", mlp, (64, 784), "<= 1.08", effort.rounds),
-        ("MLP 784-300-300-300-10, batch 512", mlp, (512, 784), "<= 1.02", effort.rounds),
-        (f"ResNet18 32x32, batch {batch}", resnet18, (batch, 3, 32, 32), "<= 1.02", effort.resnet_rounds),
+        ("MLP 784-300-300-300-10, batch 64", mlp, (64, 784), "<= 1.08", effort),
+        ("MLP 784-300-300-300-10, batch 512", mlp, (512, 784), "<= 1.02", effort),
+        (f"ResNet18 32x32, batch {batch}", resnet18, (batch, 3, 32, 32), "<= 1.02", fewer),
     ]
-    for what, make, shape, target, rounds in settings:
+    for what, make, shape, target, spent in settings:
         inputs, labels = torch.randn(shape), torch.randint(10, shape[:1])
         for name, optimizer_of in OPTIMIZERS.items():
             forms = {form: with_syre(form, make(), optimizer_of, seed=0) for form in FORMS}
-            steps = {form: classification_step(*pair, inputs, labels) for form, pair in forms.items()}
-            taken = times(steps, effort, rounds)
-            for form in ("attach", "parametrize"):
-                ratios = [t / base for t, base in zip(taken[form], taken["plain"], strict=True)]
-                note, goal = f"plain {1e3 * statistics.median(taken['plain']):.1f} ms", target * (form == "attach")
-                yield Row(what=f"{form} / plain: {what}, {name}", ratios=ratios, target=goal, note=note)
+            taken = spent.times({form: classification_step(*pair, inputs, labels) for form, pair in forms.items()})
+            note = f"plain {1e3 * statistics.median(taken['plain']):.1f} ms"
+            for form, goal in (("attach", target), ("parametrize", "")):
+                yield Row(f"{form} / plain: {what}, {name}", taken[form] / taken["plain"], goal, note)
 
 
 # ---- b. memory -------------------------------------------------------------------------------------------------------
@@ -142,13 +104,12 @@ def attached_bytes(make: Callable[[], nn.Module], dtype: torch.dtype | None) -> 
     return decayed, sum(anchor.nbytes for anchor in handle.anchors.values()), grown
 
 
-def memory() -> Iterator[Row]:
+def memory(_: Effort) -> Iterator[Row]:
     for what, make in (("MLP 784-300-300-300-10", mlp), ("ResNet18", resnet18)):
         for kind, dtype, target in (("fp32", None, "<= 1"), ("bf16", torch.bfloat16, "<= 0.5")):
             decayed, anchors, grown = attached_bytes(make, dtype)
-            added = {f"{kind} anchors / parameters: {what}": anchors}
-            added[f"growth of all tensors alive / parameters: {what}, {kind}"] = grown
-            yield from (Row(what=name, ratios=[size / decayed], target=target) for name, size in added.items())
+            yield Row(f"{kind} anchors / parameters: {what}", [anchors / decayed], target)
+            yield Row(f"growth of all tensors alive / parameters: {what}, {kind}", [grown / decayed], target)
 
 
 # ---- c. ensemble -----------------------------------------------------------------------------------------------------
@@ -168,26 +129,35 @@ def replica(spec: OptimizerSpec, inputs: int) -> Replica:
 
 
 def learner_step(team: Learner, data: Dataset, batch: int) -> Step:
-    """A step as the trainer takes it, its batch included."""
     batches = Batches([data] * team.size, scales=[1.0] * team.size, seeds=list(range(team.size)), batch_size=batch)
-    steps = cycle(range(batches.steps_per_epoch))
-    return lambda: team.step(TASK.loss, batches.train(next(steps)), lr_factor=1.0, clip=None)
+    return trainer_step(team, batches, TASK.loss)
 
 
-def plain_step(build: Callable[[nn.Module], Optimizer], data: Dataset, batch: int) -> Step:
-    """A step as one writes it by hand, with torch's default optimizer."""
-    model = nn.Sequential(nn.Linear(data.train_inputs.shape[1], HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, CLASSES))
-    optimizer, starts = build(model), cycle(range(0, SAMPLES - batch + 1, batch))
-    order = torch.randperm(SAMPLES)
+def bare_step(model: nn.Module, optimizer: Optimizer, loss: Callable, data: Any, batch: int, noise: Any = None) -> Step:
+    """A step as one writes it by hand: indexing, forward, backward, the optimizer."""
+    noisy = [module for module in model.modules() if isinstance(module, Noisy) and module.is_active()]
+    samples = len(data.train_inputs)
+    order, starts = torch.randperm(samples), cycle(range(0, samples - batch + 1, batch))
 
     def step() -> None:
         start = next(starts)
-        chosen = order[start : start + batch]
+        inputs, targets = data.train_inputs, data.train_targets
+        if batch < samples:
+            chosen = order[start : start + batch]
+            inputs, targets = inputs[chosen], targets[chosen]
+        for module in noisy:
+            module.noise = module.draw(batch, noise)
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(data.train_inputs[chosen]), data.train_targets[chosen]).backward()
+        loss(model(inputs), inputs, targets).backward()
         optimizer.step()
 
     return step
+
+
+def plain_step(build: Callable[[nn.Module], Optimizer], data: Dataset, batch: int) -> Step:
+    """With torch's default optimizer, and nothing of syre."""
+    model = nn.Sequential(nn.Linear(data.train_inputs.shape[1], HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, CLASSES))
+    return bare_step(model, build(model), lambda out, _, y: nn.functional.cross_entropy(out, y), data, batch)
 
 
 def ensemble(effort: Effort) -> Iterator[Row]:
@@ -207,70 +177,39 @@ def ensemble(effort: Effort) -> Iterator[Row]:
                 if rest:
                     team = Ensemble([replica(spec, inputs) for _ in range(rest)]) if rest > 1 else None
                     contenders["rest"] = learner_step(team, data, batch) if team else contenders["single"]
-                taken = times(contenders, effort, effort.rounds)
-                lasts = taken.get("rest", [0.0] * effort.rounds)
-                ours = [full * group + last for group, last in zip(taken["group"], lasts, strict=True)]
+                taken = effort.times(contenders)
+                ours = full * taken["group"] + taken.get("rest", 0.0)
                 what = f"{inputs} inputs, batch {batch}, {name}, R = {size}"
-                for base in ("single", "plain"):
-                    ratios = [RUNS * t / mine for t, mine in zip(taken[base], ours, strict=True)]
-                    goal = TARGETS.get((inputs, batch), ">= 1") if base == "single" else ""
+                for base, goal in (("single", TARGETS.get((inputs, batch), ">= 1")), ("plain", "")):
                     note = f"{base} {1e6 * statistics.median(taken[base]):.0f} us"
-                    yield Row(what=f"{base} / ensemble: {what}", ratios=ratios, target=goal, note=note)
+                    yield Row(f"{base} / ensemble: {what}", RUNS * taken[base] / ours, goal, note)
 
 
 # ---- d. sweeps -------------------------------------------------------------------------------------------------------
 
-# name -> experiment, and which of its runs: figure 7 is the noisy runs of figure 2's experiment
-SWEEPS: dict[str, tuple[str, Callable[[Run], bool]]] = {
-    "fig2": ("fig2", lambda run: run.data.label_noise + run.data.input_noise == 0),
-    "fig5": ("fig5", lambda run: True),
-    "fig7": ("fig2", lambda run: run.data.label_noise + run.data.input_noise > 0),
-    "fig9": ("fig9", lambda run: True),
-    "fig11": ("fig11", lambda run: True),
-}
-
 
 def packed(figure: str) -> list[Group]:
     """The groups of a figure's sweep at `cpu` scale, as `make` packs them."""
-    experiment, mine = SWEEPS[figure]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        whole = Experiment.load(experiment, ["scale=cpu"])
-    return [group for group in whole.pack(whole.runs) if mine(group.runs[0])]
+        whole = Experiment.load("fig2" if figure == "fig7" else figure, ["scale=cpu"])
+    groups = whole.pack(whole.runs)
+    if figure in ("fig2", "fig7"):  # figure 7 is the noisy runs of figure 2's experiment
+        noise = [group.runs[0].data.label_noise + group.runs[0].data.input_noise for group in groups]
+        groups = [group for group, n in zip(groups, noise, strict=True) if (n > 0) == (figure == "fig7")]
+    return groups
 
 
-def bare_step(run: Run) -> Step:
-    """One run as one writes it by hand: indexing, forward, backward, torch's default optimizer; syre attached."""
+def by_hand(run: Run) -> Step:
+    """A step of one run with torch's default optimizer and memory layout, syre attached."""
     one, data = build(run, None, torch.device("cpu"))
-    one.model.to(memory_format=torch.contiguous_format)  # torch's default layout
+    one.model.to(memory_format=torch.contiguous_format)
     kind, plain = cast(Any, type(one.optimizer)), {"fused": None, "foreach": None}
     optimizer = kind([{**group, **plain} for group in one.optimizer.param_groups], lr=1.0)
     if isinstance(one.handle, SyreHandle):
         one.handle.detach()
         attach_anchors(optimizer, one.model, one.handle.anchors)
-    noisy = [module for module in one.model.modules() if isinstance(module, Noisy) and module.is_active()]
-    samples = len(data.train_inputs)
-    batch = min(run.train.batch_size or samples, samples)
-    order, starts = torch.randperm(samples), cycle(range(0, samples - batch + 1, batch))
-
-    def step() -> None:
-        start = next(starts)
-        chosen = order[start : start + batch]
-        inputs = data.train_inputs[chosen] if batch < samples else data.train_inputs
-        targets = data.train_targets[chosen] if batch < samples else data.train_targets
-        for module in noisy:
-            module.noise = module.draw(batch, one.noise)
-        optimizer.zero_grad()
-        run.task.loss(one.model(inputs), inputs, targets).backward()
-        optimizer.step()
-
-    return step
-
-
-def our_step(group: Group) -> Step:
-    """A step of a group as the trainer takes it."""
-    team, batches = assemble(group, None, torch.device("cpu"))
-    steps = cycle(range(batches.steps_per_epoch))
-    return lambda: team.step(group.runs[0].task.loss, batches.train(next(steps)), lr_factor=1.0, clip=None)
+    batch = run.train.batch(len(data.train_inputs))
+    return bare_step(one.model, optimizer, run.task.loss, data, batch, one.noise)
 
 
 def sweep_times(figure: str, effort: Effort) -> Row:
@@ -279,53 +218,43 @@ def sweep_times(figure: str, effort: Effort) -> Row:
     for group in packed(figure):
         alike = {key: group.runs[0].config[key] for key in ("model", "data", "optim", "task", "train")}
         kinds.setdefault(json.dumps([alike, len(group.runs)]), []).append(group)
-    bare, ours = [0.0] * effort.rounds, [0.0] * effort.rounds
+    bare, ours = np.zeros(effort.rounds), np.zeros(effort.rounds)
     for groups in kinds.values():
-        first = groups[0]
-        size, steps = len(first.runs), len(groups)
-        training, data = first.runs[0].train, first.runs[0].data.load(seed=first.runs[0].seed)
-        batch = training.batch_size or len(data.train_inputs)
-        steps *= training.total_steps(max(1, len(data.train_inputs) // batch), data.stages)
-        taken = times({"bare": bare_step(first.runs[0]), "ours": our_step(first)}, effort, effort.rounds)
-        bare = [total + steps * size * t for total, t in zip(bare, taken["bare"], strict=True)]
-        ours = [total + steps * t for total, t in zip(ours, taken["ours"], strict=True)]
+        runs = groups[0].runs
+        team, batches = assemble(groups[0], None, torch.device("cpu"))
+        steps = len(groups) * runs[0].train.total_steps(batches.steps_per_epoch, batches.stages)
+        contenders = {"bare": by_hand(runs[0]), "ours": trainer_step(team, batches, runs[0].task.loss)}
+        taken = effort.times(contenders)
+        bare += steps * len(runs) * taken["bare"]
+        ours += steps * taken["ours"]
     sizes = [len(group.runs) for groups in kinds.values() for group in groups]
     note = f"{sum(sizes)} runs in {len(sizes)} groups; {statistics.median(ours) / 60:.1f} core-minutes of steps"
-    ratios = [a / b for a, b in zip(bare, ours, strict=True)]
-    return Row(what=f"bare loops / as run: {figure}", ratios=ratios, target=">= 1", note=note)
+    return Row(f"bare loops / as run: {figure}", bare / ours, ">= 1", note)
 
 
 def sweeps(effort: Effort) -> Iterator[Row]:
     short = replace(effort, rounds=min(5, effort.rounds))
-    for figure in SWEEPS:
+    for figure in ("fig2", "fig5", "fig7", "fig9", "fig11"):
         try:
             yield sweep_times(figure, short)
         except DataError as error:
             print(f"  {figure} left out: {error}")
 
 
-# ---- e. images -------------------------------------------------------------------------------------------------------
+# ---- the command line ------------------------------------------------------------------------------------------------
 
-
-def images(effort: Effort) -> Iterator[Row]:
-    device, threads = torch.device("cuda" if torch.cuda.is_available() else "cpu"), torch.get_num_threads()
-    torch.set_num_threads(2)
-    goal = f">= {bench_images.target(device):g}"
-    quick = effort.seconds == 0
-    for found in bench_images.measure(rounds=1 if quick else 3, seconds=4.0, quick=quick, device=device):
-        what = f"textbook / ours: {found.name}, batch {found.batch}"
-        yield Row(what=what, ratios=found.ratios, target=goal, note=str(found))
-    torch.set_num_threads(threads)
-
-
-# ---- f. reinforcement learning ---------------------------------------------------------------------------------------
-
-
-def rl(effort: Effort) -> Iterator[Row]:
-    quick = effort.seconds == 0
-    for found in bench_rl.measure(rounds=1 if quick else 7, quick=quick, clock=effort.clock):
-        goal = f">= {bench_rl.TARGET:g}" if found.judged else ""
-        yield Row(what=found.what, ratios=found.ratios, target=goal, note=str(found))
+TABLES: dict[str, tuple[str, Callable[[Effort], Iterator[Row]]]] = {
+    "step": ("Step time: with syre / without (the same optimizer, the same batch)", step_time),
+    "memory": ("Memory that attach adds, as a fraction of the decayed parameters", memory),
+    "ensemble": (
+        f"{RUNS} runs one by one / as ensembles (inputs-{HIDDEN}-{CLASSES}, tanh)\n"
+        "  one by one as `single`: this trainer, R = 1, a fused optimizer; `plain`: a bare loop, torch's default",
+        ensemble,
+    ),
+    "sweeps": ("Sweeps at cpu scale: bare torch loops, one run at a time / as `make` runs them", sweeps),
+    "images": ("Training steps on images, data included (2 threads): a textbook loop / ours, bf16 if there", images),
+    "rl": ("PPO on an ant, rollouts and updates", rl),
+}
 
 
 def cpu_model() -> str:
@@ -338,39 +267,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
     parser.add_argument("--quick", action="store_true", help="one step of each: that it runs, not what it costs")
-    parser.add_argument(
-        "--only", choices=("step", "memory", "ensemble", "sweeps", "images", "rl"), help="one of the tables"
-    )
+    parser.add_argument("--only", choices=TABLES, help="one of the tables")
     arguments = parser.parse_args()
+    quick = arguments.quick
     flush_denormals(arguments.threads)
     torch.manual_seed(0)
-    clock = time.process_time if arguments.threads == 1 else time.perf_counter
-    if arguments.quick:
-        effort = Effort(rounds=1, seconds=0.0, resnet_rounds=1, resnet_batch=2, clock=clock)
-    else:
-        effort = Effort(rounds=11, seconds=0.1, resnet_rounds=5, clock=clock)
-    kind = "CPU time" if arguments.threads == 1 else "wall time"
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {cpu_model()}, {kind}")
-    if arguments.quick:
+    effort = Effort(rounds=1 if quick else 11, seconds=0.0 if quick else 0.1, clock=clock(), quick=quick)
+    threads = torch.get_num_threads()
+    kind = "CPU time" if threads == 1 else "wall time"
+    print(f"torch {torch.__version__}, {threads} threads, {cpu_model()}, {kind}")
+    if quick:
         print("quick: these times are no measurements")
-    tables = {
-        "step": ("Step time: with syre / without (the same optimizer, the same batch)", step_time),
-        "memory": ("Memory that attach adds, as a fraction of the decayed parameters", lambda _: memory()),
-        "ensemble": (
-            f"{RUNS} runs one by one / as ensembles (inputs-{HIDDEN}-{CLASSES}, tanh)\n"
-            "  one by one as `single`: this trainer, R = 1, a fused optimizer; `plain`: a bare loop, torch's default",
-            ensemble,
-        ),
-        "sweeps": ("Sweeps at cpu scale: bare torch loops, one run at a time / as `make` runs them", sweeps),
-        "images": (
-            "Training steps on images, data included (2 threads): a textbook loop / ours, bf16 if there",
-            images,
-        ),
-        "rl": ("PPO on an ant, rollouts and updates", rl),
-    }
-    for name, (title, rows) in tables.items():
+    for name, (title, rows) in TABLES.items():
         if arguments.only in (None, name):
-            table(title, rows(effort))
+            print(f"\n{title}\n  {'':<74}{'median':>8}   {'quartiles':<18}{'target':<9}")
+            for row in rows(effort):
+                print(row, flush=True)
 
 
 if __name__ == "__main__":

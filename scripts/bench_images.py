@@ -6,11 +6,8 @@ them, syre attached. The workers are processes of their own, on the same cores, 
 are started anew, and the batches that they have prepared in advance are used up before the time is taken.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,7 +15,6 @@ from typing import Any
 import torch
 import torchvision
 from hydra import compose, initialize_config_dir
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
@@ -26,12 +22,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 from experiments.engine.build import assemble
-from experiments.engine.config import Run, identity, resolve
+from experiments.engine.config import Run, identity
 from experiments.engine.expand import Group
-from syre.data import DataError, Dataset
+from scripts.bench_table import Effort, Row, trainer_step
+from syre.data import DataError, Dataset, DataSource
 from syre.data.augment import AUGMENTATIONS
 from syre.data.files import data_root, torchvision_class
-from syre.metrics.cost import Clock, Step
+from syre.metrics.cost import Clock, Step, clock
 from syre.trainer import has_bf16
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +47,7 @@ class Network:
     name: str
     batch: int
     ours: str
-    small: str
+    small: str = "model.width=4"
     model: Callable[[], nn.Module]
     transform: Callable[[Any], Any]
     optimizer: Callable[[nn.Module], torch.optim.Optimizer]
@@ -85,32 +82,26 @@ def nt_xent(z: Tensor, _: Tensor) -> Tensor:
     return nn.functional.cross_entropy(similarity, torch.arange(2 * batch, device=z.device).roll(batch))
 
 
-class Twice:
-    """Two views of an image, each with draws of its own."""
-
-    def __init__(self, transform: Callable[[Any], Tensor]) -> None:
-        self.transform = transform
-
-    def __call__(self, image: Any) -> tuple[Tensor, Tensor]:
-        return self.transform(image), self.transform(image)
-
-
 TO_INPUT = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
 CROP_FLIP = transforms.Compose([transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), *TO_INPUT])
 JITTER = transforms.RandomApply([transforms.ColorJitter(0.8, 0.8, 0.8, 0.2)], 0.8)
 CROP = [transforms.RandomResizedCrop(32), transforms.RandomHorizontalFlip()]
 VIEW = transforms.Compose([*CROP, JITTER, transforms.RandomGrayscale(0.2), *TO_INPUT])
-SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=5e-4)
-ADAM = partial(torch.optim.Adam, weight_decay=5e-4)
+
+
+def two_views(image: Any) -> tuple[Tensor, Tensor]:
+    """Each with draws of its own."""
+    return VIEW(image), VIEW(image)
+
+
 NETWORKS = (
     Network(
         name="ResNet18",
         batch=128,
         ours="model=resnet18 data=cifar10 data.augment=crop_flip optim=sgd optim.momentum=0.9",
-        small="model.width=4",
         model=resnet18,
         transform=CROP_FLIP,
-        optimizer=lambda m: SGD(m.parameters()),
+        optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4),
     ),
     Network(
         name="ViT",
@@ -119,32 +110,26 @@ NETWORKS = (
         small="model.dim=16 model.mlp=16 model.depth=1",
         model=vit,
         transform=CROP_FLIP,
-        optimizer=lambda m: ADAM(m.parameters(), lr=1e-4),
+        optimizer=lambda m: torch.optim.Adam(m.parameters(), lr=1e-4, weight_decay=5e-4),
     ),
     Network(
         name="SimCLR",
         batch=256,
         ours="model=simclr data=cifar100 data.augment=simclr task=contrastive optim=adam",
-        small="model.width=4",
         model=simclr,
-        transform=Twice(VIEW),
+        transform=two_views,
         loss=nt_xent,
-        optimizer=lambda m: ADAM(m.parameters(), lr=1e-3),
+        optimizer=lambda m: torch.optim.Adam(m.parameters(), lr=1e-3, weight_decay=5e-4),
     ),
 )
 
 
-class Pictures(torch.utils.data.Dataset):
-    """Images as torchvision's CIFAR classes hold and give them."""
+class Pictures(torchvision.datasets.CIFAR10):
+    """Images of our own in the place of CIFAR's."""
 
     def __init__(self, pixels: Tensor, labels: Tensor, transform: Callable[[Any], Any]) -> None:
-        self.data, self.targets, self.transform = pixels.permute(0, 2, 3, 1).numpy(), labels.tolist(), transform
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        return self.transform(Image.fromarray(self.data[index])), self.targets[index]
+        self.data, self.targets = pixels.permute(0, 2, 3, 1).numpy(), labels.tolist()
+        self.transform, self.target_transform = transform, None
 
 
 def textbook(network: Network, dataset: Any, batch: int, device: torch.device, clock: Clock) -> Callable[[int], float]:
@@ -153,12 +138,9 @@ def textbook(network: Network, dataset: Any, batch: int, device: torch.device, c
     optimizer = network.optimizer(model)
 
     def turn(steps: int) -> float:
-        workers: dict[str, Any] = {
-            "num_workers": WORKERS,
-            "prefetch_factor": AHEAD,
-            "pin_memory": device.type == "cuda",
-        }
-        loader = DataLoader(dataset, batch, shuffle=True, drop_last=True, **workers)
+        workers: dict[str, Any] = {"num_workers": WORKERS, "prefetch_factor": AHEAD}
+        workers |= {"pin_memory": device.type == "cuda", "shuffle": True, "drop_last": True}
+        loader = DataLoader(dataset, batch, **workers)
         before, start = WORKERS * AHEAD if steps > 1 else 0, 0.0
         for step, (inputs, labels) in enumerate(loader):
             if step == before:
@@ -179,13 +161,13 @@ def textbook(network: Network, dataset: Any, batch: int, device: torch.device, c
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomImages:
+class RandomImages(DataSource):
     """Uniform pixels, where CIFAR is not there: a step takes as long."""
 
     augment: str
     samples: int = 8192
 
-    def load(self, root: str | None = None, seed: int = 0) -> Dataset:
+    def load(self, root: str | Path | None = None, seed: int = 0) -> Dataset:
         stream = torch.Generator().manual_seed(seed)
         pixels = torch.randint(256, (self.samples, 3, 32, 32), generator=stream, dtype=torch.uint8)
         labels = torch.randint(10, (self.samples,), generator=stream)
@@ -198,14 +180,11 @@ def our_run(network: Network, batch: int, *, compiled: bool, quick: bool = False
     words = f"{network.ours} {network.small if quick else ''} {SETTINGS} train.batch_size={batch}".split()
     words.append(f"compute.compile={str(compiled).lower()}")
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        return resolve(identity(compose("config", words)))
+        return Run(config=identity(compose("config", words)))
 
 
 def our_step(run: Run, device: torch.device) -> Step:
-    """A step as the trainer takes it, its batch included."""
-    team, batches = assemble(Group(runs=[run]), None, device)
-    steps = count()
-    return lambda: team.step(run.task.loss, batches.train(next(steps)), lr_factor=1.0, clip=None)
+    return trainer_step(*assemble(Group(runs=[run]), None, device), run.task.loss)
 
 
 def flops(run: Run, device: torch.device) -> int:
@@ -216,90 +195,69 @@ def flops(run: Run, device: torch.device) -> int:
     return counter.get_total_flops()
 
 
+def timed(step: Step, steps: int, clock: Clock) -> float:
+    """Seconds per step."""
+    start = clock()
+    for _ in range(steps):
+        step()
+    return (clock() - start) / steps
+
+
 def matmul_peak(device: torch.device, dtype: torch.dtype, size: int, clock: Clock) -> float:
     """FLOP/s of the product of two size x size matrices, the best of fifty."""
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    taken = []
-    for _ in range(52):
-        start = clock()
-        a @ b
-        taken.append(clock() - start)
+    taken = [timed(lambda: a @ b, 1, clock) for _ in range(52)]
     return 2 * size**3 / min(taken[2:])
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """Of one network: seconds per step of both in each round, and our share of the device's matrix-multiply peak."""
-
-    name: str
-    batch: int
-    ours: Sequence[float]
-    textbook: Sequence[float]
-    share: float
-    note: str
-
-    @property
-    def ratios(self) -> list[float]:
-        return [theirs / ours for theirs, ours in zip(self.textbook, self.ours, strict=True)]
-
-    def __str__(self) -> str:
-        speeds = [f"{self.batch / median(seconds):.0f}" for seconds in (self.ours, self.textbook)]
-        return f"{speeds[0]} and {speeds[1]} images/s; {100 * self.share:.0f} % of the peak; {self.note}"
-
-
-def target(device: torch.device) -> float:
-    """The ratio that is to be reached on this device."""
-    return 5 if device.type == "cuda" else 1.7 if has_bf16(device) else 1.05
-
-
-def measure(*, rounds: int, seconds: float, quick: bool, device: torch.device) -> Iterator[Result]:
-    """One network after the other; `quick`: a step each of batches of two random images, to see that it runs."""
-    cuda = device.type == "cuda"
-
-    def clock() -> float:
-        if cuda:
-            torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    dtype = torch.bfloat16 if has_bf16(device) else torch.float32
-    size = 64 if quick else 8192 if cuda else 2048
+def images(effort: Effort) -> Iterator[Row]:
+    """One network after the other, with two threads; `quick`: a step each of batches of two random images."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
     for network in NETWORKS:
-        batch = 2 if quick else 512 if cuda else network.batch
-        run = our_run(network, batch, compiled=cuda, quick=quick)
-        try:
-            if quick:
-                raise DataError("random images do")
-            run.data.load()
-            dataset = torchvision_class(run.data.name)(data_root(None), train=True, transform=network.transform)
-            images = run.data.name
-        except DataError:
-            random = {"_target_": f"{RandomImages.__module__}.RandomImages", "augment": run.data.augment}
-            run = replace(run, config=run.config | {"data": random | {"samples": 64 if quick else 8192}})
-            pixels = run.data.load(seed=run.seed)
-            dataset, images = Pictures(pixels.train_inputs, pixels.train_targets, network.transform), "random images"
-        eager = replace(run, config=run.config | {"compute": run.config["compute"] | {"compile": False}})
-        work = flops(eager, device)
-        peak = matmul_peak(device, dtype, size, clock)  # before and after: other work on the machine comes and goes
-        step, turn = our_step(run, device), textbook(network, dataset, batch, device, clock)
-        for _ in range(1 if quick else 3):
-            start = clock()
-            step()
-            once = clock() - start
-        steps = 1 if quick else max(2, round(seconds / once))
-        ours, theirs = [], []
-        for k in range(rounds):
-            for mine in (True, False) if k % 2 else (False, True):
-                if mine:
-                    start = clock()
-                    for _ in range(steps):
-                        step()
-                    ours.append((clock() - start) / steps)
-                else:
-                    theirs.append(turn(max(steps // 2, 1 if quick else 2)))
-        peak = max(peak, matmul_peak(device, dtype, size, clock))
-        note = f"{str(dtype).removeprefix('torch.')} products at {peak / 1e12:.3g} TFLOP/s; {images}"
-        share = work / median(ours) / peak
-        yield Result(name=network.name, batch=batch, ours=ours, textbook=theirs, share=share, note=note)
+        yield measured(network, quick=effort.quick)
+    torch.set_num_threads(threads)
+
+
+def measured(network: Network, *, quick: bool, rounds: int = 3, seconds: float = 4.0) -> Row:
+    """Both ways to train a network, in turns, and our share of the device's matrix-multiply peak."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    cuda, bf16, now = device.type == "cuda", has_bf16(device), clock(device)
+    dtype, size = torch.bfloat16 if bf16 else torch.float32, 64 if quick else 8192 if cuda else 2048
+    batch = 2 if quick else 512 if cuda else network.batch
+    run = our_run(network, batch, compiled=cuda, quick=quick)
+    try:
+        if quick:
+            raise DataError("random images do")
+        run.data.load()
+        dataset = torchvision_class(run.data.name)(data_root(None), train=True, transform=network.transform)
+        pictures = run.data.name
+    except DataError:
+        random = {"_target_": f"{RandomImages.__module__}.RandomImages", "augment": run.data.augment}
+        run = replace(run, config=run.config | {"data": random | {"samples": 64 if quick else 8192}})
+        pixels = run.data.load(seed=run.seed)
+        dataset, pictures = Pictures(pixels.train_inputs, pixels.train_targets, network.transform), "random images"
+    eager = replace(run, config=run.config | {"compute": run.config["compute"] | {"compile": False}})
+    work = flops(eager, device)
+    peak = matmul_peak(device, dtype, size, now)  # before and after: other work on the machine comes and goes
+    step, turn = our_step(run, device), textbook(network, dataset, batch, device, now)
+    once = [timed(step, 1, now) for _ in range(1 if quick else 3)][-1]
+    steps = 1 if quick else max(2, round(seconds / once))
+    ours, theirs = [], []
+    for k in range(1 if quick else rounds):
+        for mine in (True, False) if k % 2 else (False, True):
+            if mine:
+                ours.append(timed(step, steps, now))
+            else:
+                theirs.append(turn(max(steps // 2, 1 if quick else 2)))
+    peak = max(peak, matmul_peak(device, dtype, size, now))
+    target = 5 if cuda else 1.7 if bf16 else 1.05
+    speeds = " and ".join(f"{batch / median(each):.0f}" for each in (ours, theirs))
+    share = f"{100 * work / median(ours) / peak:.0f} % of the peak"
+    products = f"{str(dtype).removeprefix('torch.')} products at {peak / 1e12:.3g} TFLOP/s"
+    note = f"{speeds} images/s; {share}; {products}; {pictures}"
+    ratios = [a / b for a, b in zip(theirs, ours, strict=True)]
+    return Row(f"textbook / ours: {network.name}, batch {batch}", ratios, f">= {target:g}", note)

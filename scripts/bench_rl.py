@@ -5,8 +5,8 @@ but for the physics, the update on it. stable-baselines3 runs as it is installed
 or pybullet_envs_gymnasium, and once more on ours, which tells what the agent gains from what the environment does.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 from statistics import median
 from typing import Any, cast
 
@@ -19,33 +19,14 @@ from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
+from scripts.bench_table import Effort, Row
 from syre.data import DataError
 from syre.learners import Replica
-from syre.metrics.cost import Step, in_turns
+from syre.metrics.cost import Step
 from syre.optim import Adam
 from syre.rl import PPO, ActorCritic, SlipperyAnt
 from syre.rl.silence import silence
 from syre.trainer import Training
-
-TARGET = 1.3
-BACKENDS = {"mujoco": "MuJoCo", "pybullet": "PyBullet"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """One comparison: seconds per step of the environment, of both in each round."""
-
-    what: str
-    slow: list[float]
-    fast: list[float]
-    judged: bool
-
-    @property
-    def ratios(self) -> list[float]:
-        return [a / b for a, b in zip(self.slow, self.fast, strict=True)]
-
-    def __str__(self) -> str:
-        return f"{1 / median(self.slow):.0f} and {1 / median(self.fast):.0f} steps/s"
 
 
 def ours(backend: str, rollout: int) -> Step:
@@ -66,16 +47,9 @@ def ours(backend: str, rollout: int) -> Step:
 def stock(env: gymnasium.Env, rollout: int) -> Step:
     """An iteration of stable-baselines3."""
     networks = {"net_arch": {"pi": [256, 256], "vf": [256, 256]}, "activation_fn": nn.ReLU, "ortho_init": False}
-    training: dict[str, Any] = {
-        "learning_rate": 1e-4,
-        "n_steps": rollout,
-        "batch_size": 128,
-        "n_epochs": 10,
-        "vf_coef": 1.0,
-    }
-    ppo = stable_baselines3.PPO(
-        "MlpPolicy", env, **training, vf_coef=1.0, max_grad_norm=1e9, policy_kwargs=networks, device="cpu", seed=0
-    )
+    training: dict[str, Any] = {"learning_rate": 1e-4, "n_steps": rollout, "batch_size": 128, "n_epochs": 10}
+    training |= {"vf_coef": 1.0, "max_grad_norm": 1e9, "policy_kwargs": networks}
+    ppo = stable_baselines3.PPO("MlpPolicy", env, **training, device="cpu", seed=0)
     environments = cast(VecEnv, ppo.env)
     _, callback = ppo._setup_learn(rollout)
 
@@ -109,10 +83,11 @@ def stock_environment(backend: str) -> gymnasium.Env:
     return TimeLimit(AntBulletEnv(), 1000)
 
 
-def measure(*, rounds: int, quick: bool, clock: Callable[[], float]) -> Iterator[Result]:
-    """One backend after the other; `quick`: that it runs."""
-    rollout = 128 if quick else 2048
-    for backend, name in BACKENDS.items():
+def rl(effort: Effort) -> Iterator[Row]:
+    """One backend after the other."""
+    rollout = 128 if effort.quick else 2048
+    effort = replace(effort, rounds=min(7, effort.rounds), seconds=0.0)
+    for backend, name in (("mujoco", "MuJoCo"), ("pybullet", "PyBullet")):
         try:
             SlipperyAnt(backend=backend).load()
         except DataError as error:
@@ -125,11 +100,11 @@ def measure(*, rounds: int, quick: bool, clock: Callable[[], float]) -> Iterator
                 "ours": ours(backend, rollout),
                 "physics": physics(stock_environment(backend), rollout),
             }
-        taken = in_turns(contenders, rounds=rounds, seconds=0.0, clock=clock)
-        each = {what: [seconds / rollout for seconds in times] for what, times in taken.items()}
-        for slow, fast, judged in (
-            ("stable-baselines3", "ours", True),
-            ("stable-baselines3 on our ant", "ours", False),
-            ("ours", "physics", False),
+        taken = effort.times(contenders)
+        for slow, fast, target in (
+            ("stable-baselines3", "ours", ">= 1.3"),
+            ("stable-baselines3 on our ant", "ours", ""),
+            ("ours", "physics", ""),
         ):
-            yield Result(what=f"{slow} / {fast}: {name}", slow=each[slow], fast=each[fast], judged=judged)
+            speeds = " and ".join(f"{rollout / median(taken[one]):.0f}" for one in (slow, fast))
+            yield Row(f"{slow} / {fast}: {name}", taken[slow] / taken[fast], target, f"{speeds} steps/s")

@@ -19,9 +19,8 @@ import subprocess
 import sys
 import zlib
 from argparse import RawDescriptionHelpFormatter as Raw
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -86,20 +85,16 @@ def decode(parts: Sequence[bytes], shape: Sequence[int]) -> bytes:
 
 
 def pack(name: str, root: Path, into: Path, mib: float) -> list[Path]:
-    """The files, each of at most `mib` MiB, that hold a data set of `root`.
-
-    Raises:
-        DataError: it is not there, or damaged.
-    """
+    """The files, each of at most `mib` MiB, that hold a data set of `root`. Raises: DataError if it is not whole."""
     ensure(name, root)
-    files, body = [], io.BytesIO()
+    files, body = [], []
     for archive in archives(name, root):
         for file, md5 in archive.holds.items():
             path = archive.folder / file
             parts, shape = encode(path.read_bytes())
             files.append({"path": str(path.relative_to(root)), "md5": md5, "sizes": [*map(len, parts)], "shape": shape})
-            body.write(b"".join(parts))
-    content = json.dumps(files).encode() + b"\n" + body.getvalue()
+            body += parts
+    content = b"".join([json.dumps(files).encode(), b"\n", *body])
     count = -(-len(content) // int(mib * 2**20))
     size = -(-len(content) // count)
     into.mkdir(parents=True, exist_ok=True)
@@ -114,8 +109,7 @@ def pack(name: str, root: Path, into: Path, mib: float) -> list[Path]:
 def unpack(folder: Path, root: Path) -> list[str]:
     """Write the data sets that a folder holds into `root`, every file whole and checked; their names.
 
-    Raises:
-        DataError: there is none, or a file of one is missing or damaged.
+    Raises: DataError where there is none, or a file of one is missing or damaged.
     """
     names = sorted({path.name.split(".")[0] for path in folder.glob("*.*-of-*")})
     if not names:
@@ -150,11 +144,7 @@ def _write_all(content: bytes, root: Path) -> None:
 
 
 def pinned(names: Sequence[str], python: str) -> list[str]:
-    """These packages at the versions that requirements.lock has for a version of Python.
-
-    Raises:
-        DataError: it does not have one of them.
-    """
+    """These packages at the versions that requirements.lock has for a version of Python. Raises: DataError if not."""
     from packaging.requirements import Requirement  # here: the other machine may not have it
 
     lines = (line.rstrip(" \\") for line in (ROOT / "requirements.lock").read_text().splitlines())
@@ -168,8 +158,7 @@ def pinned(names: Sequence[str], python: str) -> list[str]:
 def packages(into: Path, names: Sequence[str], python: str, platforms: Sequence[str]) -> None:
     """Wheels for another machine; what comes as source only, the runtime of antlr4, is pure Python and built here.
 
-    Raises:
-        DataError: pip failed, and has said why.
+    Raises: DataError where pip failed, and has said why.
     """
     wanted = pinned(names, python)
     source = [line for line in wanted if line.startswith("antlr4")]
@@ -201,18 +190,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wheels.add_argument("names", nargs="?", default=",".join(PACKAGES), help="default: %(default)s")
     wheels.add_argument("--into", type=Path, required=True, metavar="FOLDER")
     wheels.add_argument("--python", default="3.12", help="its version (default 3.12)")
-    wheels.add_argument(
-        "--platforms", default=PLATFORMS, help="its platforms, as pip names them (default: %(default)s)"
-    )
+    named = "its platforms, as pip names them (default: %(default)s)"
+    wheels.add_argument("--platforms", default=PLATFORMS, help=named)
+    for command, run in ((data, _data), (back, _unpack), (wheels, _packages)):
+        command.set_defaults(run=run)
     options = parser.parse_args(arguments)
     try:
-        return _COMMANDS[options.command](options)
+        options.run(options)
     except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    return 0
 
 
-def _data(options: argparse.Namespace) -> int:
+def _data(options: argparse.Namespace) -> None:
     names = options.names.split(",")
     if unknown := [name for name in names if name not in SETS]:
         raise DataError(f"unknown data set {unknown[0]!r}: choose from {', '.join(SETS)}")
@@ -221,24 +212,19 @@ def _data(options: argparse.Namespace) -> int:
     for name in names:
         for path in pack(name, data_root(options.root), options.into, options.mib):
             print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
-    return 0
 
 
-def _unpack(options: argparse.Namespace) -> int:
+def _unpack(options: argparse.Namespace) -> None:
     root = data_root(options.root)
     for name in unpack(options.folder, root):
         print(f"{name}: unpacked into {root}")
-    return 0
 
 
-def _packages(options: argparse.Namespace) -> int:
+def _packages(options: argparse.Namespace) -> None:
     packages(options.into, options.names.split(","), options.python, options.platforms.split(","))
     sizes = [path.stat().st_size for path in options.into.glob("*.whl")]
     print(f"{options.into}: {len(sizes)} wheels, {sum(sizes) / 2**20:.1f} MiB")
-    return 0
 
-
-_COMMANDS: dict[str, Callable[[Any], int]] = {"data": _data, "unpack": _unpack, "packages": _packages}
 
 if __name__ == "__main__":
     sys.exit(main())

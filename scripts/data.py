@@ -81,9 +81,7 @@ def provide(name: str, root: Path) -> bool:
 def fetch(archive: Archive) -> None:
     """Download an archive from its first mirror that serves it undamaged.
 
-    Raises:
-        DataError: no mirror does.
-        OSError: the disk is full, or not ours to write.
+    Raises: DataError where no mirror does; OSError where the disk is full, or not ours to write.
     """
     archive.path.parent.mkdir(parents=True, exist_ok=True)
     part = archive.path.with_name(archive.path.name + ".part")
@@ -120,9 +118,7 @@ def fetch(archive: Archive) -> None:
 def download(url: str, part: Path) -> None:
     """Append to `part` what it lacks of `url`; write it anew if the server does not support Range.
 
-    Raises:
-        urllib.error.URLError, Truncated, TimeoutError, ConnectionError, http.client.HTTPException: worth another try.
-        OSError: the disk.
+    Raises: URLError, Truncated, TimeoutError, ConnectionError, HTTPException, worth another try; OSError of the disk.
     """
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})

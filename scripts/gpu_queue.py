@@ -39,7 +39,7 @@ from argparse import RawDescriptionHelpFormatter as Raw
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ from syre.precision import full_float32
 ROOT = Path(__file__).parents[1]
 ORDER = ("fig3b", "table1", "fig12", "table2", "fig5", "fig9")  # table 3 is drawn from the runs of table 2
 SEEDS = 3  # without which there is no verdict
-CODE = ("syre", "experiments", "scripts", "tests")
+CODE = ("syre/**/*.py", "experiments/**/*.py", "scripts/**/*.py", "tests/**/*.py", "configs/**/*.yaml")
 FILES, FILE_BYTES, BUNDLE_BYTES = 8, 16 << 20, 60 << 20
 BUNDLE, STATE = "gpu_queue.tar.gz", "gpu_queue.json"
 TAKEN = re.compile(rf"{STATE}|\w+/(runs/\w{{12}}/\w+(\.\w+)?|groups/\w{{12}}\.(json|pt))", re.ASCII)
@@ -94,12 +94,11 @@ class Deadline:
 
 
 def load(names: Sequence[str], options: argparse.Namespace) -> list[Experiment]:
-    """The experiments in the order of the queue; one whose configuration is not there is left out."""
+    """The experiments of these names."""
     words = [f"scale={options.scale}", f"outputs={options.outputs}", f"results={options.results}"]
     words += [f"data_root={options.data_root}"] if options.data_root else []
-    there = [name for name in names if (CONFIGS / f"experiment/{name}.yaml").is_file()]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return [Experiment.load(name, words) for name in there]
+        return [Experiment.load(name, words) for name in names]
 
 
 def seeds(experiment: Experiment) -> list[int]:
@@ -122,8 +121,7 @@ class State:
     """What is known of a device: seconds per kind of run, and with which sources the tests have passed."""
 
     def __init__(self, outputs: Path, device: torch.device) -> None:
-        self.path, facts = outputs / STATE, provenance(device)
-        self.device = str(facts["device"])
+        self.path, self.device = outputs / STATE, str(provenance(device)["device"])
         self._all: dict[str, Any] = json.loads(self.path.read_text()) if self.path.is_file() else {}
         own = self._all.setdefault(self.device, {})
         self.seconds: dict[str, float | None] = own.setdefault("seconds", {})
@@ -131,20 +129,15 @@ class State:
 
     @cached_property
     def sources(self) -> str:
-        return sources(ROOT)
+        """A hash of code and configuration as they lie on disk: a copy of a checkout may have no commit, or changes."""
+        digest = hashlib.blake2b(digest_size=10)
+        for path in sorted(path for pattern in CODE for path in ROOT.glob(pattern)):
+            content = path.read_bytes()
+            digest.update(f"{path.relative_to(ROOT).as_posix()} {len(content)}\n".encode() + content)
+        return digest.hexdigest()
 
     def save(self) -> None:
         results.write_files({self.path: json.dumps(self._all, indent=1).encode()})
-
-
-def sources(root: Path) -> str:
-    """A hash of code and configuration as they lie on disk: a copy of a checkout may have no commit, or changes."""
-    files = [*(path for folder in CODE for path in (root / folder).rglob("*.py")), *(root / "configs").rglob("*.yaml")]
-    digest = hashlib.blake2b(digest_size=10)
-    for path in sorted(files):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode() + content)
-    return digest.hexdigest()
 
 
 def step_seconds(group: Group, data_root: str | None, device: torch.device) -> float:
@@ -165,7 +158,7 @@ def step_seconds(group: Group, data_root: str | None, device: torch.device) -> f
 def measure_kinds(experiments: Sequence[Experiment], state: State, device: torch.device, deadline: Deadline) -> None:
     """Fill in the seconds per run: of finished runs on this device, else from one step; None if neither can be had."""
     for experiment in experiments:
-        state.seconds |= experiment.estimate(experiment.taken(device=state.device))
+        state.seconds |= experiment.estimate(experiment.taken(state.device))
         for run in experiment.missing():
             if (name := pace(run)) in state.seconds or deadline.over():
                 continue
@@ -220,9 +213,8 @@ def work(experiments: Sequence[Experiment], deadline: Deadline) -> int:
             break
         start, what = time.monotonic(), f"{experiment.name} {group.id}, {len(group.runs)} runs"
         try:
-            ended = train_group(
-                group, experiment.store, data_root=experiment.config.data_root, alone=False, stop=deadline
-            )
+            root = experiment.config.data_root
+            ended = train_group(group, experiment.store, data_root=root, alone=False, stop=deadline)
             outcome = "stopped, to be resumed" if ended is Outcome.stopped else str(ended)
         except results.ResultsError:  # nothing can be written
             raise
@@ -258,28 +250,20 @@ def passes_tests(state: State) -> bool:
 
 def give(bundle: Path, experiments: Sequence[Experiment], outputs: Path) -> None:
     """Write what is finished, and the checkpoints that fit, into the folder `bundle`."""
-    buffer = io.BytesIO()
-    count, left = 0, []
+    runs = [(experiment.store, run.id) for experiment in experiments for run in experiment.runs]
+    finished = [store.files(run_id) for store, run_id in runs if store.finished(run_id)]
+    state = [outputs / STATE] if (outputs / STATE).is_file() else []
+    checkpoints = [path for experiment in experiments for path in experiment.store.checkpoints()]
+    buffer, count, left = io.BytesIO(), len(finished), []
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
-
-        def add(path: Path) -> None:
+        for path in chain(state, *finished):
             tar.add(path, path.relative_to(outputs))
-
-        if (outputs / STATE).is_file():
-            add(outputs / STATE)
-        for experiment in experiments:
-            for run in experiment.runs:
-                if experiment.store.finished(run.id):
-                    count += 1
-                    for path in experiment.store.files(run.id):
-                        add(path)
-        checkpoints = [path for experiment in experiments for path in experiment.store.checkpoints()]
         for path in sorted(checkpoints, key=lambda path: path.stat().st_size):
             if buffer.tell() + path.stat().st_size > BUNDLE_BYTES:
                 left.append(f"{path.relative_to(outputs)} ({path.stat().st_size >> 20} MiB)")
                 continue
-            add(path.with_suffix(".json"))
-            add(path)
+            for part in (path.with_suffix(".json"), path):
+                tar.add(part, part.relative_to(outputs))
     content = buffer.getvalue()
     parts = [content[start : start + FILE_BYTES] for start in range(0, len(content), FILE_BYTES)]
     if len(parts) > FILES:
@@ -333,10 +317,12 @@ def _wanted(path: Path, content: bytes) -> bool:
     store = RunStore(path.parents[1])
     if store.all_finished(store.load(path.stem)):
         return False
-    files = [io.BytesIO(content), *([io.BytesIO(path.read_bytes())] if path.is_file() else [])]
-    kept = [torch.load(file, weights_only=True, map_location="cpu")["state"] for file in files]
-    steps = [state["step"] if state else 0 for state in kept]
-    return all(steps[0] > step for step in islice(steps, 1, None))
+    return not path.is_file() or _step(content) > _step(path.read_bytes())
+
+
+def _step(checkpoint: bytes) -> int:
+    state = torch.load(io.BytesIO(checkpoint), weights_only=True, map_location="cpu")["state"]
+    return state["step"] if state else 0
 
 
 # ---- the command line ------------------------------------------------------------------------------------------------
@@ -377,8 +363,7 @@ def _run(options: argparse.Namespace, deadline: Deadline) -> int:
     if options.take:
         take(options.take, options.outputs)
     names = [name for name in ORDER if name in options.only.split(",")]
-    experiments = load(names, options)
-    state, failed = State(options.outputs, device), 0
+    experiments, state, failed = load(names, options), State(options.outputs, device), 0
     if options.minutes:
         signal.signal(signal.SIGTERM, deadline.now)
         if not options.no_tests and not passes_tests(state):
@@ -386,9 +371,7 @@ def _run(options: argparse.Namespace, deadline: Deadline) -> int:
             return 1
         measure_kinds(experiments, state, device, deadline)
         failed = work(experiments, deadline)
-        measure_kinds(experiments, state, device, deadline)
-    else:
-        measure_kinds(experiments, state, device, Deadline(600))
+    measure_kinds(experiments, state, device, deadline if options.minutes else Deadline(600))
     remains(experiments, state)
     if options.out:
         give(options.out, experiments, options.outputs)

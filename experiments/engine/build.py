@@ -5,14 +5,14 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 
 from experiments.engine.config import Run
 from experiments.engine.errors import ConfigError
-from experiments.engine.expand import Group
+from experiments.engine.expand import Group, without
 from syre import distributed
 from syre.batches import Batches
 from syre.learners import Learner, Replica, learner, replicas_per_process
@@ -29,8 +29,7 @@ THREADS = 64
 def own_device(run: Run) -> torch.device:
     """The device on which a run trains on this machine.
 
-    Raises:
-        ConfigError: no such device here, or one that the run cannot use; too many threads.
+    Raises: ConfigError for none such here, or one that the run cannot use, and for too many threads.
     """
     threads, most = run.config["compute"]["threads"], max(os.cpu_count() or 1, THREADS)
     if threads > most:
@@ -46,18 +45,16 @@ def own_device(run: Run) -> torch.device:
 def device_of(name: str, setting: str = "compute.device") -> torch.device:
     """The torch device; `auto` is the GPU if there is one.
 
-    Raises:
-        ConfigError: another device than a CPU or a CUDA GPU, or one that is not there; `auto` where there are GPUs that
-            torch cannot use.
+    Raises: ConfigError for another device than a CPU or a CUDA GPU, or one that is not there, and for `auto` where
+    there are GPUs that torch cannot use.
     """
     if name == "auto":
         if not torch.cuda.is_available() and (given := _given_gpus()):
             cuda = torch.version.cuda
             built = f"for CUDA {cuda}, which this driver may be too old for" if cuda else "without CUDA"
-            raise ConfigError(
-                f"compute.device=auto: there are GPUs here ({given}), but torch {torch.__version__} sees none (it is "
-                f"built {built}): install a build of torch that fits, or set compute.device=cpu"
-            )
+            blind = f"there are GPUs here ({given}), but torch {torch.__version__} sees none (it is built {built})"
+            advice = "install a build of torch that fits, or set compute.device=cpu"
+            raise ConfigError(f"compute.device=auto: {blind}: {advice}")
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name, re.ASCII):
         raise ConfigError(f"{setting} must be auto, cpu or cuda[:index], got {name!r}")
@@ -79,8 +76,7 @@ def unfit(who: str = "") -> Iterator[None]:
 def load(run: Run, data_root: str | None) -> Any:
     """The data set, or environment, of a run.
 
-    Raises:
-        ConfigError: more samples than there are, say. DataError: data missing or damaged.
+    Raises: ConfigError for more samples than there are, say; DataError for data missing or damaged.
     """
     with unfit():
         return run.data.load(root=data_root, seed=run.seed)
@@ -101,8 +97,7 @@ def _given_gpus() -> str:
 def build(run: Run, data_root: str | None, device: torch.device) -> tuple[Replica, Any]:
     """A run as a replica, ready to train, and its data set.
 
-    Raises:
-        ConfigError: settings that do not fit one another. DataError: data missing or damaged.
+    Raises: ConfigError for settings that do not fit one another; DataError for data missing or damaged.
     """
     data, regularizer = load(run, data_root), f"regularizer={run.regularizer.name}"
     with unfit():
@@ -121,35 +116,29 @@ def build(run: Run, data_root: str | None, device: torch.device) -> tuple[Replic
 
 
 def assemble(group: Group, data_root: str | None, device: torch.device) -> tuple[Learner, Batches]:
-    """The runs of a group as one learner, and their batches.
-
-    Raises:
-        ConfigError: settings that do not fit one another. DataError: data missing or damaged.
-    """
+    """The runs of a group as one learner, and their batches. Raises: as `build`."""
     first, compute = group.runs[0], group.runs[0].config["compute"]
     replicas, batches = _prepare(group, data_root, device)
-    bf16 = compute["precision"] == "bf16" or (
-        compute["precision"] == "auto" and len(replicas) == 1 and has_bf16(device)
-    )
+    auto = compute["precision"] == "auto" and len(replicas) == 1 and has_bf16(device)
+    autocast = torch.bfloat16 if auto or compute["precision"] == "bf16" else None
     single = {"compiled": compute["compile"], "accumulate": first.train.accumulate}
     with unfit():
-        return learner(replicas, autocast=torch.bfloat16 if bf16 else None, **single), batches
+        return learner(replicas, autocast=autocast, **single), batches
 
 
 def _prepare(group: Group, data_root: str | None, device: torch.device) -> tuple[list[Replica], Batches]:
     """The runs of a group, each by itself, and their batches."""
     first = group.runs[0]
     share_settings(group)
-    built = [build(run, data_root, device) for run in group.runs]
+    replicas, sets = zip(*(build(run, data_root, device) for run in group.runs), strict=True)
     scales, seeds = [run.data.input_scale for run in group.runs], [run.seed for run in group.runs]
     place: dict[str, Any] = {"device": device, "rank": distributed.rank(), "world": distributed.world()}
     with unfit():
-        sets, size = [data for _, data in built], first.train.batch_size
-        batches = Batches(sets, scales=scales, seeds=seeds, batch_size=size, **place)
+        batches = Batches(sets, scales=scales, seeds=seeds, batch_size=first.train.batch_size, **place)
     share, parts = batches.batch_size // distributed.world(), first.train.accumulate
     if share % parts:
         raise ConfigError(f"the batch of a process, {share}, must be a multiple of train.accumulate={parts}")
-    return [replica for replica, _ in built], batches
+    return list(replicas), batches
 
 
 def share_settings(group: Group) -> None:
@@ -157,7 +146,6 @@ def share_settings(group: Group) -> None:
     if len(group.runs) == 1:
         return
     first = group.runs[0]
-    compute = first.config["compute"]
     if len({run.config["task"]["_target_"] for run in group.runs}) > 1:
         raise ConfigError("runs that train as one have one task: `task` cannot be in batched=[...]")
     if measures(first):
@@ -167,9 +155,15 @@ def share_settings(group: Group) -> None:
             raise ConfigError(f"runs that train as one share their {part}: nothing of it can be in batched=[...]")
     if interacts(first):
         raise ConfigError(f"runs of task={first.config['task']['name']} train alone: set replicas=1")
-    if compute["precision"] == "bf16" or compute["compile"] or first.train.accumulate > 1:
+    if _lone(first):
         settings = "compute.precision=bf16, compute.compile=true and train.accumulate > 1"
         raise ConfigError(f"{settings} are for lone runs: set replicas=1")
+
+
+def _lone(run: Run) -> bool:
+    """Whether it has settings that no stacked run can have."""
+    compute = run.config["compute"]
+    return compute["precision"] == "bf16" or compute["compile"] or run.train.accumulate > 1
 
 
 def actor(run: Run, data_root: str | None, device: torch.device) -> Replica:
@@ -202,7 +196,7 @@ def fitting(data_root: str | None) -> Callable[[Group], None]:
         some = list(alike.values())
         if len(group.runs) > 1 and len(some) == 1:
             some *= 2
-        try:
+        with suppress(RuntimeError, MemoryError):  # too large, say: to be told by the run itself, in a row
             if interacts(some[0]):
                 actor(some[0], data_root, torch.device("cpu"))
                 return
@@ -210,17 +204,13 @@ def fitting(data_root: str | None) -> Callable[[Group], None]:
             if len(replicas) > 1:
                 with unfit():
                     learner(replicas)
-        except (RuntimeError, MemoryError):  # too large, say: to be told by the run itself, in a row
-            pass
 
     return check
 
 
 def _structure(run: Run) -> str:
     """What of a run may not fit, as text: all but its seed, its learning rate and the strengths of its regularizer."""
-    kept = {key: value for key, value in run.config.items() if key not in ("experiment", "recipe", "scale", "seed")}
-    kept["data"] = {key: value for key, value in kept["data"].items() if key != "input_scale"}
-    kept["optim"] = {key: value for key, value in kept["optim"].items() if key != "lr"}
+    kept = without(run.config, ("experiment", "recipe", "scale", "seed", "data.input_scale", "optim.lr"))
     kept["regularizer"] = {k: v for k, v in kept["regularizer"].items() if not isinstance(v, int | float)}
     return json.dumps(kept, sort_keys=True)
 
@@ -230,15 +220,8 @@ def group_size(run: Run, data_root: str | None) -> int:
 
     It is measured on a CPU; of a GPU half of the free memory is taken. Nets with running statistics are never stacked.
     """
-    compute = run.config["compute"]
-    if (
-        measures(run)
-        or interacts(run)
-        or compute["compile"]
-        or compute["precision"] == "bf16"
-        or run.train.accumulate > 1
-    ):
-        return 1  # these are for lone runs
+    if measures(run) or interacts(run) or _lone(run):
+        return 1
     try:
         replica, data = build(run, data_root, torch.device("cpu"))
     except (RuntimeError, MemoryError):  # too large: to be told by the run itself, in a row
@@ -249,7 +232,7 @@ def group_size(run: Run, data_root: str | None) -> int:
     if has_running_statistics(replica.model):
         return 1
     cuda = torch.cuda.is_available()  # a sweep for a cluster is planned where there may be no GPU
-    device = device_of(compute["device"]) if cuda else torch.device("cpu")
+    device = device_of(run.config["compute"]["device"]) if cuda else torch.device("cpu")
     room = {"memory": torch.cuda.mem_get_info(device)[0] // 2} if device.type == "cuda" else {}
     return replicas_per_process(parameters, units + data.num_classes, run.train.batch(samples), **room)
 

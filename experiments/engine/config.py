@@ -27,24 +27,14 @@ from experiments.engine.errors import ConfigError
 sys.path.append(str(Path(__file__).parent))  # where Hydra looks for `hydra_plugins`
 
 GROUPS = ("model", "data", "regularizer", "optim", "task")
-
-
-class Scale(StrEnum):
-    smoke = "smoke"
-    cpu = "cpu"
-    paper = "paper"
+Scale = StrEnum("Scale", ["smoke", "cpu", "paper"])
+Mode = StrEnum("Mode", ["disabled", "offline", "online"])
 
 
 class Precision(StrEnum):
     fp32 = "fp32"
     bf16 = "bf16"  # autocast; lone runs only
     auto = "auto"  # bf16 where the hardware has it
-
-
-class Mode(StrEnum):
-    disabled = "disabled"
-    offline = "offline"
-    online = "online"
 
 
 @dataclass
@@ -136,11 +126,7 @@ class Run:
         return None if settings is None else _leaf(group, json.dumps(settings))
 
     def check(self) -> None:
-        """Make sure that it can be run.
-
-        Raises:
-            ConfigError: an unknown key, a wrong type or a value out of range, named.
-        """
+        """Make sure that it can be run. Raises: ConfigError that names an unknown key, or a wrong type or value."""
         if type(self.seed) is not int:
             raise ConfigError(f"seed must be an integer, got {self.seed!r}")
         if self.config["task"] is None:
@@ -161,8 +147,7 @@ IDENTITY = ("experiment", "recipe", "scale", "seed", *GROUPS, "train", "compute"
 def identity(config: DictConfig) -> dict[str, Any]:
     """The part of a configuration that decides its numbers: all but paths, logging and the description of the sweep.
 
-    Raises:
-        ConfigError: a key that is not in `Config` (Hydra lets `+key=value` in).
+    Raises: ConfigError for a key that is not in `Config` (Hydra lets `+key=value` in).
     """
     if unknown := set(config) - {"hydra", *Config.__dataclass_fields__}:
         raise ConfigError(f"unknown key {', '.join(sorted(map(str, unknown)))}")
@@ -177,21 +162,10 @@ def run_id(config: dict[str, Any]) -> str:
     for key in IDENTITY:
         settings = chosen[key] = config[key]
         if isinstance(settings, dict) and LATER in settings:
-            unchanged = [name for name, value in settings[LATER].items() if settings.get(name) == value]
-            chosen[key] = _less(settings, LATER, *unchanged)
+            gone = {LATER, *(name for name, value in settings[LATER].items() if settings.get(name) == value)}
+            chosen[key] = {name: value for name, value in settings.items() if name not in gone}
     text = json.dumps(chosen, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-
-
-def _less(settings: dict[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key not in keys}
-
-
-def resolve(config: dict[str, Any]) -> Run:
-    """The run of an identity, checked. Raises: `ConfigError`, as `Run.check`."""
-    run = Run(config=config)
-    run.check()
-    return run
 
 
 @lru_cache(maxsize=4096)  # a sweep repeats the same leaves hundreds of times
@@ -200,7 +174,7 @@ def _leaf(group: str, text: str) -> Any:
     settings = json.loads(text)
     fixed = {"train": "syre.trainer.Training", "compute": f"{__name__}.Compute"}
     cls = get_class(fixed.get(group) or settings.pop("_target_"))
-    settings = _less(settings, "name", LATER)
+    settings = {key: value for key, value in settings.items() if key not in ("name", LATER)}
     try:
         typed = OmegaConf.structured(cls)
         OmegaConf.set_readonly(typed, False)

@@ -62,15 +62,16 @@ def expand(config: DictConfig, compose: Compose, fixed: Sequence[str] = (), axes
         fixed: keys given on the command line; blocks do not touch them.
         axes: keys that the command line sweeps, with their values, for all runs that have such a key.
 
-    Raises:
-        ConfigError: a key that is unknown in a block, or an axis that no run has, or no run at all. (Of a run,
-            `Run.check` says so, later: what is finished need not be looked at.)
+    Raises: ConfigError for a key that is unknown in a block, or an axis that no run has, or no run at all. (Of a run,
+    `Run.check` says so, later: what is finished need not be looked at.)
     """
     composed: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
     runs: dict[str, Run] = {}
     nowhere = set(axes or {}) - {*GROUPS}
+    of_scale = _plain(config.scales).get(config.scale) or {}
+    of_scale = {key: value for key, value in of_scale.items() if key not in fixed}
     for chosen in _products(config, fixed, axes or {}):
-        chosen = {**_scale_settings(config, fixed), **chosen}
+        chosen = of_scale | chosen
         members = tuple((key, value) for key, value in chosen.items() if key in GROUPS)
         if members not in composed:
             whole = identity(compose([f"{key}={value}" for key, value in members if value is not None]))
@@ -93,8 +94,7 @@ def expand(config: DictConfig, compose: Compose, fixed: Sequence[str] = (), axes
 def split(words: Sequence[str]) -> tuple[list[str], list[str], Axes]:
     """What overrides say of a sweep: those that every run is composed with, the keys of all, and the axes with values.
 
-    Raises:
-        HydraException: a word that is no override.
+    Raises: HydraException for a word that is no override.
     """
     given = OverridesParser.create().parse_overrides([as_axis(word) for word in words])
     plain = [word for word, o in zip(words, given, strict=True) if not o.is_sweep_override()]
@@ -144,11 +144,6 @@ def _with(config: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _scale_settings(config: DictConfig, fixed: Sequence[str]) -> dict[str, Any]:
-    settings = _plain(config.scales).get(config.scale) or {}
-    return {key: value for key, value in settings.items() if key not in fixed}
-
-
 def _products(config: DictConfig, fixed: Sequence[str], given: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
     """One mapping key -> value for each run of each block."""
     blocks = _plain(config.runs) or [{}]
@@ -183,7 +178,7 @@ def pack(runs: Sequence[Run], *, batched: Sequence[str], size: Callable[[Run], i
     """Groups of runs that agree in all but the batched keys, at most `size(run)` each, in a fixed order."""
     alike: dict[str, list[Run]] = {}
     for run in runs:
-        alike.setdefault(json.dumps(_without(run.config, batched), sort_keys=True), []).append(run)
+        alike.setdefault(json.dumps(without(run.config, batched), sort_keys=True), []).append(run)
     return [
         Group(runs=members[start : start + step])
         for members in alike.values()
@@ -192,10 +187,10 @@ def pack(runs: Sequence[Run], *, batched: Sequence[str], size: Callable[[Run], i
     ]
 
 
-def _without(config: dict[str, Any], keys: Sequence[str], prefix: str = "") -> dict[str, Any]:
+def without(config: dict[str, Any], keys: Sequence[str], prefix: str = "") -> dict[str, Any]:
     """The configuration without the given dotted keys and all below them."""
     kept = {}
     for key, value in config.items():
         if (path := prefix + key) not in keys:
-            kept[key] = _without(value, keys, path + ".") if isinstance(value, dict) else value
+            kept[key] = without(value, keys, path + ".") if isinstance(value, dict) else value
     return kept

@@ -62,13 +62,8 @@ class Experiment:
         words = [f"experiment={name}", *words]
         config = compose("config", split(words)[0])
         made = cls.of(config, words, lambda overrides: compose("config", overrides))
-        whole: dict[str, Any] = {
-            "sources": sources,
-            "words": made.words,
-            "keys": made.keys,
-            "runs": [run.config for run in made.runs],
-        }
-        whole["config"] = OmegaConf.to_container(config, enum_to_str=True)
+        whole: dict[str, Any] = {"sources": sources, "words": made.words, "keys": made.keys}
+        whole |= {"runs": [run.config for run in made.runs], "config": OmegaConf.to_container(config, enum_to_str=True)}
         with suppress(results.ResultsError):  # where nothing can be written it takes that time again
             results.write_files({file: json.dumps(whole).encode()})
         return made
@@ -115,13 +110,9 @@ class Experiment:
         """The groups of these runs that are still to train: interrupted ones as they were packed, and what is missing.
 
         A group of another sweep that is in training now, and has some of these runs among its own, is one of them.
-
         They come seed by seed, in the order of the sweep: one that is interrupted for good leaves whole seeds.
-
         `check` raises for a group that cannot be trained.
-
-        Raises:
-            ConfigError: a missing run that cannot be run; then nothing has been written.
+        Raises: ConfigError for a missing run that cannot be run; then nothing has been written.
         """
         places = {run.id: place for place, run in enumerate(runs)}
         missing = {run.id: run for run in runs if not self.store.finished(run.id)}
@@ -148,22 +139,17 @@ class Experiment:
 
     # ---- tables
 
-    def check_tables(self) -> None:
-        """Find a table that is damaged before the hours of training. Raises: ResultsError."""
-        for table in results.TABLES:
-            results.read_table(self.place / self.name / table)
-
     def collect(self, runs: Iterable[Run], place: Path | None = None) -> Path:
         """Write these runs, which have ended, into the tables; their folder. Raises: ResultsError."""
         folder = (place or self.place) / self.name
         self.store.collect(folder, self.scale, [run.id for run in runs])
         return folder
 
-    def taken(self, **facts: str) -> dict[str, float]:
-        """The seconds of those of its runs that have finished here, and of which these facts are so."""
+    def taken(self, device: str) -> dict[str, float]:
+        """The seconds of those of its runs that have finished here, on such a device."""
         finished = [run.id for run in self.runs if self.store.finished(run.id)]
-        known = {run_id: self.store.facts(run_id, "seconds", *facts) for run_id in finished}
-        return {name: float(of["seconds"]) for name, of in known.items() if facts.items() <= of.items()}
+        known = {run_id: self.store.facts(run_id, "seconds", "device") for run_id in finished}
+        return {name: float(of["seconds"]) for name, of in known.items() if of["device"] == device}
 
     def tabled(self) -> dict[str, float]:
         """The seconds of those of its runs that the committed tables have."""

@@ -22,8 +22,7 @@ def hold(path: Path, patience: float = 1.0) -> Iterator[bool]:
     with the connection of its machine: nobody dead holds anything, and there is no time limit to guess. (Where a disk
     has no flock, filelock leaves a file that says who holds it, and breaks the lock of a process that is gone.)
 
-    Raises:
-        ResultsError: a place that cannot be written.
+    Raises: ResultsError for a place that cannot be written.
     """
     lock = FileLock(path)
     try:
@@ -50,15 +49,12 @@ def holder(path: Path) -> str | None:
     if not path.exists():
         return None
     lock = FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        with suppress(OSError):
+    with suppress(OSError):
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
             return path.read_text() or "another process"
-        return None
-    except OSError:
-        return None
-    _let_go(lock, path)
+        _let_go(lock, path)
     return None
 
 

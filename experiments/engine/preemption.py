@@ -13,8 +13,8 @@ class Stop:
     """Whether a signal has asked the training to stop; to be called after each step, as `train(..., stop=...)` does.
 
         with Stop() as stop:
-            ending = train_group(..., stop=stop)
-        if ending is Ending.stopped:
+            outcome = train_group(..., stop=stop)
+        if outcome is Outcome.stopped:
             stop.leave()
 
     The signals are SIGTERM (from `kill`, from `scancel`, from SLURM when it preempts a job) and the one that submitit

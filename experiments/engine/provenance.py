@@ -3,7 +3,7 @@
 import platform
 import subprocess
 import sys
-from functools import lru_cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ PHYSICS = ("gymnasium", "mujoco", "pybullet", "stable_baselines3")  # where a ru
 CODE = ("syre", "experiments", "configs", "requirements.lock", "pyproject.toml")
 
 
-@lru_cache(maxsize=1)
+@cache
 def _git() -> tuple[str, bool]:
     """The commit of this checkout, and whether code or configuration differ from it; ("unknown", True) outside git."""
     root = Path(__file__).parents[2]
-    ask = lambda *words: subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout  # noqa: E731
+    ask = partial(subprocess.check_output, cwd=root, stderr=subprocess.DEVNULL, text=True)
     try:
-        return ask("rev-parse", "HEAD").strip(), bool(ask("status", "--porcelain", "--", *CODE))
+        return ask(["git", "rev-parse", "HEAD"]).strip(), bool(ask(["git", "status", "--porcelain", "--", *CODE]))
     except (OSError, subprocess.CalledProcessError):
         return "unknown", True
 

@@ -68,16 +68,14 @@ class RunStore:
     def facts(self, run_id: str, *keys: str) -> dict[str, Any]:
         """What is known of a run that has ended: its status, these keys, and where its numbers come from.
 
-        Raises:
-            ResultsError: they are missing or damaged.
+        Raises: ResultsError where they are missing or damaged.
         """
         with _reading(self.run(run_id)) as place:
             facts: dict[str, Any] = json.loads((place / "run.json").read_text())
             if missing := [key for key in ("status", *keys) if key not in facts]:
                 raise ValueError(f"run.json has no {', '.join(missing)}")
             if facts["status"] not in results.STATUSES:
-                allowed = ", ".join(results.STATUSES)
-                raise ValueError(f"status in run.json is {facts['status']!r}, not one of {allowed}")
+                raise ValueError(f"status in run.json is {facts['status']!r}, not one of {', '.join(results.STATUSES)}")
             if not isinstance(facts.get("seconds", 0.0), int | float):
                 raise ValueError(f"seconds in run.json is {facts['seconds']!r}, not a number")
         return facts
@@ -97,30 +95,23 @@ class RunStore:
     def collect(self, folder: Path, scale: str, run_ids: Iterable[str]) -> None:
         """Write runs that have ended into the tables in `folder` (`results.collect`).
 
-        Raises:
-            ResultsError: runs are missing or damaged, or the files cannot be written; then they are as they were.
+        Raises: ResultsError where runs are missing or damaged, or the files cannot be written, and are as they were.
         """
         ids, name = sorted(set(run_ids)), self.folder.name
         missing = [run_id for run_id in ids if not self.ended(run_id)]
         if missing or not ids:
             example = f", {missing[0]} first" if missing else ""
-            raise ResultsError(
-                f"{name}: {len(missing)} of {len(ids)} runs at scale {scale} are missing{example}: "
-                f"`make {name} SCALE={scale}` runs what is missing"
-            )
+            lack = f"{len(missing)} of {len(ids)} runs at scale {scale} are missing{example}"
+            raise ResultsError(f"{name}: {lack}: `make {name} SCALE={scale}` runs what is missing")
         results.collect(folder, scale, {run_id: self.rows(run_id) for run_id in ids})
 
     def write(self, run: Run, records: Iterable[Record], facts: Mapping[str, Any]) -> None:
         """The directory of a run that has ended, all of it or nothing; `facts` has its status."""
         config = run.config
         facts = {"id": run.id, "experiment": config["experiment"], "scale": config["scale"], **facts}
-        text = (
-            yaml.dump(config, sort_keys=False, Dumper=Dumper),
-            "".join([HEADER, *map(line, records)]),
-            json.dumps(facts, indent=1),
-            "",
-        )
-        results.write_files(dict(zip(self.files(run.id), (part.encode() for part in text), strict=True)))
+        settings, table = yaml.dump(config, sort_keys=False, Dumper=Dumper), "".join([HEADER, *map(line, records)])
+        texts = (settings, table, json.dumps(facts, indent=1), "")
+        results.write_files({path: text.encode() for path, text in zip(self.files(run.id), texts, strict=True)})
 
     def files(self, run_id: str) -> list[Path]:
         """What a finished run has left, `done` last."""
@@ -159,11 +150,7 @@ class RunStore:
         results.write_files({self.file(g.id): json.dumps([run.config for run in g.runs]).encode() for g in groups})
 
     def load(self, group_id: str) -> Group:
-        """A group as it was packed.
-
-        Raises:
-            ConfigError: no such group. ResultsError: its file is damaged.
-        """
+        """A group as it was packed. Raises: ConfigError where there is none; ResultsError for a damaged file."""
         if not re.fullmatch("[0-9a-f]{12}", group_id):
             where = self.folder / "groups"
             raise ConfigError(f"group must be 12 hex digits, the name of a file in {where}, got {group_id!r}")
@@ -266,8 +253,7 @@ def _read_group(file: Path) -> Group:
 def set_aside(file: Path, error: Exception, then: str) -> None:
     """Give a file that cannot be used another name, under which it stays, and say what happens without it.
 
-    Raises:
-        ResultsError: a place that cannot be written.
+    Raises: ResultsError for a place that cannot be written.
     """
     names = (file.with_name(f"{file.name}.damaged{k or ''}") for k in itertools.count())
     aside = next(name for name in names if not name.exists())

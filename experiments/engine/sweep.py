@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.utils import JobStatus
 from omegaconf import DictConfig
 
-from experiments.analysis.results import ResultsError
+from experiments.analysis.results import TABLES, ResultsError, read_table
 from experiments.engine.cards import spread
 from experiments.engine.config import Run
 from experiments.engine.errors import ConfigError, Killed, one_line
@@ -30,21 +30,18 @@ from experiments.engine.store import Outcome
 def sweep(config: DictConfig, words: Sequence[str], compose: Compose, launcher: Any) -> None:
     """The whole of it, for a configuration and the overrides that it was composed with.
 
-    Raises:
-        SystemExit: 2 where the figure could not be drawn, else 1 where runs have failed.
+    Raises: SystemExit, 2 where the figure could not be drawn, else 1 where runs have failed.
     """
     if world() > 1:
-        raise ConfigError(
-            "torchrun trains one run, or one group of a sweep (group=...), over its processes; "
-            "a sweep (-m) runs without torchrun"
-        )
+        trains = "torchrun trains one run, or one group of a sweep (group=...), over its processes"
+        raise ConfigError(f"{trains}; a sweep (-m) runs without torchrun")
     experiment = Experiment.of(config, words, compose)
     if config.adopt:
         adopted = experiment.store.adopt(Path(config.results) / experiment.name, experiment.runs)
         print(f"{experiment.name}: {adopted} runs adopted from the tables in {config.results}", flush=True)
     missing = [] if config.train_nothing else experiment.missing()
-    if missing:
-        experiment.check_tables()
+    for table in TABLES if missing else ():  # one that is damaged is found before the hours of training
+        read_table(experiment.place / experiment.name / table)
     groups = _plan(experiment, missing, elsewhere=getattr(launcher, "elsewhere", False))
     what = f"{len({run.id for group in groups for run in group.runs})} to train in {len(groups)} groups"
     print(f"{experiment.name}: {len(experiment.runs)} runs at scale {experiment.scale}, {what}", flush=True)
@@ -57,9 +54,8 @@ def sweep(config: DictConfig, words: Sequence[str], compose: Compose, launcher: 
             with bar(experiment, groups):
                 failed = _launch(experiment, launcher, groups)
         if failed:
-            print(
-                f"{len(failed)} of {len(groups)} groups failed, the first with {one_line(failed[0])}", file=sys.stderr
-            )
+            how_many = f"{len(failed)} of {len(groups)} groups failed"
+            print(f"{how_many}, the first with {one_line(failed[0])}", file=sys.stderr)
         drawn = _tables(experiment)
         if mirror and groups:
             folder = experiment.place / experiment.name
@@ -150,8 +146,7 @@ def _give_up(experiment: Experiment, group: Group, reason: Exception) -> None:
 
 def _tables(experiment: Experiment) -> bool:
     """Collect the tables and judge them; whether that is all that was asked for."""
-    name, place = experiment.name, experiment.place
-    runs = experiment.runs
+    name, place, runs = experiment.name, experiment.place, experiment.runs
     if experiment.config.train_nothing:
         runs = [run for run in runs if experiment.store.ended(run.id)]
     with hold(place / f".{name}.lock", patience=600) as ours:

@@ -117,11 +117,10 @@ def out_of_memory(error: Exception, group: Group) -> OutOfMemory | None:
         return None
     settings = group.runs[0].train
     advice = f"out of memory with train.batch_size={settings.batch_size}, train.accumulate={settings.accumulate}"
-    if len(group.runs) > 1:
-        advice += f", {len(group.runs)} replicas: set replicas to fewer, or"
-    else:
-        advice += ": raise train.accumulate (the parts in which a batch is trained) or"
-    return OutOfMemory(f"{advice} lower train.batch_size ({text[:200]})")
+    fewer = f", {len(group.runs)} replicas: set replicas to fewer, or"
+    parts = ": raise train.accumulate (the parts in which a batch is trained) or"
+    either = fewer if len(group.runs) > 1 else parts
+    return OutOfMemory(f"{advice}{either} lower train.batch_size ({text[:200]})")
 
 
 def _train(log: _Log, acquire: Callable[[], bool], *, data_root: str | None, alone: bool, stop: Stop | None) -> Outcome:
@@ -241,15 +240,13 @@ def _loop(
 ) -> tuple[Callable[[Any], Iterator[Record | Snapshot]], int]:
     """What trains these runs, given the state to go on from (None: the start), and how many steps it takes.
 
-    Raises:
-        ConfigError: settings that do not fit one another. DataError: data missing or damaged.
+    Raises: as `build`.
     """
     first = group.runs[0]
+    share_settings(group)
     if measures(first):
-        share_settings(group)
         return lambda _: _measure(group.runs), 0
     if interacts(first):
-        share_settings(group)
         replica, make = actor(first, data_root, device), partial(load, first, data_root)
         start = partial(first.task.interact, replica, make, first.train, seed=first.seed, stop=stop)
         return lambda state: start(resume=state), first.train.steps

@@ -1,6 +1,6 @@
 """Hydra's door to the sweep: a Sweeper that launches one job per group of runs. Hydra finds it by its place."""
 
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -9,33 +9,19 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-
-@dataclass
-class Settings:
-    _target_: str = "hydra_plugins.blocks.Blocks"
-
-
-ConfigStore.instance().store(group="hydra/sweeper", name="blocks", node=Settings, provider="syre")
+NODE = {"_target_": "hydra_plugins.blocks.Blocks"}
+ConfigStore.instance().store(group="hydra/sweeper", name="blocks", node=NODE, provider="syre")
 
 
 class Blocks(Sweeper):
     """Expands `runs:` of the experiment, skips what is finished, launches the rest, collects the tables."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.config = config
-        self.hydra_context = hydra_context
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
+        self.whole, self.compose = config, partial(hydra_context.config_loader.load_sweep_config, config)
+        make = Plugins.instance().instantiate_launcher
+        self.launcher = make(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> Any:
         from experiments.engine.sweep import sweep
 
-        assert self.config is not None
-        assert self.hydra_context is not None
-        loader, config = self.hydra_context.config_loader, self.config
-
-        def compose(overrides: list[str]) -> DictConfig:
-            return loader.load_sweep_config(config, overrides)
-
-        return sweep(config, arguments, compose, self.launcher)
+        return sweep(self.whole, arguments, self.compose, self.launcher)

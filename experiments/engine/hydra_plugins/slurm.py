@@ -60,12 +60,7 @@ class Slurm(Launcher):
             folder, timeouts = settings.pop("slurm_submitit_folder"), settings.pop("slurm_max_num_timeout")
             executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=timeouts)
             executor.update_parameters(**settings)
-        except (
-            RuntimeError,
-            NameError,
-            ValueError,
-            TypeError,
-        ) as error:  # no SLURM here, or a setting it does not know
+        except (RuntimeError, NameError, ValueError, TypeError) as error:  # no SLURM, or a setting it does not know
             raise ConfigError(f"hydra/launcher=slurm: {error}") from error
         jobs = self._queued(job_overrides)
         outcomes: dict[int, JobReturn] = {}
@@ -121,9 +116,8 @@ class Slurm(Launcher):
             kept = json.loads(file.read_text())
             live = [name for name in kept if states and states.get(name, "COMPLETED") not in ENDED]
             for name in live:
-                words = kept[name]
-                if words in overrides:
-                    found[overrides.index(words)] = submitit.SlurmJob(self.folder, name)
+                if kept[name] in overrides:
+                    found[overrides.index(kept[name])] = submitit.SlurmJob(self.folder, name)
             if states is not None and not live:
                 file.unlink()  # all of it has ended
         if found:

@@ -12,7 +12,7 @@ from replicas import REGULARIZERS
 
 from experiments.analysis import results
 from experiments.analysis.results import LATER
-from experiments.engine.config import GROUPS, Scale, identity, resolve, run_id
+from experiments.engine.config import GROUPS, Run, Scale, identity, run_id
 from experiments.engine.expand import expand
 from syre.trainer import Training
 
@@ -82,8 +82,9 @@ def test_the_training_defaults_spell_every_field():
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_leaf_resolves_to_an_object_of_its_class(composed, group):
     for path in sorted((CONFIGS / group).glob("*.yaml")):
-        leaf = getattr(resolve(identity(composed(f"{group}={path.stem}"))), group)
-        assert type(leaf) is get_class(yaml.safe_load(path.read_text())["_target_"])
+        run = Run(config=identity(composed(f"{group}={path.stem}")))
+        run.check()
+        assert type(getattr(run, group)) is get_class(yaml.safe_load(path.read_text())["_target_"])
 
 
 def test_a_regularizer_is_spelt_alike_in_file_key_and_class():
