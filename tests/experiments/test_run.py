@@ -42,8 +42,9 @@ def statuses(folder):
 @pytest.mark.slow
 def test_a_run_leaves_its_configuration_metrics_and_facts_and_is_not_trained_twice(tmp_path, command, environment):
     words = [*SMALL, *places(tmp_path)]
-    done = subprocess.run([sys.executable, "-m", "experiments.run", *words], cwd=tmp_path, env=environment,
-                          capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.run", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     (place,) = (tmp_path / "outputs/run/runs").iterdir()
     assert (done.returncode, done.stdout, done.stderr) == (0, f"finished: {place}\n", "")
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}  # Hydra leaves nothing of its own
@@ -125,8 +126,15 @@ def test_a_run_that_fails_is_a_row_the_others_go_on_and_it_is_tried_again(tmp_pa
 
 # ---- a figure ------------------------------------------------------------------------------------------------------
 
-FIGURE = ("-m", "experiment=fig4", "scale=smoke", "train.steps=40", "data.size=10", "seeds=1",
-          "regularizer=vanilla,w_fix")  # fmt: skip
+FIGURE = (
+    "-m",
+    "experiment=fig4",
+    "scale=smoke",
+    "train.steps=40",
+    "data.size=10",
+    "seeds=1",
+    "regularizer=vanilla,w_fix",
+)
 
 
 @pytest.mark.slow
@@ -154,7 +162,7 @@ def test_a_figure_trained_twice_gives_the_same_tables_byte_for_byte(tmp_path, co
         (("hydra.launcher.n_jobs=1", "wandb.mode=disabled", "data_root=x"), "results"),
         (("optim.lr=0.02",), "outputs/fig4/results-custom"),
     ],
-)  # fmt: skip
+)
 def test_only_a_figures_own_runs_reach_its_committed_tables(tmp_path, command, monkeypatch, words, place):
     collected = []
     monkeypatch.setattr(Experiment, "plan", lambda *_, **__: [])
@@ -257,8 +265,14 @@ def no_gpu(monkeypatch):
     return monkeypatch
 
 
-@pytest.mark.parametrize("given", [*[{name: "1"} for name in GPUS], {"SLURM_JOB_GPUS": "0"},
-                                   {"SLURM_GPUS_ON_NODE": "0", "CUDA_VISIBLE_DEVICES": "0"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "given",
+    [
+        *[{name: "1"} for name in GPUS],
+        {"SLURM_JOB_GPUS": "0"},
+        {"SLURM_GPUS_ON_NODE": "0", "CUDA_VISIBLE_DEVICES": "0"},
+    ],
+)
 def test_gpus_that_torch_cannot_use_are_not_passed_over_in_silence(given, no_gpu, tmp_path, command):
     for name, value in given.items():
         no_gpu.setenv(name, value)
@@ -272,9 +286,15 @@ def test_gpus_that_torch_cannot_use_are_not_passed_over_in_silence(given, no_gpu
     assert build.device_of("cpu") == torch.device("cpu")
 
 
-@pytest.mark.parametrize("given", [{}, {"SLURM_GPUS_ON_NODE": "0"}, {"SLURM_JOB_GPUS": ""},
-                                   *[{"SLURM_JOB_GPUS": "0", "CUDA_VISIBLE_DEVICES": hidden}
-                                     for hidden in ("", "-1", "NoDevFiles")]])  # fmt: skip
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"SLURM_GPUS_ON_NODE": "0"},
+        {"SLURM_JOB_GPUS": ""},
+        *[{"SLURM_JOB_GPUS": "0", "CUDA_VISIBLE_DEVICES": hidden} for hidden in ("", "-1", "NoDevFiles")],
+    ],
+)
 def test_where_there_are_no_gpus_or_they_are_hidden_auto_is_the_cpu(given, no_gpu):
     for name, value in given.items():
         no_gpu.setenv(name, value)
@@ -300,8 +320,17 @@ def test_a_group_that_has_ended_leaves_no_progress_behind(tmp_path, command):
 
 @pytest.mark.slow
 def test_the_versions_of_the_physics_are_kept_with_a_run_that_acts(tmp_path, environment):
-    words = ["model=ppo", "data=slippery_ant", "task=ppo", "train.epochs=0", "train.steps=64", "task.rollout=64",
-             "model.hidden=[8]", "compute.device=cpu", f"outputs={tmp_path}"]  # fmt: skip
+    words = [
+        "model=ppo",
+        "data=slippery_ant",
+        "task=ppo",
+        "train.epochs=0",
+        "train.steps=64",
+        "task.rollout=64",
+        "model.hidden=[8]",
+        "compute.device=cpu",
+        f"outputs={tmp_path}",
+    ]
     subprocess.run([sys.executable, "-m", "experiments.run", *words], env=environment, check=True)
     (kept,) = tmp_path.glob("run/runs/*/run.json")
     assert {"gymnasium", "mujoco", "stable-baselines3", "torch"} <= set(json.loads(kept.read_text())["versions"])

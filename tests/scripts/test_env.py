@@ -44,8 +44,13 @@ class Checkout:
         self.calls.write_text("")
         words = ("env", f"PYTHON={self.python}", *words)
         own = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "MAKE", "PYTHON"))}
-        return subprocess.run(["make", *words], cwd=self.root, capture_output=True, text=True,
-                              env={**own, "CALLS": str(self.calls), **environment})  # fmt: skip
+        return subprocess.run(
+            ["make", *words],
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            env={**own, "CALLS": str(self.calls), **environment},
+        )
 
     def builds(self, **environment: str) -> None:
         """It is built now, and not again."""

@@ -31,7 +31,7 @@ from scripts.gpu_queue import (
     queue,
     take,
     work,
-)  # fmt: skip
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -205,8 +205,15 @@ def test_without_a_gpu_it_lists_and_trains_only_if_told_to(tmp_path: Path, monke
 
 def test_tests_have_passed_for_the_sources_as_they_lie_on_disk(tmp_path: Path, monkeypatch) -> None:
     """A copy of a checkout may have no commit, or changes."""
-    for name in ("syre/a.py", "experiments/b/c.py", "tests/d.py", "scripts/e.py", "configs/f.yaml", "results/g.py",
-                 "syre/h.txt"):  # fmt: skip
+    for name in (
+        "syre/a.py",
+        "experiments/b/c.py",
+        "tests/d.py",
+        "scripts/e.py",
+        "configs/f.yaml",
+        "results/g.py",
+        "syre/h.txt",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     codes, ran = [], []
@@ -248,10 +255,27 @@ def test_it_loads_neither_a_logger_nor_what_draws() -> None:
 
 
 def start(folder: Path, only: str) -> subprocess.Popen:
-    words = ["--scale", "smoke", "--device", "cpu", "--minutes", "5", "--only", only, "--outputs", str(folder),
-             "--no-tests"]  # fmt: skip
-    return subprocess.Popen([sys.executable, "-m", "scripts.gpu_queue", *words], cwd=ROOT, start_new_session=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    words = [
+        "--scale",
+        "smoke",
+        "--device",
+        "cpu",
+        "--minutes",
+        "5",
+        "--only",
+        only,
+        "--outputs",
+        str(folder),
+        "--no-tests",
+    ]
+    return subprocess.Popen(
+        [sys.executable, "-m", "scripts.gpu_queue", *words],
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def tables(folder: Path) -> tuple[str, bytes]:

@@ -31,15 +31,39 @@ def test_a_folder_that_it_has_not_made_is_not_removed(tmp_path):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_without_root_it_is_skipped_in_one_line():
     with SCRIPT.open() as script:  # the checkout may be closed to others
-        done = subprocess.run(["bash", "-s", "run", "true"], stdin=script, capture_output=True, text=True, user=65534,
-                              cwd="/", env={"PATH": os.environ["PATH"]})  # fmt: skip
+        done = subprocess.run(
+            ["bash", "-s", "run", "true"],
+            stdin=script,
+            capture_output=True,
+            text=True,
+            user=65534,
+            cwd="/",
+            env={"PATH": os.environ["PATH"]},
+        )
     assert (done.returncode, done.stderr) == (77, "skipped: needs root\n")
 
 
 # ---- install ---------------------------------------------------------------------------------------------------------
 
-TOOLS = ("basename", "bash", "cat", "comm", "echo", "find", "flock", "ln", "mktemp", "mv", "nproc", "realpath", "rm",
-         "sed", "sort", "uname", "xargs")  # fmt: skip
+TOOLS = (
+    "basename",
+    "bash",
+    "cat",
+    "comm",
+    "echo",
+    "find",
+    "flock",
+    "ln",
+    "mktemp",
+    "mv",
+    "nproc",
+    "realpath",
+    "rm",
+    "sed",
+    "sort",
+    "uname",
+    "xargs",
+)
 PROGRAMS = "munged munge slurmctld slurmd sbatch srun scancel squeue sinfo"
 STAND_INS = {
     "dpkg-query": 'cat "$DPKG_ROOT/packages"',

@@ -62,8 +62,10 @@ def plant(monkeypatch, error, seed=1):
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
 CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
-CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you "
-                   "tried to allocate 9 bytes. Error code 12 (Cannot allocate memory)")  # fmt: skip
+CPU = RuntimeError(
+    "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you "
+    "tried to allocate 9 bytes. Error code 12 (Cannot allocate memory)"
+)
 WORDS = ["out of memory with train.batch_size=64", "train.accumulate", "lower train.batch_size", "allocate"]
 
 
@@ -125,8 +127,10 @@ def test_a_process_that_is_killed_is_one_line_that_says_by_what(tmp_path, comman
     outcome = command(*SWEEP, *places(tmp_path))
     memory = ", most likely for want of memory: lower hydra.launcher.n_jobs or train.batch_size"
     assert (outcome.code, outcome.err) == (
-        1, f"error: a process ended by {number.name}{memory if number is signal.SIGKILL else ''}; the same command "
-        "goes on with what is missing\n")  # fmt: skip
+        1,
+        f"error: a process ended by {number.name}{memory if number is signal.SIGKILL else ''}; the same command "
+        "goes on with what is missing\n",
+    )
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,15 @@ from tests.experiments.engine.test_slurm import cluster  # noqa: F401
 from tests.experiments.engine.test_slurm import pytestmark as slurm
 
 RUNS = int(os.environ.get("SYRE_RUNS", "12"))
-SWEEP = ("scale=smoke", "model.hidden=[32]", "train.epochs=2", "train.checkpoints=2", "replicas=1",
-         "regularizer=weight_decay,syre", f"seed=range({RUNS // 2})")  # fmt: skip
+SWEEP = (
+    "scale=smoke",
+    "model.hidden=[32]",
+    "train.epochs=2",
+    "train.checkpoints=2",
+    "replicas=1",
+    "regularizer=weight_decay,syre",
+    f"seed=range({RUNS // 2})",
+)
 
 
 @pytest.mark.slow
@@ -37,8 +44,15 @@ def test_a_sweep_interrupted_and_submitted_again_twice_has_every_run_once(tmp_pa
 
     for share in (1 / 3, 2 / 3, 1):
         start, before = time.monotonic(), finished()
-        process = Popen([sys.executable, "-m", "experiments.run", "-m", *words], cwd=tmp_path, env=environment,
-                        stdout=PIPE, stderr=PIPE, text=True, start_new_session=True)  # fmt: skip
+        process = Popen(
+            [sys.executable, "-m", "experiments.run", "-m", *words],
+            cwd=tmp_path,
+            env=environment,
+            stdout=PIPE,
+            stderr=PIPE,
+            text=True,
+            start_new_session=True,
+        )
         first = process.stdout.readline()  # jobs of the command before may end before this one has planned its own
         if share < 1:
             while finished() < share * RUNS and process.poll() is None:
@@ -62,8 +76,10 @@ def test_a_sweep_interrupted_and_submitted_again_twice_has_every_run_once(tmp_pa
 
     training = [json.loads((path / "run.json").read_text())["seconds"] for path in runs.iterdir()]
     whole = time.monotonic() - begin
-    print(f"\n{launcher}: {RUNS} runs in {whole:.0f} s, {whole / RUNS:.2f} s each, of which a run trains "
-          f"{median(training):.2f} s (median) in one of {os.cpu_count()} processes")  # fmt: skip
+    print(
+        f"\n{launcher}: {RUNS} runs in {whole:.0f} s, {whole / RUNS:.2f} s each, of which a run trains "
+        f"{median(training):.2f} s (median) in one of {os.cpu_count()} processes"
+    )
     for number, seconds in parts:
         print(f"  a command ended after {seconds:.0f} s with {number} runs more")
     if launcher == "slurm":

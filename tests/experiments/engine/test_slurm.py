@@ -179,17 +179,42 @@ def test_a_setting_that_slurm_refuses_is_one_line(tmp_path, begin, words, says):
 
 def test_every_setting_of_the_launcher_reaches_sbatch(tmp_path, begin):
     """What a cluster is asked for; nothing has to be granted, since the job waits for a time that does not come."""
-    words = ("partition=short", "account=mine", "qos=null", "nodes=1", "cpus_per_task=2", "mem_gb=3", "timeout_min=50",
-             "array_parallelism=1", "signal_delay_s=90", "setup=[echo hello]", "name=mine")  # fmt: skip
-    more = ("+hydra.launcher.additional_parameters.begin=now+1hour",
-            "+hydra.launcher.additional_parameters.mail-type=FAIL")  # fmt: skip
+    words = (
+        "partition=short",
+        "account=mine",
+        "qos=null",
+        "nodes=1",
+        "cpus_per_task=2",
+        "mem_gb=3",
+        "timeout_min=50",
+        "array_parallelism=1",
+        "signal_delay_s=90",
+        "setup=[echo hello]",
+        "name=mine",
+    )
+    more = (
+        "+hydra.launcher.additional_parameters.begin=now+1hour",
+        "+hydra.launcher.additional_parameters.mail-type=FAIL",
+    )
     sweep = begin("cluster", "seed=0,1", *(f"hydra.launcher.{word}" for word in words), *more)
     while "submitted" not in (line := sweep.stdout.readline()):
         assert line, sweep.communicate()
     (script,) = (tmp_path / "cluster").glob("run/slurm/*_submission.sh")
     lines = set(script.read_text().splitlines())
-    flags = ("partition=short", "account=mine", "nodes=1", "cpus-per-task=2", "mem=3GB", "time=50", "array=0-1%1",
-             "signal=USR2@90", "job-name=mine", "requeue", "begin=now+1hour", "mail-type=FAIL")  # fmt: skip
+    flags = (
+        "partition=short",
+        "account=mine",
+        "nodes=1",
+        "cpus-per-task=2",
+        "mem=3GB",
+        "time=50",
+        "array=0-1%1",
+        "signal=USR2@90",
+        "job-name=mine",
+        "requeue",
+        "begin=now+1hour",
+        "mail-type=FAIL",
+    )
     assert {f"#SBATCH --{flag}" for flag in flags} | {"echo hello"} <= lines
     assert not any("qos" in line for line in lines)
     assert "srun --unbuffered" in script.read_text()
@@ -200,8 +225,18 @@ def test_every_setting_of_the_launcher_reaches_sbatch(tmp_path, begin):
 
 @pytest.mark.slow
 def test_a_run_that_torchrun_trains_inside_a_job_is_preempted_and_goes_on(tmp_path, begin, cluster, environment):
-    network = ("model=vit", "model.dim=16", "model.depth=1", "model.heads=2", "model.mlp=16", "data=rgb_digits",
-               "data.samples=64", "data.test_samples=32", "compute.device=cpu", "regularizer=syre")  # fmt: skip
+    network = (
+        "model=vit",
+        "model.dim=16",
+        "model.depth=1",
+        "model.heads=2",
+        "model.mlp=16",
+        "data=rgb_digits",
+        "data.samples=64",
+        "data.test_samples=32",
+        "compute.device=cpu",
+        "regularizer=syre",
+    )
     length = ("train.epochs=0", "train.steps=3000", "train.batch_size=16", "train.checkpoints=100")
     sweep = begin("cluster", *network, *length, "seed=0", "hydra.launcher.processes=2")
     _, owner = some(tmp_path / "cluster")

@@ -8,10 +8,25 @@ import pandas as pd
 import pytest
 import yaml
 
-RUN = ("model=vit", "model.dim=16", "model.depth=1", "model.heads=2", "model.mlp=16", "data=rgb_digits",
-       "data.augment=crop_flip", "data.samples=64", "data.test_samples=32", "regularizer=syre", "train.epochs=0",
-       "train.steps=6", "train.batch_size=16", "train.evaluations=2", "train.checkpoints=1", "compute.device=cpu",
-       "compute.precision=fp32")  # fmt: skip
+RUN = (
+    "model=vit",
+    "model.dim=16",
+    "model.depth=1",
+    "model.heads=2",
+    "model.mlp=16",
+    "data=rgb_digits",
+    "data.augment=crop_flip",
+    "data.samples=64",
+    "data.test_samples=32",
+    "regularizer=syre",
+    "train.epochs=0",
+    "train.steps=6",
+    "train.batch_size=16",
+    "train.evaluations=2",
+    "train.checkpoints=1",
+    "compute.device=cpu",
+    "compute.precision=fp32",
+)
 
 
 @pytest.fixture
@@ -20,8 +35,9 @@ def torchrun(tmp_path, environment):
 
     def call(*words):
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        return subprocess.run([*launch, "-m", "experiments.run", *words], cwd=tmp_path, env=environment,
-                              capture_output=True, text=True)  # fmt: skip
+        return subprocess.run(
+            [*launch, "-m", "experiments.run", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
 
     return call
 
