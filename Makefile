@@ -16,8 +16,8 @@ LAUNCHER ?= joblib
 DATA     ?= all
 ARGS     ?=
 RUN      := .venv/bin/python -m experiments.run -m
-# As many processes as cores, each of one thread; more than eight would wait for the slowest tests.
-PYTEST   := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --maxprocesses 8 --dist loadgroup
+# A process more than there are cores, for some tests wait for others' clocks; more than eight would wait for the slowest.
+PYTEST    = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 8 --dist loadgroup
 STAMP    := .venv/.complete
 FIGURES  := $(patsubst configs/experiment/%.yaml,%,$(wildcard configs/experiment/*.yaml))
 DRAWN    := $(filter-out __init__ $(FIGURES),$(patsubst experiments/figures/%.py,%,$(wildcard experiments/figures/*.py)))

@@ -14,7 +14,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from experiments.analysis import pages
-from experiments.analysis.summaries import summary_table
+from experiments.analysis.summaries import overview, summary_table
 from experiments.engine.config import Run, identity
 from experiments.engine.experiment import Experiment
 
@@ -60,7 +60,7 @@ RUN = (
 LEFT_OUT = {  # and why
     r"make (check|test|test SLURM=1)": "they call these tests",
     r"make (ablation|ant|fig\d+b?|sigma_map|table\d|theory)": "`make smoke`, a part of `make test`, trains them all",
-    r"make plots": "tests/experiments/figures/test_figures.py redraws them all",
+    r"make plots": "test_figures.py draws each of them again",
     r"make fig5 ARGS=.adopt=true .*": "no runs are committed at smoke scale; test_store.py adopts its own",
     r"make data DATA=mnist": "the network; tests/data fetches from a server of its own",
     r"make gpu .*": "a GPU; tests/scripts/test_gpu_queue.py does without",
@@ -185,3 +185,4 @@ def test_its_table_is_that_of_the_committed_results() -> None:
     figures = [pages.summary(pages.judge(name, ROOT / "results")) for name in pages.available(ROOT / "results")]
     assert figures
     assert summary_table(figures) in TEXT
+    assert overview(figures) == (ROOT / "results/REPORT.md").read_text()

@@ -439,15 +439,15 @@ def test_a_checkpoint_of_another_device_is_gone_on_from_with_noise_of_its_own(
 
 
 def test_a_generator_goes_on_from_its_own_state_exactly_and_from_another_by_that_state_alone():
-    from syre.seeding import generator, go_on
+    from syre.seeding import generator, restore_generator
 
     one, two = generator(0, "noise"), generator(1, "noise")
     torch.rand(5, generator=one)
-    go_on(two, one.get_state())
+    restore_generator(two, one.get_state())
     assert torch.equal(torch.rand(9, generator=one), torch.rand(9, generator=two))
     streams = []
     for stream, number in ((one, 1), (two, 1), (two, 2)):
-        go_on(stream, torch.full((16,), number, dtype=torch.uint8))
+        restore_generator(stream, torch.full((16,), number, dtype=torch.uint8))
         streams.append(torch.rand(9, generator=stream))
     assert torch.equal(streams[0], streams[1])
     assert not torch.equal(streams[1], streams[2])

@@ -19,7 +19,7 @@ import pytest
 from tests.experiments.engine.test_slurm import cluster  # noqa: F401
 from tests.experiments.engine.test_slurm import pytestmark as slurm
 
-RUNS = int(os.environ.get("SYRE_RUNS", "12"))
+RUNS = int(os.environ.get("SYRE_RUNS", "6"))
 SWEEP = (
     "scale=smoke",
     "model.hidden=[32]",

@@ -22,7 +22,7 @@ import torch
 from experiments.analysis.results import without_provenance
 from tests.physics import needs_bullet
 
-KILLS = int(os.environ.get("SYRE_KILLS", "3"))
+KILLS = int(os.environ.get("SYRE_KILLS", "2"))
 SWEEPS = {
     # Twenty checkpoints; a group of 19 runs, with syre and dropout in it, and a lone run with dropout.
     "networks": os.environ.get(
@@ -138,6 +138,7 @@ def undisturbed(tmp_path_factory, environment):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("life")  # one process knows the undisturbed one
 def test_a_run_killed_at_any_instant_of_its_life_resumes_to_the_same_result(tmp_path, environment, undisturbed):
     life, expected = undisturbed
     instants, wrong = random.Random(1), []
@@ -161,6 +162,7 @@ def test_a_run_killed_at_any_instant_of_its_life_resumes_to_the_same_result(tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("life")
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGUSR2])
 def test_a_run_asked_to_stop_keeps_a_checkpoint_of_that_very_step_and_goes_on_from_it(
     tmp_path, environment, undisturbed, sign
