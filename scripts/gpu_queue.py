@@ -52,7 +52,7 @@ from experiments.engine.errors import is_users, one_line
 from experiments.engine.expand import Group
 from experiments.engine.experiment import CONFIGS, Experiment, pace
 from experiments.engine.provenance import provenance
-from experiments.engine.store import Outcome, RunStore
+from experiments.engine.store import Outcome, RunStore, read_notes
 from experiments.engine.training import train_group
 from syre.data import DataError
 from syre.precision import full_float32
@@ -122,7 +122,7 @@ class State:
 
     def __init__(self, outputs: Path, device: torch.device) -> None:
         self.path, self.device = outputs / STATE, str(provenance(device)["device"])
-        self._all: dict[str, Any] = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        self._all: dict[str, Any] = read_notes(self.path, "what it knew is measured again")
         own = self._all.setdefault(self.device, {})
         self.seconds: dict[str, float | None] = own.setdefault("seconds", {})
         self.tested: list[str] = own.setdefault("tested", [])
@@ -302,7 +302,7 @@ def take(bundle: Path, outputs: Path) -> None:
 
 def _merged(path: Path, content: bytes) -> bytes:
     """Their state with ours on top."""
-    theirs, ours = json.loads(content), json.loads(path.read_text()) if path.is_file() else {}
+    theirs, ours = json.loads(content), read_notes(path, "what it knew is measured again")
     for device, known in ours.items():
         other = theirs.setdefault(device, {"seconds": {}, "tested": []})
         other["seconds"] |= known["seconds"]

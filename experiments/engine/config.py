@@ -175,6 +175,10 @@ def _leaf(group: str, text: str) -> Any:
     fixed = {"train": "syre.trainer.Training", "compute": f"{__name__}.Compute"}
     cls = get_class(fixed.get(group) or settings.pop("_target_"))
     settings = {key: value for key, value in settings.items() if key not in ("name", LATER)}
+    for key, value in settings.items():
+        numbers = [number for number in (value if isinstance(value, list) else [value]) if isinstance(number, int)]
+        if too_large := [number for number in numbers if abs(number) >= 1 << 63]:
+            raise ConfigError(f"{group}.{key} must be of integers of 64 bits, got {too_large[0]}")
     try:
         typed = OmegaConf.structured(cls)
         OmegaConf.set_readonly(typed, False)

@@ -250,6 +250,20 @@ def _read_group(file: Path) -> Group:
     return group
 
 
+def read_notes(file: Path, then: str) -> dict[str, Any]:
+    """What a command has noted in a JSON file for a later one; nothing where there is none, or it is damaged."""
+    try:
+        notes = json.loads(file.read_text())
+        if not isinstance(notes, dict):
+            raise ValueError(f"a {type(notes).__name__}, not an object")
+        return notes
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        set_aside(file, error, then)
+        return {}
+
+
 def set_aside(file: Path, error: Exception, then: str) -> None:
     """Give a file that cannot be used another name, under which it stays, and say what happens without it.
 

@@ -110,16 +110,18 @@ class Slurm(Launcher):
         """The jobs that are in the queue with just these overrides, by their place among them."""
         import submitit
 
+        from experiments.engine.store import read_notes
+
         states = _states()
         found: dict[int, submitit.SlurmJob] = {}
         for file in sorted(self.folder.glob(ARRAY)):
-            kept = json.loads(file.read_text())
+            kept = read_notes(file, "its jobs are not waited for")
             live = [name for name in kept if states and states.get(name, "COMPLETED") not in ENDED]
             for name in live:
                 if kept[name] in overrides:
                     found[overrides.index(kept[name])] = submitit.SlurmJob(self.folder, name)
             if states is not None and not live:
-                file.unlink()  # all of it has ended
+                file.unlink(missing_ok=True)  # all of it has ended
         if found:
             print(f"{len(found)} jobs are in the queue already", flush=True)
         return found

@@ -55,6 +55,8 @@ def refused(tmp_path, command):
         (["seed=x"], ["seed", "x"]),
         (["-m", "seed=0,x"], ["seed", "x"]),
         (["model.hidden=[8,x]"], ["model.hidden[1]", "x"]),
+        ([f"model.hidden=[8,{10**20}]"], ["model.hidden", "64 bits", str(10**20)]),
+        ([f"train.batch_size={10**20}"], ["train.batch_size", "64 bits"]),
         (["compute.compile=perhaps"], ["compute.compile", "perhaps"]),
         ([*FIGURE, "runs=[{train.epochs: many}]"], ["train.epochs", "many"]),
         (["regularizer=syre", "regularizer.sigma=-1"], ["regularizer.sigma", ">= 0", "-1"]),  # out of range

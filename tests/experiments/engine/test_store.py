@@ -7,7 +7,7 @@ import pytest
 from experiments.analysis.results import ResultsError, read_table
 from experiments.engine.config import Run, identity
 from experiments.engine.experiment import Experiment
-from experiments.engine.store import RunStore
+from experiments.engine.store import RunStore, read_notes
 from tests.experiments.conftest import experiment_of
 
 FACTS = {"git_sha": "abc123", "dirty": False, "device": "cpu", "threads": 1, "versions": {"torch": "2.15.0+cpu"}}
@@ -99,3 +99,17 @@ def test_what_has_ended_of_a_sweep_is_collected_without_training_the_rest(tmp_pa
 def test_the_store_of_an_experiment_is_the_folder_of_its_name(tmp_path, runs):
     assert isinstance(experiment_of(runs, tmp_path / "fig0"), Experiment)
     assert experiment_of(runs, tmp_path / "fig0").store == RunStore(tmp_path / "fig0")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe"], ids=repr)
+def test_notes_that_are_damaged_are_set_aside_with_one_line(tmp_path, capsys, content):
+    file = tmp_path / "notes.json"
+    assert read_notes(file, "nothing is known") == {}
+    assert capsys.readouterr().err == ""
+    file.write_bytes(content)
+    assert read_notes(file, "nothing is known") == {}
+    said = rf"{file} is damaged \(.+\): it is now notes.json.damaged, and nothing is known\n"
+    assert re.fullmatch(said, capsys.readouterr().err)
+    assert (tmp_path / "notes.json.damaged").read_bytes() == content
+    file.write_text('{"a": 1}')  # control
+    assert read_notes(file, "nothing is known") == {"a": 1}
