@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.analysis import plotting
-from experiments.analysis.arms import VANILLA, arm, decay, look, minus
+from experiments.analysis.arms import SIGMA, VANILLA, arm, decay, look, minus
 from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority, per_seed
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import paired_differences
@@ -29,7 +29,8 @@ def end(results: Results, metric: str, arm: Arm, which: int = 5) -> pd.Series:
 
 def _of(table: pd.DataFrame, arm: Arm) -> pd.DataFrame:
     """The rows of an arm; none where no run sets one of its columns."""
-    return select(table.assign(**{column: None for column in arm if column not in table}), **arm)
+    lacking = {column: None for column in (SIGMA, *arm) if column not in table}
+    return select(table.assign(**lacking), **arm)
 
 
 def beyond(metric: str, treatment: Arm, control: Arm) -> Samples:
@@ -101,6 +102,10 @@ one σ; none is chosen by the results.
 
 **Claims** were committed before the first run. They ask for differences worth naming: 5 % of the units in rank, 100 in
 return. Means are over the last fifth of the training, three seeds, paired: a seed has the same frictions in every arm.
+
+**So far.** Runs are collected as they end, seed by seed; with fewer than three seeds nothing is tested. Vanilla, seed
+0: its rank falls from 94 % of the units to 38 % at 8 million steps, faster than the paper's; the return peaks at 2,700
+near 7 million and ends at 900. The recorded seconds count pauses and a core that was shared: 1,400 steps a second alone.
 """
 
 ABSOLUTE_LOOK = plotting.Look(label="syre, absolute σ = 0.1", color="#009E73", marker="h")

@@ -3,9 +3,12 @@
 import re
 
 import pytest
+import torch
 
 from experiments.analysis.results import ResultsError, read_table
+from experiments.engine import training
 from experiments.engine.config import Run, identity
+from experiments.engine.expand import Group
 from experiments.engine.experiment import Experiment
 from experiments.engine.store import RunStore, read_notes
 from tests.experiments.conftest import experiment_of
@@ -113,3 +116,22 @@ def test_notes_that_are_damaged_are_set_aside_with_one_line(tmp_path, capsys, co
     assert (tmp_path / "notes.json.damaged").read_bytes() == content
     file.write_text('{"a": 1}')  # control
     assert read_notes(file, "nothing is known") == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("last", "status"),
+    [
+        ({"train/loss": 1.0, "train/kl": float("inf"), "test/return": 900.0}, "done"),  # PPO's, over 10 million steps
+        ({"train/loss": float("nan"), "train/kl": 0.1}, "nan"),
+        ({"train/loss": 1.0, "test/loss": float("inf")}, "nan"),
+        ({"test/floor": float("nan")}, "nan"),  # of a task that only measures
+        ({"test/floor": 0.1}, "done"),
+        ({}, "nan"),
+    ],
+    ids=str,
+)
+def test_a_run_is_nan_by_its_losses_or_where_it_has_none_by_any_number(tmp_path, runs, last, status):
+    log = training._Log(group=Group(runs=runs[:1]), store=RunStore(tmp_path), device=torch.device("cpu"))
+    log.rows = [(10, *name.split("/"), [value]) for name, value in last.items()]
+    training._write(log, error=None)
+    assert log.store.facts(runs[0].id)["status"] == status
