@@ -140,9 +140,20 @@ class Experiment:
     # ---- tables
 
     def collect(self, runs: Iterable[Run], place: Path | None = None) -> Path:
-        """Write these runs, which have ended, into the tables; their folder. Raises: ResultsError."""
-        folder = (place or self.place) / self.name
-        self.store.collect(folder, self.scale, [run.id for run in runs])
+        """Write these runs, which have ended, into the tables; their folder.
+
+        Raises: ResultsError, also where the tables have others of its runs, which would be lost with them.
+        """
+        folder, chosen, mine = (
+            (place or self.place) / self.name,
+            {run.id for run in runs},
+            {run.id for run in self.runs},
+        )
+        rows = results.read_table(folder / "runs.csv")
+        if lost := [row for row in rows if row["id"] in mine - chosen and row["status"] != "failed"]:
+            there = f"{folder / 'runs.csv'} has {len(lost)} runs that have not ended here, {lost[0]['id']} first"
+            raise results.ResultsError(f"{there}: adopt=true takes them over")
+        self.store.collect(folder, self.scale, chosen)
         return folder
 
     def taken(self, device: str) -> dict[str, float]:

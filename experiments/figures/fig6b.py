@@ -106,7 +106,8 @@ return. Means are over the last fifth of the training, three seeds, paired: a se
 **So far.** Runs are collected as they end, seed by seed; with fewer than three seeds nothing is tested. Vanilla, seed
 0: its rank falls from 94 % of the units to 38 % at 8 million steps, faster than the paper's; the return peaks at 2,700
 near 7 million and ends at 900. The recorded seconds count pauses and a core that was shared: alone it takes 1,400 steps
-a second.
+a second. Its status was first "nan", for PPO's approximate KL overflows in the last record; it is that of its losses,
+which are finite, by the rule that all runs are judged by since.
 """
 
 ABSOLUTE_LOOK = plotting.Look(label="syre, absolute σ = 0.1", color="#009E73", marker="h")

@@ -58,6 +58,18 @@ def test_a_run_that_has_ended_here_stays(tmp_path, committed, runs):
     assert store.facts(runs[0].id)["seconds"] == 1.0
 
 
+def test_a_part_of_the_runs_is_not_collected_over_others_that_the_tables_have(tmp_path, committed, runs):
+    here, before = experiment_of(runs, tmp_path / "here/fig0", tmp_path / "results"), tables(tmp_path / "results/fig0")
+    here.store.write(runs[3], RECORDS, {"status": "done", "seconds": 1.0, **FACTS})
+    with pytest.raises(ResultsError, match=r"runs.csv has 2 runs that have not ended here, \w{12} first: adopt=true"):
+        here.collect(runs[3:], tmp_path / "results")
+    assert tables(tmp_path / "results/fig0") == before
+    here.store.adopt(tmp_path / "results/fig0", runs)
+    here.collect([run for run in runs if here.store.ended(run.id)], tmp_path / "results")
+    rows = read_table(tmp_path / "results/fig0/runs.csv")
+    assert {row["id"] for row in rows} == {runs[k].id for k in (0, 1, 3)}
+
+
 def test_of_tables_that_are_damaged_nothing_is_adopted(tmp_path, committed, runs):
     file = tmp_path / "results/fig0/metrics.csv"
     file.write_text(file.read_text().replace("1.5e-07", "little"))
