@@ -45,7 +45,9 @@ def main(config: DictConfig) -> str | None:
             return Outcome.done if store.all_finished(group) else _train(group, store, config)  # another may have
         run = Run(config=identity(config))
         group, before = Group(runs=[run]), store.finished(run.id)
-        if not before:
+        if before:
+            store.discard(group.id)
+        else:
             run.check()
         with mirror_of(config) if rank() == 0 else nullcontext() as mirror:
             if mirror:  # also if it is finished: it may not have been mirrored then

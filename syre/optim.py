@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from syre.checks import Settings, check, each, fraction, positive
+from syre.checks import Settings, check, each, fraction, one_of, positive
 from syre.models.base import Model
 
 
@@ -19,20 +19,32 @@ class OptimizerSpec(Settings, ABC):
     prefix = "optim"
 
     @abstractmethod
-    def build(self, model: nn.Module, weight_decay: float) -> Optimizer:
-        """The stock optimizer of the model's parameters."""
+    def build(self, model: nn.Module, weight_decay: float, scope: str = "all") -> Optimizer:
+        """The stock optimizer of the model's parameters; `scope` as in `decay_groups`."""
 
 
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The parameters as param groups, in the module's order: decayed where the model asks for decay.
+SCOPES = ("all", "matrices")  # of the decay
 
-    All of them, unless the model names the submodules that decay in an attribute `decayed`, as the beta-VAE does its
-    encoder. What decays is also what syre anchors.
+
+def decayed(model: nn.Module, scope: str = "all") -> dict[str, nn.Parameter]:
+    """The parameters that decay, by name, and which syre anchors: where the model asks for it, and within the scope.
+
+    A model may name the submodules that decay in an attribute `decayed`, as the beta-VAE does its encoder.
+
+    Args:
+        scope: `"all"` of them, or the `"matrices"`, those of two and more dimensions: no biases, no norms.
     """
-    decayed = model.decayed if isinstance(model, Model) else None
-    if decayed is None:
-        return [{"params": list(model.parameters()), "weight_decay": weight_decay}]
-    parts = groupby(model.named_parameters(), lambda named: named[0].split(".")[0] in decayed)
+    one_of("regularizer.scope", scope, SCOPES)
+    parts, few = model.decayed if isinstance(model, Model) else None, scope == "matrices"
+    named = model.named_parameters()
+    inside = {name: parameter for name, parameter in named if parts is None or name.split(".")[0] in parts}
+    return {name: parameter for name, parameter in inside.items() if parameter.dim() >= 2 or not few}
+
+
+def decay_groups(model: nn.Module, weight_decay: float, scope: str = "all") -> list[dict[str, Any]]:
+    """The parameters as param groups, in the module's order; those that do not decay (`decayed`) at weight_decay 0."""
+    names = decayed(model, scope)
+    parts = groupby(model.named_parameters(), lambda named: named[0] in names)
     return [
         {"params": [parameter for _, parameter in part], "weight_decay": weight_decay if decays else 0.0}
         for decays, part in parts
@@ -52,9 +64,13 @@ class SGD(OptimizerSpec):
         super().__post_init__()
         check(not self.nesterov or self.momentum > 0, "optim.nesterov=true needs optim.momentum > 0")
 
-    def build(self, model: nn.Module, weight_decay: float) -> Optimizer:
+    def build(self, model: nn.Module, weight_decay: float, scope: str = "all") -> Optimizer:
         return torch.optim.SGD(
-            decay_groups(model, weight_decay), lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=True
+            decay_groups(model, weight_decay, scope),
+            lr=self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            fused=True,
         )
 
 
@@ -72,7 +88,7 @@ class Adam(OptimizerSpec):
         super().__post_init__()
         check(len(self.betas) == 2, f"optim.betas must be two numbers, got {list(self.betas)}")
 
-    def build(self, model: nn.Module, weight_decay: float) -> Optimizer:
+    def build(self, model: nn.Module, weight_decay: float, scope: str = "all") -> Optimizer:
         kind = torch.optim.AdamW if self.decoupled else torch.optim.Adam
         betas = (self.betas[0], self.betas[1])
-        return kind(decay_groups(model, weight_decay), lr=self.lr, betas=betas, eps=self.eps, fused=True)
+        return kind(decay_groups(model, weight_decay, scope), lr=self.lr, betas=betas, eps=self.eps, fused=True)

@@ -8,7 +8,7 @@ that is always "weight_decay".
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,22 +17,28 @@ from torch.optim import Optimizer
 from syre import checks
 from syre.checks import Settings, among, at_least, check, each, fraction, positive
 from syre.core import Effect, Handle, SyreHandle, attach, attach_anchors
-from syre.core.anchor import TOKENS, draw_anchors
+from syre.core.anchor import TOKENS, UNITS, draw_anchors
 from syre.core.frozen import Frozen, FrozenHandle, draw_frozen
 from syre.core.names import canonical_name, canonical_parameters, drawn_as
 from syre.models.layers import Activation, FiGLU
 from syre.models.noise import Dropout as DropoutModule
 from syre.models.pair import PairModule
+from syre.optim import SCOPES, decayed
 from syre.seeding import derive_seed, generator
 
 
+@dataclass(frozen=True, kw_only=True)
 class Regularizer(Settings):
-    """The interface of every class below, and what most of them do: nothing but decay."""
+    """The interface of every class below, and what most of them do: nothing but decay.
+
+    scope: what decays, and has anchors: all parameters, or the matrices alone (`syre.optim.decayed`).
+    """
 
     name: ClassVar[str]
     weight_decay: float
-    prefix = "regularizer"
-    ranges: ClassVar = {"weight_decay": at_least}
+    scope: str = "all"
+    prefix: ClassVar[str] = "regularizer"
+    ranges: ClassVar = {"weight_decay": at_least, "scope": among(*SCOPES)}
 
     def prepare(self, model: nn.Module, seed: int) -> None:
         """Change the model before its optimizer exists."""
@@ -46,12 +52,31 @@ def _decays(name: str, value: float) -> None:
     positive(f"{name} (without decay syre only moves the symmetry)", value)
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Anchored(Regularizer):
-    """What all that decay toward random anchors share."""
+    """What all that decay toward random anchors, `b ~ N(0, std^2)` drawn once, share.
 
-    sigma: float
-    start: str
-    ranges: ClassVar = {"weight_decay": _decays, "sigma": at_least, "start": among("shift", "keep")}
+    sigma, unit: relative, std = sigma / sqrt(fan_in), as section 5.4 has it, which recommends 0.01; or absolute,
+        std = sigma for every entry, as others have used the method (vuenc/neuron-identifiability, arXiv 2606.04754).
+    start: shift, `w_0 = init + b`, Eq. (6); or keep, `w_0 = init`.
+    gains: the mean of the anchors of norm gains: 0 as of all others, or 1, the gain that changes nothing.
+    """
+
+    sigma: float = 0.01
+    start: str = "shift"
+    unit: str = "relative"
+    gains: float = 0.0
+    ranges: ClassVar = {
+        "weight_decay": _decays,
+        "sigma": at_least,
+        "start": among("shift", "keep"),
+        "unit": among(*UNITS),
+        "gains": at_least,
+    }
+
+    def drawn(self, seed: int) -> dict[str, Any]:
+        """By what its anchors are drawn, as `draw_anchors` takes it."""
+        return {"sigma": self.sigma, "unit": self.unit, "gains": self.gains, "seed": anchor_seed(seed)}
 
 
 def anchor_seed(seed: int) -> int:
@@ -65,6 +90,7 @@ class Vanilla(Regularizer):
 
     name: ClassVar[str] = "vanilla"
     weight_decay: ClassVar[float] = 0.0  # type: ignore[misc]  # no setting
+    scope: ClassVar[str] = "all"  # type: ignore[misc]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,22 +103,12 @@ class WeightDecay(Regularizer):
 
 @dataclass(frozen=True, kw_only=True)
 class Syre(_Anchored):
-    """`l(theta + b) + lambda / 2 |theta|^2`, Eq. (6), with `b ~ N(0, std^2)` drawn once; sigma 0.01 recommended (5.4).
-
-    unit: relative, std = sigma / sqrt(fan_in), as section 5.4 has it; or absolute, std = sigma for every entry of every
-    parameter, as others have used the method (vuenc/neuron-identifiability, arXiv 2606.04754).
-    """
+    """`l(theta + b) + lambda / 2 |theta|^2`, Eq. (6)."""
 
     name: ClassVar[str] = "syre"
-    weight_decay: float
-    sigma: float = 0.01
-    start: str = "shift"
-    unit: str = "relative"
-    ranges: ClassVar = {"unit": among("relative", "absolute")}
 
     def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> SyreHandle:
-        sigma = self.sigma if self.unit == "relative" else lambda name, parameter: self.sigma
-        return attach(optimizer, model, sigma=sigma, seed=anchor_seed(seed), start=self.start)
+        return attach(optimizer, model, **self.drawn(seed), start=self.start)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,18 +116,14 @@ class SyreAdvanced(_Anchored):
     """`l(theta + b) + lambda / 2 theta^T D theta`, Eq. (7); `D_ii ~ U(1 -+ sqrt(3) sigma_d)` also breaks rotations."""
 
     name: ClassVar[str] = "syre_advanced"
-    weight_decay: float
-    sigma: float = 0.01
     sigma_d: float = 0.001
-    start: str = "shift"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(0 < self.sigma_d < 3**-0.5, f"regularizer.sigma_d must be in (0, 1/sqrt(3)), got {self.sigma_d}")
 
     def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> SyreHandle:
-        drawn = anchor_seed(seed)
-        return attach(optimizer, model, sigma=self.sigma, sigma_d=self.sigma_d, seed=drawn, start=self.start)
+        return attach(optimizer, model, **self.drawn(seed), sigma_d=self.sigma_d, start=self.start)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,14 +134,12 @@ class SyreLayers(_Anchored):
     """
 
     name: ClassVar[str] = "syre_layers"
-    weight_decay: float
-    sigma: float = 0.01
-    start: str = "shift"
     modules: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(bool(self.modules), "regularizer.modules must name the modules that get anchors")
+        check(self.gains == 0, f"regularizer.gains must be 0 where only some layers have anchors, got {self.gains}")
 
     def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> SyreHandle:
         names = list(canonical_parameters(model))
@@ -137,8 +147,9 @@ class SyreLayers(_Anchored):
         for module in self.modules:
             known = any(name.startswith(f"{module}.") for name in names)
             check(known, f"regularizer.modules: no {module!r} in {type(model).__name__}; it has {outer}")
-        chosen = [name for name in names if name.startswith(tuple(f"{module}." for module in self.modules))]
-        anchors = draw_anchors(model, sigma=self.sigma, seed=anchor_seed(seed), parameters=chosen)
+        decays = decayed(model, self.scope)
+        chosen = [n for n in names if n in decays and n.startswith(tuple(f"{module}." for module in self.modules))]
+        anchors = draw_anchors(model, **self.drawn(seed), parameters=chosen)
         return attach_anchors(optimizer, model, anchors, start=self.start)
 
 
@@ -154,13 +165,13 @@ class L2Init(Regularizer):
     ranges: ClassVar = {"weight_decay": positive}
 
     def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> SyreHandle:
-        initial = {name: weight.detach().clone() for name, weight in canonical_parameters(model).items()}
+        initial = {canonical_name(n): weight.detach().clone() for n, weight in decayed(model, self.scope).items()}
         return attach_anchors(optimizer, model, initial, start="keep")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Offset(Regularizer):
-    """syre's start without its decay: `w_0 = init + b`, then plain decay towards 0 (or none).
+    """syre's start without its decay: `w_0 = init + b` where syre has anchors, then plain decay towards 0 (or none).
 
     The control that tells the anchored decay of Eq. (6) from the larger (and, for a pair, shared) start it brings. At
     `weight_decay` 0 it *is* Eq. (6) at gamma = 0: a bias alone only moves the symmetry (Proposition 1).
@@ -168,13 +179,15 @@ class Offset(Regularizer):
 
     name: ClassVar[str] = "offset"
     sigma: float
+    unit: str = "relative"
     weight_decay: float = 0.0
-    ranges: ClassVar = {"sigma": at_least}
+    ranges: ClassVar = {"sigma": at_least, "unit": among(*UNITS)}
 
     @torch.no_grad()
     def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> None:
-        parameters = canonical_parameters(model)
-        for name, anchor in draw_anchors(model, sigma=self.sigma, seed=anchor_seed(seed)).items():
+        parameters = {canonical_name(name): weight for name, weight in decayed(model, self.scope).items()}
+        drawn: dict[str, Any] = {"sigma": self.sigma, "unit": self.unit, "seed": anchor_seed(seed)}
+        for name, anchor in draw_anchors(model, **drawn, parameters=parameters).items():
             parameters[name].add_(anchor)
 
 
@@ -281,18 +294,25 @@ class WAsym(_Freezing):
 
     Of each row of matrix l, `fixed[l]` entries are frozen at draws of `kappa[l] * N(0, 1)`. Source: the MLP of Lim et
     al. 2024 (arXiv 2405.20231) and its values. The two networks of a pair that draws as one (`syre.models.Pair`) have
-    the same frozen entries.
+    the same frozen entries. Without `hold` they only start at these values: the control for the start.
     """
 
     name: ClassVar[str] = "w_asym"
     fixed: list[int] = field(default_factory=lambda: [64, 64, 64, 256])
     kappa: list[float] = field(default_factory=lambda: [1.0, 1.0, 0.5, 0.25])
+    hold: bool = True
     weight_decay: float = 0.0
     ranges: ClassVar = {"fixed": each(at_least), "kappa": each(at_least)}
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(len(self.fixed) == len(self.kappa), "regularizer.fixed and regularizer.kappa must be of one length")
+
+    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> FrozenHandle:
+        handle = super().attach(optimizer, model, seed)
+        if not self.hold:
+            handle.detach()
+        return handle
 
     def row(self, index: int, count: int, length: int) -> tuple[int, float]:
         needed = f"an entry for each of the {count} weight matrices"

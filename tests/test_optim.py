@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from syre.models.base import Model
-from syre.optim import SGD, Adam, decay_groups
+from syre.optim import SGD, Adam, decay_groups, decayed
 from syre.regularizers import Syre
 
 
@@ -49,3 +49,17 @@ def test_a_model_may_say_which_of_its_parts_decay():
     optimizer = SGD(lr=0.1).build(model, 0.1)
     handle = Syre(weight_decay=0.1, sigma=1).attach(optimizer, model, seed=0)
     assert set(handle.anchors) == {"decoder.weight", "decoder.bias"}
+
+
+def test_the_scope_says_whether_biases_and_norms_decay_and_have_anchors():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3))
+    matrices = {"0.weight", "3.weight"}
+    assert decayed(model).keys() == dict(model.named_parameters()).keys()
+    assert decayed(model, "matrices").keys() == matrices
+    optimizer = SGD(lr=0.1).build(model, 0.1, "matrices")
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decay = {names[id(p)]: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decay == {name: 0.1 * (name in matrices) for name in names.values()}
+    assert Syre(weight_decay=0.1, scope="matrices").attach(optimizer, model, seed=0).anchors.keys() == matrices
+    with pytest.raises(ValueError, match=r"regularizer.scope must be one of all, matrices, got 'norms'"):
+        decay_groups(model, 0.1, "norms")

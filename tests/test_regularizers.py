@@ -156,6 +156,21 @@ def test_an_offset_starts_where_syre_starts_and_decays_to_zero_instead():
     assert all(w.abs().max() > 1e-3 for w in weights(syre).values())  # control
 
 
+@pytest.mark.parametrize("scope", ["all", "matrices"])
+@pytest.mark.parametrize("unit", ["relative", "absolute"])
+def test_an_offset_is_where_syre_has_anchors_of_that_scope_and_unit(scope, unit):
+    models = [nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3)) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    before = {name: weight.detach().clone() for name, weight in models[0].named_parameters()}
+    settings = {"weight_decay": 0.1, "sigma": 0.5, "scope": scope, "unit": unit}
+    for kind, model in zip((Syre, Offset), models, strict=True):
+        regularizer = kind(**settings)
+        regularizer.attach(SGD(lr=0.1).build(model, 0.1, scope), model, seed=3)
+    for name, weight in models[0].named_parameters():
+        assert torch.equal(weight, models[1].get_parameter(name))
+        assert torch.equal(weight, before[name]) == (scope == "matrices" and weight.dim() < 2)
+
+
 @pytest.mark.parametrize("optim", OPTIMIZERS)
 def test_without_an_offset_it_is_weight_decay_and_without_decay_it_is_vanilla_moved(optim):
     plain, none = model(), model()

@@ -108,7 +108,7 @@ def build(run: Run, data_root: str | None, device: torch.device) -> tuple[Replic
     with unfit(regularizer):
         run.regularizer.prepare(model, run.seed)
     with unfit():
-        optimizer = run.optim.build(model, run.regularizer.weight_decay)
+        optimizer = run.optim.build(model, run.regularizer.weight_decay, run.regularizer.scope)
     with unfit(regularizer):
         handle = run.regularizer.attach(optimizer, model, run.seed)
     noise = generator(run.seed, "noise", device=device)

@@ -205,11 +205,21 @@ class RunStore:
 
     def discard(self, group_id: str) -> None:
         """Remove what is of use only while a group trains."""
-        for suffix in (".pt", ".step", ".csv"):
+        for suffix in REMAINS:
             self.file(group_id, suffix).unlink(missing_ok=True)
+
+    def tidy(self) -> None:
+        """Remove what a process has left that was killed after its runs had ended, before it came to `discard`."""
+        left = {path.stem for path in (self.folder / "groups").glob("*") if path.suffix in REMAINS}
+        for file, group in self.groups() if left else ():
+            if file.stem in left and isinstance(group, Group) and self.all_finished(group):
+                with self.hold(group.id) as ours:
+                    if ours:
+                        self.discard(group.id)
 
 
 HEADER = "step,split,metric,value\n"
+REMAINS = (".pt", ".step", ".csv")  # of a group, until its runs have ended
 
 
 @contextmanager

@@ -149,6 +149,7 @@ def _tables(experiment: Experiment) -> bool:
     name, place, runs = experiment.name, experiment.place, experiment.runs
     if experiment.config.train_nothing:
         runs = [run for run in runs if experiment.store.ended(run.id)]
+    experiment.store.tidy()
     with hold(place / f".{name}.lock", patience=600) as ours:
         if not ours:
             raise ResultsError(f"another sweep has been writing {place / name} for ten minutes")

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from .names import Slot, drawn_as, select
 
 Sigma = float | Callable[[str, nn.Parameter], float]
+UNITS = ("relative", "absolute")  # of sigma
 
 # ---- scales ----------------------------------------------------------------------------------------------------------
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+_NORMALISE = (*_NORMS, *_INSTANCE_NORMS, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 # kind of module | its parameters (by prefix) | fan_in: how many inputs one output sums over. A bias has the fan_in of
@@ -66,18 +68,26 @@ def fan_in(slot: Slot) -> int:
     )
 
 
-def anchor_std(slot: Slot, sigma: Sigma) -> float:
-    """Standard deviation of a parameter's anchor: `sigma / sqrt(fan_in)`, or `sigma(name, parameter)` if callable.
+def is_gain(slot: Slot) -> bool:
+    """Whether a parameter is the elementwise scale of a norm, which torch starts at 1."""
+    return isinstance(slot.module, _NORMALISE) and slot.leaf == "weight"
 
-    Source: arXiv 2408.15495v3, section 5.4 (sigma_0 = 0.01 / sqrt(d), 1/d the common initialisation variance).
+
+def anchor_std(slot: Slot, sigma: Sigma, unit: str = "relative") -> float:
+    """Standard deviation of a parameter's anchor, or `sigma(name, parameter)` itself if that is a function.
+
+    unit: `"relative"`, `sigma / sqrt(fan_in)`, as in arXiv 2408.15495v3, section 5.4 (sigma_0 = 0.01 / sqrt(d), 1/d the
+    common initialisation variance); `"absolute"`, sigma.
 
     Raises:
-        ValueError: the std is negative or not finite, or the kind of parameter is unknown.
+        ValueError: the std is negative or not finite, the unit unknown, or the kind of parameter (of a relative one).
     """
+    if unit not in UNITS:
+        raise ValueError(f"unit must be relative (std = sigma / sqrt(fan_in)) or absolute (std = sigma), got {unit!r}")
     value = float(sigma(slot.name, slot.parameter) if callable(sigma) else sigma)
     if not 0 <= value < math.inf:
         raise ValueError(f"sigma must be finite and >= 0, got {value} for parameter {slot.name!r}")
-    return value if callable(sigma) else value / math.sqrt(fan_in(slot))
+    return value if callable(sigma) or unit == "absolute" else value / math.sqrt(fan_in(slot))
 
 
 # ---- draws -----------------------------------------------------------------------------------------------------------
@@ -100,6 +110,8 @@ def draw_anchors(
     *,
     sigma: Sigma,
     seed: int,
+    unit: str = "relative",
+    gains: float = 0.0,
     anchor_dtype: torch.dtype | None = None,
     parameters: Collection[str] | None = None,
 ) -> dict[str, Tensor]:
@@ -109,25 +121,30 @@ def draw_anchors(
     depends on the seed, the name and the shape, on nothing else.
 
     Args:
-        sigma: relative to 1/sqrt(fan_in); or a function (canonical name, parameter) -> absolute std.
+        sigma: in the unit below; or a function (canonical name, parameter) -> std.
         seed: any integer.
+        unit: of sigma: `"relative"` to 1/sqrt(fan_in), or `"absolute"`, the std of every entry.
+        gains: the mean of the anchors of norm gains (`is_gain`); all others have mean 0.
         anchor_dtype: default the parameter's; `torch.bfloat16` halves the memory (a rounded draw is just another
             draw).
         parameters: canonical names to draw for; default all.
 
     Raises:
-        ValueError: sigma negative or not finite, a parameter of unknown kind, an unknown name, a dtype that is not
-            floating.
+        ValueError: sigma negative or not finite, an unknown unit, gains not finite, a parameter of unknown kind, an
+            unknown name, a dtype that is not floating.
     """
     if anchor_dtype is not None and not anchor_dtype.is_floating_point:
         raise ValueError(f"anchor_dtype must be a floating dtype, got {anchor_dtype}")
+    if not math.isfinite(gains):
+        raise ValueError(f"gains must be a finite number, the mean of the anchors of norm gains, got {gains}")
     anchors = {}
     for name, slot in select(model, parameters).items():
-        std = anchor_std(slot, sigma)
+        std = anchor_std(slot, sigma, unit)
         draw = philox(seed, "anchor", drawn_as(model, name)).standard_normal(
             tuple(slot.parameter.shape), dtype=np.float32
         )
-        anchors[name] = _like(slot.parameter, np.asarray(draw) * np.float32(std), anchor_dtype)
+        mean = np.float32(gains if is_gain(slot) else 0)
+        anchors[name] = _like(slot.parameter, np.asarray(draw) * np.float32(std) + mean, anchor_dtype)
     return anchors
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from . import decay
-from .anchor import Sigma, checksum, draw_anchors, draw_scales
+from .anchor import Sigma, checksum, draw_anchors, draw_scales, is_gain
 from .decay import AddAnchor, Effect, Handle, require_full_precision, require_start
 from .names import Slot, canonical_parameters, slots
 
@@ -35,6 +35,7 @@ EXACT: dict[type[Optimizer], bool] = {
 }
 
 Named = dict[str, Tensor]  # by canonical parameter name
+EARLIER = {"unit": "relative", "gains": 0.0}  # of a state that does not say so: there was no choice then
 
 _attached: "weakref.WeakSet[Optimizer]" = weakref.WeakSet()
 
@@ -104,7 +105,7 @@ class SyreHandle(Handle):
             _attached.discard(optimizer)
 
     def state_dict(self) -> dict[str, Any]:
-        """Seed, sigma, sigma_d, the anchored names and a checksum: a few hundred bytes that identify the anchors."""
+        """What the anchors were drawn by, their names and a checksum: a few hundred bytes that identify them."""
         named = self.anchors | {f"{name}:scale": scale for name, scale in self.scales.items()}
         return {**self._recipe, "names": sorted(self.anchors), "checksum": checksum(named)}
 
@@ -114,6 +115,7 @@ class SyreHandle(Handle):
         Raises:
             ValueError: they differ; the message names the first entry that does.
         """
+        state = EARLIER | dict(state)
         for key, mine in self.state_dict().items():
             if key not in state or state[key] != mine:
                 saved = state.get(key, "nothing")
@@ -213,6 +215,8 @@ def attach(
     model: nn.Module,
     *,
     sigma: Sigma = 0.01,
+    unit: str = "relative",
+    gains: float = 0.0,
     seed: int = 0,
     sigma_d: float = 0.0,
     start: str = "shift",
@@ -223,8 +227,9 @@ def attach(
 
     `l(w) + (lambda/2) ||w - b||^2_D` with `b ~ N(0, sigma^2 / fan_in)`: arXiv 2408.15495v3, Eq. (6), and Eq. (7)
     for sigma_d > 0 (the paper's gamma is read as torch's `weight_decay`). Every parameter of a group with
-    weight_decay > 0 gets an anchor, tied parameters once; learning rate and weight_decay are read at each step. Extra
-    memory: one copy of these parameters, half with bfloat16 anchors, twice with D.
+    weight_decay > 0 gets an anchor, tied parameters once (so what decays is a matter of parameter groups); learning
+    rate and weight_decay are read at each step. Extra memory: one copy of these parameters, half with bfloat16 anchors,
+    twice with D.
 
     Know before use:
       - Call it when the model is on its device.
@@ -236,12 +241,16 @@ def attach(
       - Frozen parameters are anchored but not shifted, and pulled only once they get gradients.
 
     Args:
-        sigma: relative to 1/sqrt(fan_in) of each tensor (table `FAN_IN`); or a function (name, parameter) -> absolute
-            std.
+        sigma: in the unit below; or a function (name, parameter) -> std.
+        unit: of sigma. `"relative"`: std = sigma / sqrt(fan_in) of each tensor (table `FAN_IN`), as section 5.4 has it;
+            `"absolute"`: std = sigma for every entry, as others have used the method (arXiv 2606.04754). At a fan-in of
+            784, absolute 0.01 is relative 0.28.
+        gains: the mean of the anchors of norm gains. 0: as all others, so that gains decay toward 0, as they do under
+            plain decay; 1: toward the gain that changes nothing (weights that are not gains have mean 0 always).
         seed: fixes the anchors together with the parameters' canonical names.
         sigma_d: std of the diagonal D, in [0, 0.577); 0 is D = 1.
-        start: `"shift"` moves the weights to init + b, Eq. (6) as written; `"keep"` leaves them, for pretrained
-            weights.
+        start: `"shift"` moves the weights to init + b, Eq. (6) as written (gains by b less its mean); `"keep"` leaves
+            them, for pretrained weights.
         anchor_dtype: default the parameter's.
         form: `"pull"`, `"shift"`, or None: the constant pull where it is exact (table `EXACT`), the shift
             elsewhere. The pull with sigma = 0 is bit-identical to plain decay; the shift rounds w once or twice per
@@ -250,18 +259,26 @@ def attach(
     Raises:
         ValueError: no group with weight_decay > 0; an optimizer that has syre already; a decayed parameter that the
             model does not have, that is not float32 or float64, or whose scale is unknown; a model in module form;
-            sigma, sigma_d, start or form out of range; sigma_d > 0 or form="pull" with an optimizer not in `EXACT`.
+            sigma, unit, gains, sigma_d, start or form out of range; sigma_d > 0 or form="pull" with an optimizer not in
+            `EXACT`.
         RuntimeError: at a step: a group decays that did not when attached; a fused optimizer under a GradScaler.
     """
     found = slots(model)
     if any(isinstance(module, AddAnchor) for module in model.modules()):
         raise ValueError("the model is in module form already (syre.parametrize): merge it first, or do not attach")
     names = _decayed_names(optimizer, found)
-    anchors = draw_anchors(model, sigma=sigma, seed=seed, anchor_dtype=anchor_dtype, parameters=names)
+    drawn: dict[str, Any] = {"seed": seed, "sigma": sigma, "unit": unit, "gains": gains}
+    anchors = draw_anchors(model, **drawn, anchor_dtype=anchor_dtype, parameters=names)
     scales = draw_scales(model, sigma_d=sigma_d, seed=seed, parameters=names) if sigma_d else None
     named = getattr(sigma, "__qualname__", "function") if callable(sigma) else sigma
-    recipe = {"seed": seed, "sigma": named, "sigma_d": sigma_d}
-    return attach_anchors(optimizer, model, anchors, scales=scales, start=start, form=form, recipe=recipe)
+    recipe = drawn | {"sigma": named, "sigma_d": sigma_d}
+    handle = attach_anchors(optimizer, model, anchors, scales=scales, start=start, form=form, recipe=recipe)
+    if gains and start == "shift":  # from init + b to init + (b - its mean)
+        with torch.no_grad():
+            for name in names:
+                if is_gain(found[name]) and found[name].parameter.requires_grad:
+                    found[name].parameter.sub_(gains)
+    return handle
 
 
 def attach_anchors(

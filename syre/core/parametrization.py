@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization, remove_parametrizations
 from torch.optim import Optimizer
 
-from .anchor import Sigma, draw_anchors, draw_scales
+from .anchor import Sigma, draw_anchors, draw_scales, is_gain
 from .attach import attach_anchors
 from .decay import AddAnchor, require_full_precision, require_start
 from .names import Slot, slots, walk
@@ -18,6 +18,8 @@ def parametrize(
     model: nn.Module,
     *,
     sigma: Sigma = 0.01,
+    unit: str = "relative",
+    gains: float = 0.0,
     seed: int = 0,
     sigma_d: float = 0.0,
     start: str = "shift",
@@ -36,9 +38,9 @@ def parametrize(
     `attach(..., sigma_d=...)`.
 
     Args:
-        sigma, seed, sigma_d: as in `attach`.
-        start: `"shift"` keeps theta = init, so w = init + b, as Eq. (6); `"keep"` makes theta = init - b.
-            Frozen parameters always keep their value.
+        sigma, unit, gains, seed, sigma_d: as in `attach`.
+        start: `"shift"` keeps theta = init, so w = init + b, as Eq. (6) (of gains: init less the mean of b);
+            `"keep"` makes theta = init - b. Frozen parameters always keep their value.
         parameters: canonical names to parametrize; default all.
         optimizer: the optimizer of these parameters; only, and always, with sigma_d > 0.
 
@@ -47,13 +49,13 @@ def parametrize(
 
     Raises:
         ValueError: tied weights (parametrizing one end would untie them), a parameter that is parametrized already,
-            sigma_d > 0 without optimizer or the reverse; and as `attach` for sigma, sigma_d, start, precision and
-            unknown kinds.
+            sigma_d > 0 without optimizer or the reverse; and as `attach` for sigma, unit, gains, sigma_d, start,
+            precision and unknown kinds.
     """
     require_start(start)
     if (sigma_d != 0) != (optimizer is not None):
         raise ValueError("the module form takes an optimizer with sigma_d > 0 (D acts by its decay), and only then")
-    anchors = draw_anchors(model, sigma=sigma, seed=seed, parameters=parameters)
+    anchors = draw_anchors(model, sigma=sigma, unit=unit, gains=gains, seed=seed, parameters=parameters)
     found = slots(model)
     _refuse_tied(model, anchors)
     for name in anchors:
@@ -65,7 +67,7 @@ def parametrize(
         slot = found[name]
         if start == "shift" and slot.parameter.requires_grad:
             with torch.no_grad():
-                slot.parameter.add_(anchor)  # registering takes b off again
+                slot.parameter.add_(anchor - gains if is_gain(slot) else anchor)  # registering takes b off again
         register_parametrization(slot.module, slot.leaf, AddAnchor(anchor))
     return model
 

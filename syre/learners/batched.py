@@ -1,8 +1,10 @@
 """One optimizer that steps R replicas at once, each by its own settings, as R stock ones would."""
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from syre.core.names import canonical_parameters
 
 # Where learning rates differ, a replica of up to this many parameters is not worth an optimizer call of its own.
 SMALL = 4096
-GROUPS = "replicas of one ensemble must have the same parameter groups"
+GROUPS = "replicas of one ensemble must have as many parameters"
 
 Coefficient = float | Tensor
 
@@ -94,13 +96,15 @@ class BatchedOptimizer:
 
     @staticmethod
     def _segments(optimizers: Sequence[Optimizer]) -> list[Segment]:
+        """The columns between any two places where a param group of some replica ends."""
+        sizes = [[sum(p.numel() for p in group["params"]) for group in o.param_groups] for o in optimizers]
+        ends = [list(accumulate(own)) for own in sizes]
+        check(len({own[-1] for own in ends}) == 1, GROUPS)
         segments, start = [], 0
-        check(len({len(optimizer.param_groups) for optimizer in optimizers}) == 1, GROUPS)
-        for groups in zip(*(optimizer.param_groups for optimizer in optimizers), strict=True):
-            size, *others = {sum(parameter.numel() for parameter in group["params"]) for group in groups}
-            check(not others, GROUPS)
-            segments.append(Segment(columns=slice(start, start + size), groups=list(groups)))
-            start += size
+        for end in sorted({end for own in ends for end in own} - {0}):
+            groups = [o.param_groups[bisect_left(own, end)] for o, own in zip(optimizers, ends, strict=True)]
+            segments.append(Segment(columns=slice(start, end), groups=groups))
+            start = end
         return segments
 
     @torch.no_grad()

@@ -11,6 +11,7 @@ from torch import nn
 
 from syre.core import (
     anchor_std,
+    attach,
     canonical_name,
     canonical_parameters,
     checksum,
@@ -18,6 +19,7 @@ from syre.core import (
     draw_scales,
     drawn_as,
     fan_in,
+    parametrize,
     slots,
 )
 
@@ -163,6 +165,59 @@ def test_the_log_std_of_a_policy_is_as_wide_as_its_action():
 def test_sigma_must_be_finite_and_not_negative(sigma):
     with pytest.raises(ValueError, match="sigma must be finite and >= 0"):
         draw_anchors(mlp(), sigma=sigma, seed=0)
+
+
+def test_an_absolute_sigma_is_the_std_itself_and_a_relative_one_that_over_the_root_of_fan_in():
+    model = mlp()
+    relative, absolute = (draw_anchors(model, sigma=0.3, seed=1, unit=unit) for unit in ("relative", "absolute"))
+    for name, slot in slots(model).items():
+        torch.testing.assert_close(absolute[name] / math.sqrt(fan_in(slot)), relative[name])
+    by_function = draw_anchors(model, sigma=lambda name, parameter: 0.3, seed=1)
+    assert all(torch.equal(absolute[name], by_function[name]) for name in absolute)
+    assert draw_anchors(nn.ParameterList([torch.zeros(3)]), sigma=0.3, seed=1, unit="absolute")  # needs no fan_in
+    with pytest.raises(ValueError, match=r"unit must be relative .* or absolute .*got 'fan_in'"):
+        draw_anchors(model, sigma=0.3, seed=1, unit="fan_in")
+
+
+@pytest.mark.parametrize(
+    "norm", [nn.LayerNorm(4), nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.InstanceNorm1d(4, affine=True), nn.RMSNorm(4)]
+)
+def test_the_anchors_of_norm_gains_alone_have_the_mean_that_is_asked_for(norm):
+    model = nn.Sequential(nn.Linear(4, 4), norm)
+    zero, one = (draw_anchors(model, sigma=0.1, seed=1, gains=gains) for gains in (0.0, 1.0))
+    for name in zero:
+        torch.testing.assert_close(one[name], zero[name] + float(name == "1.weight"))
+    with pytest.raises(ValueError, match="gains must be a finite number"):
+        draw_anchors(model, sigma=0.1, seed=1, gains=math.nan)
+
+
+@pytest.mark.parametrize("form", [None, "shift", "module"])
+@pytest.mark.parametrize("start", ["shift", "keep"])
+def test_gains_start_where_all_start_and_decay_toward_their_own_mean(form, start):
+    """One step of SGD without a gradient: w -> w - eta lambda (w - b), where b is 1 plus noise."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)).double()
+    init = {name: weight.detach().clone() for name, weight in canonical_parameters(model).items()}
+    b = draw_anchors(model, sigma=0.1, seed=1, gains=1.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.5)
+    if form == "module":
+        parametrize(model, sigma=0.1, seed=1, gains=1.0, start=start)
+    else:
+        attach(optimizer, model, sigma=0.1, seed=1, gains=1.0, start=start, form=form)
+    for step in range(2):
+        expected = {name: w + (start == "shift") * (b[name] - float(name == "1.weight")) for name, w in init.items()}
+        if step:
+            expected = {name: w - 0.05 * (w - b[name]) for name, w in expected.items()}
+        for name, w in expected.items():
+            torch.testing.assert_close(model.get_parameter(name) if form != "module" else own(model, name), w)
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+
+
+def own(model, name):
+    """A tensor of a model in module form."""
+    path, leaf = name.split(".")
+    return getattr(model[int(path)], leaf)
 
 
 @pytest.mark.parametrize("sigma_d", [-0.1, 0.58, math.nan])

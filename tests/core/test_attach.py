@@ -376,9 +376,11 @@ def test_resuming_with_other_anchors_is_refused():
         return attach(sgd(model), model, **{"sigma": 0.5, "seed": 4, "sigma_d": 0.1, **options})
 
     (saved,) = checkpoint(handle())
-    assert saved.keys() == {"seed", "sigma", "sigma_d", "names", "checksum"}
+    assert saved.keys() == {"seed", "sigma", "unit", "gains", "sigma_d", "names", "checksum"}
     handle().load_state_dict(saved)
-    for key, other in {"seed": handle(seed=5), "sigma": handle(sigma=0.4), "sigma_d": handle(sigma_d=0.2)}.items():
+    handle().load_state_dict({key: value for key, value in saved.items() if key not in ("unit", "gains")})  # an old one
+    others = {"seed": 5, "sigma": 0.4, "sigma_d": 0.2, "unit": "absolute", "gains": 1.0}
+    for key, other in {key: handle(**{key: value}) for key, value in others.items()}.items():
         with pytest.raises(ValueError, match=f"not the anchors of the checkpoint: {key} was"):
             other.load_state_dict(saved)
     for other in (handle(width=9), handle(anchor_dtype=torch.bfloat16)):

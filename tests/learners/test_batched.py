@@ -5,9 +5,10 @@ import torch
 from torch import nn
 from torch.optim.adam import adam
 
-from syre.core import Effect
-from syre.learners import BatchedOptimizer, Ensemble, Replica
+from syre.core import Effect, attach
+from syre.learners import BatchedOptimizer, Ensemble, Replica, Single
 from syre.learners.batched import SMALL
+from syre.optim import SCOPES, decay_groups
 from syre.regularizers import Syre
 
 KINDS = {
@@ -141,23 +142,40 @@ def test_syre_in_its_shift_form_is_refused():
     ensemble(make, lambda optimizer, model: Syre(weight_decay=0.1).attach(optimizer, model, 0))  # control
 
 
-def test_replicas_with_other_parameter_groups_are_refused():
-    def split(*sizes: int):
-        def make(parameters, k):
-            parameters, at = list(parameters), sizes[k]
-            groups = [{"params": part} for part in (parameters[:at], parameters[at:]) if part]
-            return torch.optim.SGD(groups, lr=0.1)
+def test_replicas_with_other_parameter_groups_take_the_steps_they_take_alone():
+    """One decays all, another its matrices, a third has two learning rates: rows differ by parameter, not by group."""
 
-        return make
+    def alone(k):
+        torch.manual_seed(k)
+        model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+        if k < 2:
+            groups = decay_groups(model, 0.3, SCOPES[k])
+        else:
+            groups = [{"params": list(model[i].parameters()), "lr": 0.1 / (1 + i)} for i in (0, 2)]
+        handle = None
+        optimizer = torch.optim.Adam(groups, lr=0.1)
+        if k < 2:
+            handle = attach(optimizer, model, sigma=1.0, seed=k)
+        return Replica(model=model, optimizer=optimizer, handle=handle, noise=torch.Generator())
 
-    ensemble(split(1, 1))  # control
-    with pytest.raises(ValueError, match="the same parameter groups"):
-        ensemble(split(1, 2))  # two, and one of all parameters
-    replicas = []
-    for at in (1, 2):
-        model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
-        parts = [list(model.parameters())[part] for part in (slice(at), slice(at, None))]
-        optimizer = torch.optim.SGD([{"params": part, "lr": 0.1 / (1 + k)} for k, part in enumerate(parts)])
-        replicas.append(Replica(model=model, optimizer=optimizer, noise=torch.Generator()))
-    with pytest.raises(ValueError, match="the same parameter groups"):
-        Ensemble(replicas)
+    stacked, lone = Ensemble([alone(k) for k in range(3)]), [Single(alone(k)) for k in range(3)]
+    assert len(stacked.optimizer.segments) == 4  # weight and bias of each layer: where one of them has its ends
+    x, loss = (
+        torch.linspace(-1, 1, 15, dtype=torch.float64).reshape(1, 5, 3),
+        lambda output, x: output.square().mean((-2, -1)),
+    )
+    for _ in range(20):
+        stacked.step(loss, [x.expand(3, 5, 3)], lr_factor=0.5, clip=None)
+        for one in lone:
+            one.step(loss, [x], lr_factor=0.5, clip=None)
+    for k, one in enumerate(lone):
+        for name, weight in one.parameters().items():
+            torch.testing.assert_close(stacked.parameters()[name][k], weight[0], rtol=0, atol=1e-10)
+
+
+def test_replicas_of_other_size_are_refused():
+    def make(parameters, k):
+        return torch.optim.SGD(list(parameters)[k:], lr=0.1)
+
+    with pytest.raises(ValueError, match=r"as many parameters|all its parameters"):
+        ensemble(make)

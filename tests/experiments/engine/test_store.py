@@ -10,7 +10,7 @@ from experiments.engine import training
 from experiments.engine.config import Run, identity
 from experiments.engine.expand import Group
 from experiments.engine.experiment import Experiment
-from experiments.engine.store import RunStore, read_notes
+from experiments.engine.store import REMAINS, RunStore, read_notes
 from tests.experiments.conftest import experiment_of
 
 FACTS = {"git_sha": "abc123", "dirty": False, "device": "cpu", "threads": 1, "versions": {"torch": "2.15.0+cpu"}}
@@ -109,6 +109,23 @@ def test_what_has_ended_of_a_sweep_is_collected_without_training_the_rest(tmp_pa
     done = command(*words, "seed=0,1,2", "train_nothing=true")
     assert (done.code, "3 runs at scale cpu, 0 to train" in done.out) == (0, True), done.err
     assert [row["seed"] for row in read_table(tmp_path / "run/results-custom/run/runs.csv")] == ["0"]
+
+
+def test_what_a_killed_process_has_left_of_runs_that_have_ended_is_removed(tmp_path, runs):
+    """Killed between a run's `done` and the removal of its checkpoint: nobody came back to it."""
+    store, (ended, failed, held, going) = RunStore(tmp_path / "fig0"), [Group(runs=[run]) for run in runs]
+    for group, status in ((ended, "done"), (failed, "failed"), (held, "nan")):
+        store.write(group.runs[0], RECORDS, {"status": status, "seconds": 1.0, **FACTS})
+    groups = [ended, failed, held, going]
+    store.save(groups)
+    for group in groups:
+        for suffix in REMAINS:
+            store.file(group.id, suffix).write_text("")
+    with store.hold(held.id):
+        store.tidy()
+    left = {path.stem for path in (tmp_path / "fig0/groups").iterdir() if path.suffix in REMAINS}
+    assert left == {failed.id, held.id, going.id}
+    assert all(store.file(group.id).exists() for group in groups)
 
 
 def test_the_store_of_an_experiment_is_the_folder_of_its_name(tmp_path, runs):
