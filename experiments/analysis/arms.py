@@ -2,7 +2,9 @@
 
     beats("rank", "syre keeps a higher rank than decay alone.", "6.3", "rank", syre(gamma=0.1), decay(gamma=0.1))
 
-Where an arm of syre leaves sigma open, a claim takes for each seed the sigma that is best on the other seeds.
+Where an arm of syre leaves sigma open, a claim takes for each seed the sigma that is best on the other seeds: by the
+metric it judges, or by the one that the arm names (`syre(gamma=0.1, by="accuracy")`), so that all the metrics of a
+figure are judged at one sigma.
 """
 
 import math
@@ -15,7 +17,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 
-from experiments.analysis.claims import Equivalence, Monotone, Samples, Superiority, per_seed
+from experiments.analysis.claims import Equivalence, Monotone, NonInferiority, Samples, Superiority, per_seed
 from experiments.analysis.plotting import Look, line_with_band
 from experiments.analysis.results import Arm, Results, one_run_each
 from experiments.analysis.stats import at_best, monotonicity, paired_differences
@@ -23,26 +25,39 @@ from experiments.analysis.stats import at_best, monotonicity, paired_differences
 # ---- columns and arms ------------------------------------------------------------------------------------------------
 
 NAME, GAMMA, SIGMA, START = "regularizer.name", "regularizer.weight_decay", "regularizer.sigma", "regularizer.start"
+UNIT, SCOPE = "regularizer.unit", "regularizer.scope"  # of sigma; of the decay
 ALPHA, IDENTICAL = "data.input_scale", "model.identical"  # scale of the inputs; fraction of neurons that start equal
+# What an arm means that does not say otherwise; None is a regularizer that has no such setting.
+USUAL = {UNIT: ("relative", None), SCOPE: ("all", None)}
+BY = "by"  # no column: the metric by which an arm chooses its sigma
 
 
-def arm(name: str, *at: Arm, gamma: float | None = None, sigma: float | None = None, start: str = "") -> dict[str, Any]:
-    """The runs of a regularizer at some settings; what is not given stays open."""
-    given = {NAME: name, GAMMA: gamma, SIGMA: sigma, START: start or None}
-    chosen: dict[str, Any] = {column: value for column, value in given.items() if value is not None}
+def arm(
+    name: str,
+    *at: Arm,
+    gamma: float | None = None,
+    sigma: float | None = None,
+    start: str = "",
+    unit: str = "",
+    scope: str = "",
+    by: str = "",
+) -> dict[str, Any]:
+    """The runs of a regularizer at some settings; what is not given stays open, but for what is `USUAL`."""
+    given = {NAME: name, GAMMA: gamma, SIGMA: sigma, START: start, UNIT: unit, SCOPE: scope, BY: by}
+    chosen: dict[str, Any] = USUAL | {column: value for column, value in given.items() if value not in (None, "")}
     for settings in at:
         chosen |= settings
     return chosen
 
 
-def decay(*at: Arm, gamma: float | None = None) -> dict[str, Any]:
+def decay(*at: Arm, gamma: float | None = None, scope: str = "") -> dict[str, Any]:
     """Weight decay alone, the usual control."""
-    return arm("weight_decay", *at, gamma=gamma)
+    return arm("weight_decay", *at, gamma=gamma, scope=scope)
 
 
-def syre(*at: Arm, sigma: float | None = None, gamma: float | None = None, start: str = "shift") -> dict[str, Any]:
-    """syre from the start of Eq. (6), or from that of the other arms (`start="keep"`)."""
-    return arm("syre", *at, sigma=sigma, gamma=gamma, start=start)
+def syre(*at: Arm, start: str = "shift", **settings: Any) -> dict[str, Any]:
+    """syre from the start of Eq. (6), or from that of the other arms (`start="keep"`); settings as of `arm`."""
+    return arm("syre", *at, start=start, **settings)
 
 
 VANILLA = arm("vanilla")
@@ -125,16 +140,27 @@ def less_is_better(metric: str) -> bool:
     return metric.split("/")[0] in LESS and metric != "reconstruction/variance"
 
 
+# The smallest effects worth naming; a claim about something else argues for its own.
+POINT = 0.01  # of accuracy
+
+
+def width(n: int, share: float = 0.05) -> float:
+    """The smallest difference of ranks worth naming: a share of the n units of the layer."""
+    return share * n
+
+
 def tuned(results: Results, metric: str, arm: Arm) -> pd.Series:
-    """`results.by_seed`, with an open sigma at the one that is best on the other seeds."""
-    rows = results.final(metric, **arm)
-    one_run_each(rows, metric, "seed", *([SIGMA] if rows[SIGMA].nunique() > 1 else []))
-    return at_best(rows, metric, SIGMA, maximize=not less_is_better(metric))
+    """`results.by_seed`, with an open sigma at the one that is best on the other seeds, by `by` if the arm has one."""
+    by = str(arm.get(BY, metric))
+    rows = results.final(*dict.fromkeys((metric, by)), **{column: arm[column] for column in arm if column != BY})
+    several = [SIGMA] if rows[SIGMA].nunique() > 1 else []
+    one_run_each(rows.drop(columns={by} - {metric}), metric, "seed", *several)
+    return at_best(rows, metric, SIGMA, by=by, maximize=not less_is_better(by))
 
 
 def final(metric: str, arm: Arm, less: float = 0.0) -> Samples:
-    """The metric at the end of the runs of an arm, less a level."""
-    return lambda results: results.by_seed(metric, arm) - less
+    """The metric at the end of the runs of an arm, less a level; sigma is open only where the arm has a `by`."""
+    return lambda results: (tuned(results, metric, arm) if BY in arm else results.by_seed(metric, arm)) - less
 
 
 def difference(metric: str, treatment: Arm, control: Arm) -> Samples:
@@ -147,6 +173,12 @@ def minus(samples: Samples) -> Samples:
     return lambda results: -samples(results)
 
 
+def gain(metric: str, treatment: Arm, control: Arm) -> Samples:
+    """How much better the metric is, seed by seed, with one arm than with another."""
+    more = difference(metric, treatment, control)
+    return minus(more) if less_is_better(metric) else more
+
+
 @per_seed
 def tau(results: Results, metric: str, arm: Arm, over: str) -> pd.Series:
     """How steadily (Kendall's tau) a metric rises along a column."""
@@ -154,10 +186,18 @@ def tau(results: Results, metric: str, arm: Arm, over: str) -> pd.Series:
     return monotonicity(one_run_each(rows, metric, "seed", over), over, metric)
 
 
-def beats(id: str, text: str, source: str, metric: str, treatment: Arm, control: Arm, **options: Any) -> Superiority:
+def beats(
+    id: str, text: str, source: str, metric: str, treatment: Arm, control: Arm, margin: float = 0.0, **options: Any
+) -> Superiority:
     """The treatment ends with the better metric, by more than a margin if one is given."""
-    gain = difference(metric, treatment, control)
-    return Superiority(id, text, source, minus(gain) if less_is_better(metric) else gain, **options)
+    return Superiority(id, text, source, gain(metric, treatment, control), margin=margin, **options)
+
+
+def costs(
+    id: str, text: str, source: str, metric: str, treatment: Arm, control: Arm, margin: float, **options: Any
+) -> NonInferiority:
+    """The treatment ends with a metric that is worse by less than the margin, or better."""
+    return NonInferiority(id, text, source, gain(metric, treatment, control), margin=margin, **options)
 
 
 def same(
@@ -167,11 +207,15 @@ def same(
     return Equivalence(id, text, source, difference(metric, treatment, control), margin=margin, **options)
 
 
-def rises(id: str, text: str, source: str, metric: str, arm: Arm, over: str) -> Monotone:
-    """The metric rises along a column."""
-    return Monotone(id, text, source, tau(metric, arm, over))
+def rises(
+    id: str, text: str, source: str, metric: str, arm: Arm, over: str, margin: float = 0.5, **options: Any
+) -> Monotone:
+    """The metric rises along a column: its tau exceeds the margin."""
+    return Monotone(id, text, source, tau(metric, arm, over), margin=margin, **options)
 
 
-def falls(id: str, text: str, source: str, metric: str, arm: Arm, over: str) -> Monotone:
-    """The metric falls along a column."""
-    return Monotone(id, text, source, minus(tau(metric, arm, over)))
+def falls(
+    id: str, text: str, source: str, metric: str, arm: Arm, over: str, margin: float = 0.5, **options: Any
+) -> Monotone:
+    """The metric falls along a column: its tau is below the negative margin."""
+    return Monotone(id, text, source, minus(tau(metric, arm, over)), margin=margin, **options)

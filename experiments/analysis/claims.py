@@ -2,24 +2,29 @@
 
 Every claim is a function of the results that has one number a seed, and a question about the mean of these samples:
 
-- `Superiority`: it exceeds `margin` (95 % interval);
+- `Superiority`: it exceeds `margin`, the smallest effect worth naming (95 % interval);
+- `NonInferiority`: it exceeds -`margin`: costs less than that, and gaining is fine (one-sided 5 %, so 90 % interval);
 - `Equivalence`: it differs from 0 by less than `margin` (two one-sided tests, 90 % interval);
 - `Monotone`: it is Kendall's tau of each seed, a rise or fall along a column, and exceeds `margin` (95 % interval).
+
+Where the samples have no spread an interval has no width, however few they are. What it then says is reproduced only
+if the exact sign test has p <= 0.05 too, so from five seeds on; the burden of proof is the claim's.
 """
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Concatenate, ParamSpec
+from typing import ClassVar, Concatenate, NamedTuple, ParamSpec
 
 import numpy as np
 import pandas as pd
 
 from experiments.analysis.results import SCALES, Results, ResultsError
-from experiments.analysis.stats import Interval, t_interval, tost
+from experiments.analysis.stats import Interval, p_above, t_interval, tost
 from experiments.analysis.summaries import VERDICTS
 
-REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED = VERDICTS
+REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED, CONTRARY = VERDICTS
 MIN_SEEDS = 3
+LEVEL = 0.05  # of the one-sided tests
 
 P = ParamSpec("P")
 Samples = Callable[[Results], pd.Series]  # one number a seed, the index
@@ -30,14 +35,25 @@ def per_seed(measure: Callable[Concatenate[Results, P], pd.Series]) -> Callable[
     return lambda *args, **kwargs: lambda results: measure(results, *args, **kwargs)
 
 
+class Judgement(NamedTuple):
+    """What samples say of a claim: the interval of their mean, the verdict, and the one-sided p of the opposite."""
+
+    interval: Interval
+    verdict: str
+    p: float
+
+
 @dataclass(frozen=True)
 class Claim:
     """What all claims share. `text` and `source` are the paper's sentence and section, `paper` its value if known.
 
     `samples`: positive numbers speak for the claim (for an equivalence: the difference); NaN is a run that failed.
+    `margin`: see the module; `argued`: why it is what it is, in one short sentence, where it is not a usual one.
     `scale`: the smallest scale that can decide the claim; below it the numbers are shown and the verdict is open.
     `opposite`: the same claim with its labels exchanged, which no data that reproduce the claim may reproduce.
     """
+
+    confidence: ClassVar[float] = 1 - 2 * LEVEL  # of the interval
 
     id: str
     text: str
@@ -45,6 +61,7 @@ class Claim:
     samples: Samples
     _: KW_ONLY
     margin: float = 0.0
+    argued: str = ""
     paper: str = ""
     scale: str = SCALES[0]
     opposite: bool = False
@@ -53,31 +70,72 @@ class Claim:
         if self.margin < 0:
             raise ValueError(f"claim {self.id}: margin must be >= 0, not {self.margin}")
 
-    def judge(self, samples: np.ndarray) -> tuple[Interval, str]:
-        """The interval of the mean of at least three finite samples, and the verdict on it."""
+    def interval(self, samples: np.ndarray) -> Interval:
+        """The mean of finite samples, and its interval."""
+        return t_interval(samples, self.confidence)
+
+    def judge(self, samples: np.ndarray) -> Judgement:
+        """The interval of at least three finite samples, the verdict on it, and its p."""
         raise NotImplementedError
+
+    def adverse(self, judged: Judgement) -> bool:
+        """Whether samples say significantly that the contrary holds."""
+        return judged.verdict == NOT_REPRODUCED
 
 
 @dataclass(frozen=True)
-class Superiority(Claim):
+class OneSided(Claim):
+    """The mean exceeds `bound`. The opposite: that of the samples with the other sign exceeds `margin`."""
+
+    @property
+    def bound(self) -> float:
+        return self.margin
+
+    def interval(self, samples: np.ndarray) -> Interval:
+        return super().interval(-samples if self.opposite else samples)
+
+    def judge(self, samples: np.ndarray) -> Judgement:
+        interval, bound = self.interval(samples), self.margin if self.opposite else self.bound
+        p = p_above(-samples if self.opposite else samples, bound)
+        return Judgement(interval, _verdict(interval.low > bound, interval.high <= bound, p), p)
+
+
+@dataclass(frozen=True)
+class Superiority(OneSided):
     """The mean exceeds `margin`: what a treatment gains over its control, say."""
 
-    def judge(self, samples: np.ndarray) -> tuple[Interval, str]:
-        interval = t_interval(-samples if self.opposite else samples)
-        if interval.low > self.margin:
-            return interval, REPRODUCED
-        return interval, NOT_REPRODUCED if interval.high <= self.margin else INCONCLUSIVE
+    confidence = 0.95
+
+    def adverse(self, judged: Judgement) -> bool:
+        return judged.interval.high < 0  # a gain that is too small is not yet a loss
+
+
+@dataclass(frozen=True)
+class NonInferiority(OneSided):
+    """The mean exceeds -`margin`: a treatment costs less than that. Its opposite is that it costs more."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _needs_margin(self, "a non-inferiority")
+
+    @property
+    def bound(self) -> float:
+        return -self.margin
 
 
 @dataclass(frozen=True)
 class Monotone(Superiority):
-    """A metric rises or falls along a column: the mean Kendall tau exceeds `margin`.
+    """A metric rises or falls along a column: the mean Kendall tau, in [-1, 1], exceeds `margin`.
 
     The default margin of 1/2 asks that three pairs of levels in four are in the claimed order, not merely most.
     """
 
     _: KW_ONLY
     margin: float = 0.5
+
+    def interval(self, samples: np.ndarray) -> Interval:
+        mean, low, high, n = super().interval(samples)
+        return Interval(mean, float(np.clip(low, -1, 1)), float(np.clip(high, -1, 1)), n)
 
 
 @dataclass(frozen=True)
@@ -86,20 +144,32 @@ class Equivalence(Claim):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.margin == 0:
-            raise ValueError(f"claim {self.id}: an equivalence must state its margin")
+        _needs_margin(self, "an equivalence")
 
-    def judge(self, samples: np.ndarray) -> tuple[Interval, str]:
-        interval, inside = tost(samples, self.margin)
+    def judge(self, samples: np.ndarray) -> Judgement:
+        interval, inside = tost(samples, self.margin, LEVEL)
         outside = interval.low >= self.margin or interval.high <= -self.margin
-        if not (inside or outside):
-            return interval, INCONCLUSIVE
-        return interval, REPRODUCED if inside != self.opposite else NOT_REPRODUCED
+        if self.opposite:
+            p = min(p_above(samples, self.margin), p_above(-samples, self.margin))
+            return Judgement(interval, _verdict(outside, inside, p), p)
+        p = max(p_above(samples, -self.margin), p_above(-samples, -self.margin))
+        return Judgement(interval, _verdict(inside, outside, p), p)
+
+
+def _verdict(holds: bool, fails: bool, p: float) -> str:
+    if holds and p <= LEVEL:  # which an interval with a width implies
+        return REPRODUCED
+    return NOT_REPRODUCED if fails else INCONCLUSIVE
+
+
+def _needs_margin(claim: Claim, kind: str) -> None:
+    if claim.margin == 0:
+        raise ValueError(f"claim {claim.id}: {kind} must state its margin")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The outcome: `effect` and its interval [low, high] (NaN where there is none) over n seeds."""
+    """The outcome: `effect`, its interval [low, high] over n seeds, and the p of its test; NaN where there is none."""
 
     claim: Claim
     verdict: str
@@ -107,13 +177,15 @@ class Verdict:
     low: float
     high: float
     n: int
+    p: float
 
 
 def evaluate(claim: Claim, results: Results) -> Verdict:
     """Test `claim` on `results`.
 
-    Fewer than three seeds, or a scale below the claim's: not tested at this scale. A failed or NaN run: inconclusive,
-    and the interval is that of the remaining seeds.
+    Fewer than three seeds, or a scale below the claim's: not tested at this scale; but contrary at this scale where
+    three seeds say significantly that the contrary holds. A failed or NaN run: inconclusive, and the interval is that
+    of the remaining seeds.
     Raises: `ResultsError` for an unknown column or metric, or an arm that does not determine one run a seed.
     """
     try:
@@ -121,10 +193,12 @@ def evaluate(claim: Claim, results: Results) -> Verdict:
     except ResultsError as error:
         raise ResultsError(f"claim {claim.id}: {error}") from error
     finite = samples[np.isfinite(samples)]
+    judged = Judgement(claim.interval(finite), NOT_TESTED, float("nan"))
+    if len(finite) >= MIN_SEEDS:
+        judged = claim.judge(finite)
+    (effect, low, high, n), verdict, p = judged
     if len(samples) < MIN_SEEDS or SCALES.index(results.scale) < SCALES.index(claim.scale):
-        interval, verdict = t_interval(finite), NOT_TESTED
+        verdict, p = CONTRARY if verdict != NOT_TESTED and claim.adverse(judged) else NOT_TESTED, float("nan")
     elif len(finite) < len(samples):
-        interval, verdict = t_interval(finite), INCONCLUSIVE
-    else:
-        interval, verdict = claim.judge(samples)
-    return Verdict(claim=claim, verdict=verdict, effect=interval[0], low=interval[1], high=interval[2], n=interval[3])
+        verdict, p = INCONCLUSIVE, float("nan")
+    return Verdict(claim=claim, verdict=verdict, effect=effect, low=low, high=high, n=n, p=p)

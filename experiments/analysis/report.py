@@ -23,6 +23,8 @@ from experiments.analysis.summaries import Summary, overview, summary_table, ter
 MEMORY = ".drawn.json"
 FILES = ("figure.pdf", "figure.png", "report.md")
 TABLES = ("runs.csv", "metrics.csv")
+EARLIER = "earlier.csv"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 # pages, and pandas and matplotlib with it, is imported where something has changed: else all is said in half a second.
 
@@ -34,7 +36,8 @@ class Memory:
         self.folder = folder
         rooms = [*experiments.analysis.__path__, *experiments.figures.__path__]
         modules = [path for room in rooms for path in sorted(Path(room).glob("*.py"))]
-        self.code = _digest(modules, *map(version, ("matplotlib", "numpy", "pandas", "scipy")))
+        said = [*sorted(CONFIGS.glob("*/*.yaml")), folder / EARLIER]  # settings that came later, and earlier claims
+        self.code = _digest([*modules, *said], *map(version, ("matplotlib", "numpy", "pandas", "scipy")))
         self.trained = sorted(path.parent.name for path in folder.glob("*/runs.csv"))
         try:
             kept = json.loads((folder / MEMORY).read_text())

@@ -13,12 +13,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from textwrap import shorten
 from uuid import uuid4
 
 import numpy as np
 import pandas as pd
+import yaml
 
 SCALES = ("smoke", "cpu", "paper")  # ascending: a figure is drawn from the last one present
 STATUSES = ("done", "nan", "failed")
@@ -29,6 +31,7 @@ METRICS = ("id", "step", "split", "metric", "value")
 # In the YAML of a model, a regularizer, ...: those of its keys that came after the first committed results, each with
 # the value at which nothing changes. A run that has this value keeps the id that it had before there was the key.
 LATER = "_later_"
+CONFIGS = Path(__file__).parents[2] / "configs"
 # The two tables, and the columns that each of them has: metrics.csv just these, runs.csv also those of the configs.
 TABLES = {"runs.csv": (*LEAD, *(name for name in PROVENANCE if name != "versions")), "metrics.csv": METRICS}
 
@@ -118,9 +121,37 @@ def load(results: Path, experiment: str) -> Results:
     if runs.empty or not set(metrics["id"]) <= set(runs["id"]):
         raise ResultsError(f"the tables in {folder} do not match each other: `make {experiment}` collects them again")
     scale = max(runs["scale"], key=SCALES.index)
-    runs = runs[runs["scale"] == scale].reset_index(drop=True)
+    runs = _filled(runs[runs["scale"] == scale].reset_index(drop=True), later(CONFIGS))
     metrics = metrics[metrics["id"].isin(runs["id"])].reset_index(drop=True)
     return Results(experiment=experiment, scale=scale, runs=runs, metrics=metrics)
+
+
+@cache
+def later(configs: Path) -> tuple[tuple[str, str, Mapping[str, object]], ...]:
+    """The settings that came later: a group, the name of its member ("" where members have none), and `_later_`."""
+    found = []
+    for path in sorted(configs.glob("*/*.yaml")):
+        try:
+            member = yaml.safe_load(text) if LATER in (text := path.read_text()) else {}
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise ResultsError(f"{path}: {' '.join(str(error).split())}") from None
+        if LATER in member:
+            found.append((path.parent.name, member.get("name", ""), member[LATER]))
+    return tuple(found)
+
+
+def _filled(runs: pd.DataFrame, settings: Sequence[tuple[str, str, Mapping[str, object]]]) -> pd.DataFrame:
+    """Runs that are older than a setting have the value at which it changes nothing, instead of an empty cell."""
+    runs = runs.copy()
+    for group, member, values in settings:
+        names = runs.get(f"{group}.name", pd.Series("", index=runs.index))
+        for key, value in values.items():
+            column = f"{group}.{key}"
+            cells = runs[column] if column in runs else pd.Series(np.nan, index=runs.index, dtype=object)
+            empty = cells.isna() & (names == member)
+            if empty.any():
+                runs[column] = cells.astype(object).mask(empty, value).infer_objects()
+    return runs
 
 
 def combine(parts: Sequence[Results]) -> Results:
@@ -139,12 +170,14 @@ def select(df: pd.DataFrame, **filters: object) -> pd.DataFrame:
     """The rows where every column has the value asked for: `select(df, **{"regularizer.sigma": 0.1}, seed=[0, 1])`.
 
     Numbers match to 1e-6 however they are written, a list matches any of its values, None matches an empty cell.
-    Raises: `ResultsError` for a column that is not there.
+    Raises: `ResultsError` for a column that is not there, unless None is asked for: then it is empty everywhere.
     """
     for column, wanted in filters.items():
-        if column not in df:
-            raise ResultsError(f"no column {column!r}; there are: {', '.join(without_provenance(df).columns)}")
         options = wanted if isinstance(wanted, list | tuple | set | frozenset | range) else [wanted]
+        if column not in df:
+            if None in options:
+                continue
+            raise ResultsError(f"no column {column!r}; there are: {', '.join(without_provenance(df).columns)}")
         df = df[np.logical_or.reduce([_matches(df[column], option) for option in options])]
     return df
 

@@ -1,13 +1,15 @@
 """Intervals over seeds, and the per-seed quantities that claims are made of: pure functions of arrays and tables."""
 
+from math import comb
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.special import stdtrit  # Student's quantile; scipy.stats would add seconds to the import for the same number
+from scipy.special import stdtr, stdtrit  # Student's t; to import scipy.stats would take seconds
 
 MIN_LEVELS = 3
+DIGITS = 1e-9  # the tables have nine: numbers that differ by less, relatively, are the same
 
 
 class Interval(NamedTuple):
@@ -28,6 +30,52 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
         return Interval(mean, float("nan"), float("nan"), n)
     half = float(stdtrit(n - 1, (1 + level) / 2) * x.std(ddof=1) / np.sqrt(n))
     return Interval(mean, mean - half, mean + half, n)
+
+
+def no_spread(values: ArrayLike) -> bool:
+    """Whether all values are the same number, to the digits that tables have: then Student's t says nothing."""
+    x = np.asarray(values, dtype=float).ravel()
+    return len(x) > 0 and bool(np.ptp(x) <= DIGITS * np.abs(x).max())
+
+
+def sign_test(values: ArrayLike, level: float = 0.0) -> float:
+    """Exact one-sided p of a median <= level: the chance that n fair coins show as many heads as values exceed it.
+
+    A value at the level counts against it; where all n exceed it, p = 2^-n.
+    """
+    x = np.asarray(values, dtype=float).ravel()
+    above = int((x > level).sum())
+    return sum(comb(len(x), k) for k in range(above, len(x) + 1)) / 2 ** len(x)
+
+
+def p_above(values: ArrayLike, level: float = 0.0) -> float:
+    """One-sided p of a mean <= level: Student's t or, where the values have no spread, the exact sign test.
+
+    NaN for fewer than two values.
+    """
+    x = np.asarray(values, dtype=float).ravel()
+    n = len(x)
+    if n < 2:
+        return float("nan")
+    if no_spread(x):
+        return sign_test(x, level)
+    return float(stdtr(n - 1, (level - x.mean()) * np.sqrt(n) / x.std(ddof=1)))
+
+
+def holm(p_values: ArrayLike, level: float = 0.05) -> list[bool]:
+    """Which hypotheses Holm's step-down test rejects so that the chance of any false rejection is at most `level`.
+
+    The k-th smallest of m is held against level / (m - k + 1), until one is above. NaN is a test that was not made:
+    it is not rejected, and does not count.
+    """
+    p = np.asarray(p_values, dtype=float)
+    made = np.flatnonzero(~np.isnan(p))
+    rejected = np.zeros(len(p), dtype=bool)
+    for left, place in zip(range(len(made), 0, -1), made[np.argsort(p[made], kind="stable")], strict=True):
+        if p[place] > level / left:
+            break
+        rejected[place] = True
+    return rejected.tolist()
 
 
 def paired_differences(treatment: pd.Series, control: pd.Series) -> pd.Series:
@@ -77,26 +125,28 @@ def loglog_slope(df: pd.DataFrame, x: str, y: str) -> pd.Series:
     return pd.Series({seed: slope(rows) for seed, rows in df.groupby("seed")}, dtype=float)
 
 
-def cross_fitted_best(df: pd.DataFrame, *, metric: str, over: str, maximize: bool = True) -> pd.DataFrame:
+def cross_fitted_best(df: pd.DataFrame, *, metric: str, over: str, by: str = "", maximize: bool = True) -> pd.DataFrame:
     """For each seed, the level of `over` that is best on average on the OTHER seeds, and `metric` there on this seed.
 
-    The maximum over levels on the same seeds would be biased upwards by the noise it selects. A level with a NaN on the
+    Best is the largest mean of the column `by` (`metric` itself if not given), or the smallest unless `maximize`. The
+    maximum over levels on the same seeds would be biased upwards by the noise it selects. A level with a NaN on the
     other seeds is not chosen; among equals the lowest level is. The index is the seed; columns are `over` and `metric`.
     Raises: ValueError when a seed has two rows at one level (select the other columns first).
     """
-    table = df.pivot(index="seed", columns=over, values=metric).sort_index(axis=1)
+    wide = df.pivot(index="seed", columns=over, values=list({metric, by or metric})).sort_index(axis=1)
+    deciding, table = wide[by or metric], wide[metric]
     best = {}
     for seed in table.index if len(table) > 1 else ():
-        others = table.drop(index=seed).mean(skipna=False).dropna()
+        others = deciding.drop(index=seed).mean(skipna=False).dropna()
         level = (others.idxmax() if maximize else others.idxmin()) if len(others) else float("nan")
         best[seed] = (level, table.loc[seed].get(level, float("nan")))
     return pd.DataFrame.from_dict(best, orient="index", columns=[over, metric]).rename_axis("seed")
 
 
-def at_best(df: pd.DataFrame, metric: str, over: str, *, maximize: bool = True) -> pd.Series:
-    """`metric` of each seed; of several levels of `over`, at the one that is best on the other seeds."""
+def at_best(df: pd.DataFrame, metric: str, over: str, *, by: str = "", maximize: bool = True) -> pd.Series:
+    """`metric` of each seed; of several levels of `over`, at the one that is best (by `by`) on the other seeds."""
     if df[over].nunique() > 1:
-        return cross_fitted_best(df, metric=metric, over=over, maximize=maximize)[metric]
+        return cross_fitted_best(df, metric=metric, over=over, by=by, maximize=maximize)[metric]
     return df.set_index("seed")[metric]
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-VERDICTS = ("reproduced", "not reproduced", "inconclusive", "not tested at this scale")
+VERDICTS = ("reproduced", "not reproduced", "inconclusive", "not tested at this scale", "contrary at this scale")
 
 Summary = dict[str, Any]  # name, title, scale, seeds, cost, runs and verdicts
 

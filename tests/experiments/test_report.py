@@ -38,7 +38,7 @@ def draw(results):
 """
 
 
-def write_results(folder, seeds=4):
+def write_results(folder, seeds=5):
     """Tables as `collect` writes them."""
     folder.mkdir(parents=True)
     head = "id,scale,status,seed,optim.lr,regularizer.name,regularizer.sigma,git_sha,dirty,device,threads,seconds"
@@ -79,9 +79,9 @@ def test_a_figure_gets_its_pictures_its_report_and_its_line_in_the_overview(resu
     text = (results / "synth2/report.md").read_text()
     for part in (
         "# synth2: a synthetic figure",
-        "Scale `cpu`: 24 runs over 4 seeds, 0 failed, 0 went NaN; 246 s of training.",
-        "| **C1** syre keeps the rank (6.3) | reproduced | +50 [+50, +50] | 4 | 42 % |",
-        "| **C2** accuracy is the same (6.3) | reproduced | +0 [+0, +0] ≈ 0 ± 0.05 | 4 |  |",
+        "Scale `cpu`: 30 runs over 5 seeds, 0 failed, 0 went NaN; 308 s of training.",
+        "| **C1** syre keeps the rank (6.3) | reproduced | +50 [+50, +50] | 5 | 42 % |",
+        "| **C2** accuracy is the same (6.3) | reproduced | +0 [+0, +0] ≈ 0 ± 0.05 | 5 |  |",
         "| **C4** dropout is worse (B) | not tested at this scale | – | 0 |  |",
         "\nThe paper does not say | how.\n",
         "- git: abc123\n",
@@ -102,8 +102,8 @@ def test_a_figure_of_several_experiments_is_drawn_when_all_of_them_are_there(res
     (results.parent / "modules/table77.py").write_text(source)
     assert pages.available(results) == ["synth2", "synth10", "table77"]
     verdicts = {v.claim.id: v for v in pages.judge("table77", results).verdicts}
-    assert (verdicts["C1"].verdict, verdicts["C1"].n) == ("reproduced", 4)
-    assert len(pages.judge("table77", results).results.runs) == 48
+    assert (verdicts["C1"].verdict, verdicts["C1"].n) == ("reproduced", 5)
+    assert len(pages.judge("table77", results).results.runs) == 60
     (results / "synth10/runs.csv").unlink()
     assert pages.available(results) == ["synth2"]  # control
 

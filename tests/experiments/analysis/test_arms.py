@@ -8,8 +8,8 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from experiments.analysis import arms, plotting
-from experiments.analysis.arms import GAMMA, NAME, SIGMA, START, arm, decay, syre
-from experiments.analysis.claims import Equivalence, Monotone, Superiority, evaluate
+from experiments.analysis.arms import GAMMA, NAME, SCOPE, SIGMA, START, UNIT, USUAL, arm, decay, syre
+from experiments.analysis.claims import Equivalence, Monotone, NonInferiority, Superiority, evaluate
 from experiments.analysis.results import Results, ResultsError, select
 
 
@@ -32,16 +32,36 @@ def sweep(metric="loss", seeds=3):
 
 
 def test_an_arm_names_what_is_given_and_leaves_the_rest_open():
-    assert arm("syre") == {NAME: "syre"}
-    assert syre() == {NAME: "syre", START: "shift"}
-    assert syre(sigma=0.0, gamma=0.1, start="keep") == {NAME: "syre", START: "keep", SIGMA: 0.0, GAMMA: 0.1}
-    assert decay({GAMMA: 0.1, "data.inputs": 5}, {"data.inputs": 7}) == {
+    assert arm("syre") == {NAME: "syre"} | USUAL
+    assert syre() == {NAME: "syre", START: "shift"} | USUAL
+    assert syre(sigma=0.0, gamma=0.1, start="keep") == {NAME: "syre", START: "keep", SIGMA: 0.0, GAMMA: 0.1} | USUAL
+    assert decay({GAMMA: 0.1, "data.inputs": 5}, {"data.inputs": 7}) == USUAL | {
         **{NAME: "weight_decay", GAMMA: 0.1, "data.inputs": 7}
     }
     place = {GAMMA: 0.1}
     assert syre(place, sigma=1) == syre(gamma=0.1, sigma=1)
     assert place == {GAMMA: 0.1}
     assert len(select(sweep().runs, **syre(sigma=1))) == 9
+
+
+def test_an_arm_is_in_relative_units_and_decays_everything_unless_it_says_otherwise():
+    """Older claims mean the runs that they meant, also where the tables have arms in other units by now."""
+    rows = [("vanilla", None, None), ("weight_decay", None, "all"), ("weight_decay", None, "matrices")]
+    rows += [("syre", unit, scope) for unit in ("relative", "absolute") for scope in ("all", "matrices")]
+    runs = pd.DataFrame(rows, columns=[NAME, UNIT, SCOPE]).assign(**{START: "shift", "row": range(len(rows))})
+
+    def found(arm, df=runs):
+        return select(df, **arm)["row"].tolist()
+
+    assert [found(a) for a in (arms.VANILLA, decay(), syre(), arm("syre"))] == [[0], [1], [3], [3]]
+    assert found(decay(scope="matrices")) == [2]
+    assert found(syre(unit="absolute")) == [5]
+    assert found(syre({UNIT: "absolute", SCOPE: "matrices"}, unit="relative")) == [6]  # settings win, as others do
+    assert found(syre({UNIT: ["relative", "absolute"]}, scope="matrices")) == [4, 6]
+    older = runs.drop(columns=[UNIT, SCOPE])  # a table of regularizers without these settings
+    assert found(decay(), older) == [1, 2]
+    with pytest.raises(ResultsError, match=r"no column 'regularizer\.unit'"):
+        found(syre(unit="absolute"), older)
 
 
 # ---- looks -----------------------------------------------------------------------------------------------------------
@@ -99,16 +119,20 @@ def effect(claim, results):
 
 
 def test_every_claim_has_its_words_and_its_options():
-    options = {"margin": 0.5, "paper": "42 %", "scale": "paper"}
+    options = {"margin": 0.25, "paper": "42 %", "scale": "paper", "argued": "because"}
     for kind, claim in (
         (Superiority, arms.beats(*SAYS, "rank", syre(), decay(), **options)),
         (Equivalence, arms.same(*SAYS, "rank", syre(), decay(), **options)),
+        (NonInferiority, arms.costs(*SAYS, "rank", syre(), decay(), **options)),
+        (Monotone, arms.rises(*SAYS, "rank", decay(), GAMMA, **options)),
+        (Monotone, arms.falls(*SAYS, "rank", decay(), GAMMA, **options)),
     ):
         assert type(claim) is kind
         assert (claim.id, claim.text, claim.source) == SAYS
         assert {key: getattr(claim, key) for key in options} == options
     for claim in (arms.rises(*SAYS, "rank", decay(), GAMMA), arms.falls(*SAYS, "rank", decay(), GAMMA)):
         assert (type(claim), claim.margin) == (Monotone, 0.5)
+    assert (arms.POINT, arms.width(300), arms.width(64, 0.1)) == (0.01, 15, pytest.approx(6.4))
     assert arms.ends(None) == ("", ".")
     assert arms.ends(0.01) == ("-0.01", "; σ = 0.01.")
 
@@ -122,6 +146,37 @@ def test_what_is_better_follows_from_the_metric(metric):
     assert arms.less_is_better(metric) is less
     claim = arms.beats(*SAYS, metric, syre(AT, sigma=0.1), decay(AT))  # 4.9 less than decay alone
     assert effect(claim, sweep(metric)) == pytest.approx(4.9 if less else -4.9)
+
+
+@pytest.mark.parametrize(("metric", "cost"), [("loss", -4.9), ("accuracy", 4.9)])
+def test_what_costs_less_than_a_margin_may_gain_but_not_lose_more(metric, cost):
+    """Losses are the lower, and accuracies too, at sigma = 0.1: by 4.9 in every seed but for a jitter."""
+    results = sweep(metric)
+    jitter = np.random.default_rng(0).normal(0, 0.01, len(results.metrics))
+    noisy = Results(
+        experiment="", scale="cpu", runs=results.runs, metrics=results.metrics.assign(value=lambda m: m.value + jitter)
+    )
+    for margin in (1.0, 5.0):
+        claim = arms.costs(*SAYS, metric, syre(AT, sigma=0.1), decay(AT), margin)
+        judged = evaluate(claim, noisy)
+        assert judged.effect == pytest.approx(-cost, abs=0.05)
+        assert judged.verdict == ("reproduced" if cost < margin else "not reproduced")
+
+
+def test_one_sigma_for_all_metrics_is_chosen_by_one_of_them():
+    loss, rank = sweep("loss"), sweep("rank")  # the loss is best at 0.01, the rank at 1
+    results = Results(experiment="", scale="cpu", runs=loss.runs, metrics=pd.concat([loss.metrics, rank.metrics]))
+    at = {sigma: pytest.approx({k: 0.1 + k + sigma for k in range(3)}) for sigma in (0.01, 1.0)}
+    assert arms.tuned(results, "rank", syre(AT)).to_dict() == at[1.0]
+    assert arms.tuned(results, "rank", syre(AT, by="loss")).to_dict() == at[0.01]
+    assert arms.tuned(results, "loss", syre(AT, by="rank")).to_dict() == at[1.0]
+    assert arms.tuned(results, "rank", syre(AT, by="rank")).to_dict() == at[1.0]
+    assert arms.final("rank", syre(AT, by="loss"))(results).to_dict() == at[0.01]
+    assert effect(arms.beats(*SAYS, "rank", syre(AT, by="loss"), decay(AT)), results) == pytest.approx(-4.99)
+    with pytest.raises(ResultsError, match=r"an arm leaves regularizer\.weight_decay open"):
+        arms.tuned(results, "rank", syre(by="loss"))
+    with pytest.raises(ResultsError, match="no metric test/lss"):
+        arms.tuned(results, "rank", syre(AT, by="lss"))
 
 
 def test_an_open_sigma_is_the_best_of_the_other_seeds_and_a_given_one_is_kept():

@@ -6,24 +6,28 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.analysis.arms import SIGMA, arm, beats, difference, falls, final, minus, rises, same
+from experiments.analysis.arms import SIGMA, arm, beats, costs, difference, falls, final, minus, rises, same
 from experiments.analysis.claims import (
+    CONTRARY,
     INCONCLUSIVE,
     NOT_REPRODUCED,
     NOT_TESTED,
     REPRODUCED,
     Equivalence,
     Monotone,
+    NonInferiority,
     Superiority,
     evaluate,
     per_seed,
 )
 from experiments.analysis.results import Results, ResultsError
+from experiments.analysis.stats import p_above, t_interval
 
 SYRE, DECAY = arm("syre"), arm("weight_decay")
 SAYS = ("C1", "syre is better", "6.2")
 BETTER = beats(*SAYS, "accuracy", arm("syre", sigma=0.1), DECAY, margin=0.1)
 SAME = same(*SAYS, "accuracy", arm("syre", sigma=0.1), DECAY, 0.5)
+CHEAP = costs(*SAYS, "accuracy", arm("syre", sigma=0.1), DECAY, 0.1)
 RISES, FALLS = (trend(*SAYS, "accuracy", SYRE, SIGMA) for trend in (rises, falls))
 
 
@@ -91,8 +95,70 @@ def test_equivalence_needs_its_whole_interval_inside_the_margin():
     assert evaluate(SAME, two_arms([0.0, 2.0, 0.0], [0.5, 0.5, 0.6])).verdict == INCONCLUSIVE  # noise is no evidence
 
 
+def test_what_costs_less_than_the_margin_may_as_well_gain():
+    even = [0.5, 0.51, 0.5, 0.52]
+    for gain, verdict in ((5, REPRODUCED), (0, REPRODUCED), (-0.05, REPRODUCED), (-0.2, NOT_REPRODUCED)):
+        assert evaluate(CHEAP, two_arms([0.5 + gain, 0.5 + gain, 0.52 + gain, 0.51 + gain], even)).verdict == verdict
+    noisy = two_arms([0.0, 1.0, 0.5, 0.4], even)
+    assert evaluate(CHEAP, noisy).verdict == INCONCLUSIVE
+    data = two_arms([5.5, 5.51, 5.52, 5.5], even)  # control: which two-sided tests did not reproduce
+    assert evaluate(replace(SAME, margin=0.1), data).verdict == NOT_REPRODUCED
+
+
+def test_one_sided_claims_have_one_sided_intervals():
+    """90 %, whose lower end is at the one-sided 5 %: and so an interval that clears the bound has a p below that."""
+    samples = np.array([-0.05, 0.02, -0.08, -0.02])
+    interval, verdict, p = CHEAP.judge(samples)
+    assert interval == t_interval(samples, 0.9)
+    assert (verdict, p) == (REPRODUCED, p_above(samples, -0.1))
+    edge = -interval.low
+    assert (
+        replace(CHEAP, margin=edge * 1.001).judge(samples).p
+        < 0.05
+        < replace(CHEAP, margin=edge * 0.999).judge(samples).p
+    )
+    assert replace(CHEAP, margin=edge * 0.999).judge(samples).verdict == INCONCLUSIVE
+    assert BETTER.judge(samples).interval == t_interval(samples, 0.95)
+
+
+@pytest.mark.parametrize("claim", [BETTER, CHEAP, SAME, RISES])
+def test_without_spread_the_sign_test_decides_and_needs_five_seeds(claim):
+    best = 1.0 if claim in (BETTER, RISES) else 0.0
+    for n, verdict in ((3, INCONCLUSIVE), (4, INCONCLUSIVE), (5, REPRODUCED), (8, REPRODUCED)):
+        assert claim.judge(np.full(n, best))[1:] == (verdict, 2.0**-n)
+        nearly = best + 1e-15 * np.arange(n)  # not even rounding makes a spread
+        assert claim.judge(nearly).verdict == verdict or not best
+    assert claim.judge(np.full(5, -1.0))[1:] == (NOT_REPRODUCED, 1)
+    assert claim.judge(best + np.array([0.0, 1e-3, -1e-3])).verdict == REPRODUCED  # control: with a spread t decides
+
+
+def test_an_effect_at_the_margin_exactly_counts_against():
+    assert BETTER.judge(np.full(8, 0.1))[1:] == (NOT_REPRODUCED, 1)
+    assert CHEAP.judge(np.full(8, -0.1))[1:] == (NOT_REPRODUCED, 1)
+    assert SAME.judge(np.full(8, 0.5))[1:] == (NOT_REPRODUCED, 1)
+
+
+def test_every_kind_has_the_p_of_its_test():
+    samples = np.array([0.3, 0.25, 0.4, 0.28])
+    assert evaluate(BETTER, two_arms(samples, np.zeros(4))).p == pytest.approx(p_above(samples, 0.1))
+    assert RISES.judge(samples).p == p_above(samples, 0.5)
+    assert SAME.judge(samples).p == p_above(-samples, -0.5) > p_above(samples, -0.5)  # the larger of the two
+    assert swapped(SAME).judge(samples + 0.5).p == pytest.approx(p_above(samples))
+    assert swapped(BETTER).judge(-samples).p == BETTER.judge(samples).p
+
+
+def test_the_interval_of_a_trend_stays_where_tau_can_be():
+    samples = np.array([1.0, 1.0, 0.8, 1.0, 1.0])
+    assert t_interval(samples).high > 1  # control
+    interval = RISES.judge(samples).interval
+    assert (interval.low, interval.high) == (t_interval(samples).low, 1)
+    assert swapped(RISES).judge(samples).interval.low == -1
+    assert evaluate(replace(RISES, scale="paper"), trend([[1, 2, 3], [1, 2, 3], [1, 3, 2]])).high == 1
+
+
 def test_a_trend_must_hold_within_each_seed():
     up = np.add.outer([0, 50, -50], [1.0, 2.0, 3.0])
+    up = np.concatenate([up, up[:2] + 1])
     assert evaluate(RISES, trend(up)).verdict == REPRODUCED
     assert evaluate(RISES, trend(up[:, ::-1])).verdict == NOT_REPRODUCED
     assert evaluate(FALLS, trend(up[:, ::-1])).verdict == REPRODUCED
@@ -121,6 +187,23 @@ def test_a_claim_that_only_a_larger_scale_can_decide_stays_open_and_shows_its_nu
     assert evaluate(replace(BETTER, scale="paper"), replace(results, scale="paper")).verdict == REPRODUCED
 
 
+def test_a_number_that_is_significantly_adverse_is_not_hidden_under_not_tested():
+    late = {claim: replace(claim, scale="paper") for claim in (BETTER, CHEAP, SAME, RISES)}
+    worse = two_arms([0.1, 0.11, 0.13], [0.5, 0.5, 0.5])
+    for claim in (BETTER, CHEAP, replace(SAME, margin=0.3)):
+        verdict = evaluate(replace(claim, scale="paper"), worse)
+        assert (verdict.verdict, verdict.n) == (CONTRARY, 3)
+        assert verdict.high < 0
+        assert np.isnan(verdict.p)
+    assert evaluate(late[RISES], trend([[3, 2, 1]] * 3 + [[3, 1, 2]])).verdict == CONTRARY
+    small = two_arms([0.55, 0.551, 0.553], [0.5, 0.5, 0.5])
+    assert evaluate(BETTER, small).verdict == NOT_REPRODUCED
+    assert evaluate(late[BETTER], small).verdict == NOT_TESTED  # too small a gain is no loss ...
+    assert evaluate(late[CHEAP], two_arms([0.45, 0.451, 0.453], [0.5] * 3)).verdict == NOT_TESTED  # ... nor a cheap one
+    assert evaluate(late[BETTER], two_arms([0.1, 0.9, 0.2], [0.5] * 3)).verdict == NOT_TESTED  # noise
+    assert evaluate(BETTER, two_arms([0.1, 0.11], [0.5, 0.5])).verdict == NOT_TESTED  # two seeds
+
+
 @pytest.mark.parametrize(("syre", "decay"), [([0.9, None, 0.9, 0.9], [0.5] * 4), ([0.9] * 4, [0.5, 0.5, 0.5, None])])
 def test_a_run_that_went_nan_makes_a_claim_inconclusive(syre, decay):
     verdict = evaluate(BETTER, two_arms(syre, decay))
@@ -130,7 +213,7 @@ def test_a_run_that_went_nan_makes_a_claim_inconclusive(syre, decay):
 
 def test_a_run_that_went_nan_makes_a_trend_inconclusive():
     assert evaluate(RISES, trend([[None, 2, 3], [1, 2, 3], [1, 2, 3], [1, 2, 3]])).verdict == INCONCLUSIVE
-    assert evaluate(RISES, trend([[1, 2, 3]] * 4)).verdict == REPRODUCED  # control
+    assert evaluate(RISES, trend([[1, 2, 3]] * 5)).verdict == REPRODUCED  # control
 
 
 def test_an_open_level_is_tuned_on_the_other_seeds():
@@ -167,7 +250,7 @@ def random_data(rng):
     seeds, scale, noise = rng.integers(3, 8), 10 ** rng.uniform(-2, 1), 10 ** rng.uniform(-3, 1)
     values = scale * rng.normal(size=5) + noise * rng.normal(size=(seeds, 5))
     values = values.round(rng.integers(0, 4))
-    values = np.sort(values, axis=1) if rng.random() < 0.3 else values
+    values = np.sort(values, axis=1)[:, :: rng.choice([1, -1])] if rng.random() < 0.4 else values
     rows = [
         (*arm, seed, None if rng.random() < 0.01 else value)
         for seed, row in enumerate(values)
@@ -188,6 +271,8 @@ def test_no_data_reproduce_a_claim_and_its_swap():
         "lower": Superiority(*SAYS, minus(gain)),
         "tuned": beats(*SAYS, "accuracy", SYRE, DECAY, margin=0.1),
         "same": same(*SAYS, "accuracy", *pair, 0.5),
+        "cheap": costs(*SAYS, "accuracy", *pair, 0.1),
+        "cheap and tuned": costs(*SAYS, "accuracy", SYRE, DECAY, 0.1),
         "rises": RISES,
         "falls": replace(FALLS, margin=0.0),
         "composite": Superiority(*SAYS, lambda r: r.final("accuracy").groupby("seed")["accuracy"].mean()),
@@ -208,7 +293,7 @@ def test_the_opposite_is_the_claim_with_its_arms_exchanged():
     exchanged = beats(*SAYS, "accuracy", DECAY, arm("syre", sigma=0.1), margin=0.1)
     for data in (two_arms(syre, decay), two_arms(decay, syre)):
         assert replace(evaluate(swapped(BETTER), data), claim=exchanged) == evaluate(exchanged, data)
-    for data in (trend([[1, 2, 3]] * 3), trend([[3, 2, 1]] * 3)):
+    for data in (trend([[1, 2, 3]] * 5), trend([[3, 2, 1]] * 5)):
         assert replace(evaluate(swapped(RISES), data), claim=FALLS) == evaluate(FALLS, data)
     assert [evaluate(claim, two_arms(syre, decay)).verdict for claim in (replace(SAME, margin=0.1), swapped(SAME))] == [
         NOT_REPRODUCED
@@ -232,3 +317,5 @@ def test_a_claim_that_cannot_be_tested_is_refused_when_it_is_written():
         replace(BETTER, margin=-0.1)  # a swapped claim could be reproduced too
     with pytest.raises(ValueError, match="must state its margin"):
         Equivalence(*SAYS, BETTER.samples)
+    with pytest.raises(ValueError, match="a non-inferiority must state its margin"):
+        NonInferiority(*SAYS, BETTER.samples)

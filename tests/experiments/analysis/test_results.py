@@ -171,6 +171,61 @@ def test_a_table_older_than_a_setting_stays_until_a_number_changes(tmp_path, aga
     assert sorted(row["git_sha"] for row in rows) == ["0123456"] * 3 + ["fffffff"]
 
 
+@pytest.fixture
+def configs(tmp_path, monkeypatch):
+    """Groups of which some members have settings that came later."""
+    for name, text in {
+        "regularizer/syre": "name: syre\nsigma: 0.01\nunit: relative\ngains: 0\n_later_: {unit: relative, gains: 0}\n",
+        "regularizer/decay": "name: weight_decay\nscope: all\n_later_: {scope: all}\n",
+        "regularizer/vanilla": "name: vanilla\n",
+        "model/mlp": "name: mlp\nnorm: none\nbias: true\n_later_: {norm: none, bias: true}\n",
+        "train/default": "steps: 1\naccumulate: 1\n_later_: {accumulate: 1}\n",
+    }.items():
+        (tmp_path / "configs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "configs" / f"{name}.yaml").write_text(text)
+    monkeypatch.setattr(R, "CONFIGS", tmp_path / "configs")
+    return tmp_path / "configs"
+
+
+def test_runs_older_than_a_setting_have_the_value_at_which_it_changes_nothing(tmp_path, configs):
+    names = ("syre", "syre", "weight_decay", "vanilla")
+    collect(tmp_path, [write_run(tmp_path / "outputs", k, seed=k, name=name) for k, name in enumerate(names)])
+    place = tmp_path / "results/fig0/runs.csv"
+    bytes_before = place.read_bytes()
+    runs = R.load(tmp_path / "results", "fig0").runs.sort_values("seed").convert_dtypes()
+    assert runs["regularizer.unit"].tolist() == ["relative", "relative", pd.NA, pd.NA]
+    assert runs["regularizer.gains"].tolist() == [0, 0, pd.NA, pd.NA]
+    assert runs["regularizer.scope"].tolist() == [pd.NA, pd.NA, "all", pd.NA]
+    assert runs["model.norm"].tolist() == ["none"] * 4
+    assert runs["train.accumulate"].tolist() == [1] * 4  # a group whose members have no names
+    assert len(R.select(runs, **{"regularizer.unit": "relative", "model.bias": True})) == 2
+    assert place.read_bytes() == bytes_before
+
+    table = pd.read_csv(place, dtype=str, keep_default_na=False)
+    later = {"regularizer.unit": ["absolute", "", "", ""], "regularizer.gains": ["1", "", "", ""]}
+    table.sort_values("seed").assign(**later, **{"model.bias": ["false", "", "", ""]}).to_csv(place, index=False)
+    runs = R.load(tmp_path / "results", "fig0").runs
+    assert runs["regularizer.unit"].fillna("").tolist() == ["absolute", "relative", "", ""]  # what is said stays
+    assert runs["regularizer.gains"].fillna(-1).tolist() == [1, 0, -1, -1]
+    for value, seeds in ((False, [0]), (True, [1, 2, 3])):
+        assert R.select(runs, **{"model.bias": value})["seed"].tolist() == seeds
+
+
+def test_the_committed_settings_that_came_later_are_those_of_the_yaml():
+    settings = {(group, name): values for group, name, values in R.later(R.CONFIGS)}
+    assert settings["train", ""] == {"accumulate": 1}
+    assert settings["regularizer", "syre"]["unit"] == "relative"
+    assert ("regularizer", "vanilla") not in settings
+
+
+def test_a_damaged_configuration_is_one_line(tmp_path, configs):
+    (configs / "regularizer/syre.yaml").write_text("name: syre\n_later_: {unit: relative\n")
+    collect(tmp_path, [write_run(tmp_path / "outputs", 0)])
+    with pytest.raises(R.ResultsError, match=r"regularizer/syre\.yaml: .*expected") as info:
+        R.load(tmp_path / "results", "fig0")
+    assert "\n" not in str(info.value)
+
+
 def test_failed_and_nan_runs_are_rows_without_a_final_value(tmp_path):
     ids = [
         write_run(tmp_path / "outputs", 0, values=(1, 2)),
@@ -270,6 +325,8 @@ def test_select_compares_numbers_by_value_and_words_by_letter():
     assert list(R.select(df, on="TRUE")["seed"]) == []
     assert list(R.select(df.assign(on=[True, None, "false", None]), on=False)["seed"]) == [2]
     assert R.select(df, **{"regularizer.sigma": 0.3}).empty
+    assert list(R.select(df, unit=["relative", None])["seed"]) == [0, 1, 2, 3]  # a column that is not there is empty
+    assert list(R.select(df.assign(unit=["a", "relative", None, ""]), unit=["relative", None])["seed"]) == [1, 2]
     with pytest.raises(R.ResultsError, match="no column 'sigma'"):
         R.select(df, sigma=0.1)
 

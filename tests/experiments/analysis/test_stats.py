@@ -26,6 +26,47 @@ def test_intervals_cover_the_mean_at_their_level():
     assert np.mean(too_small) < 0.9  # control
 
 
+def test_the_sign_test_counts_heads_exactly():
+    assert stats.sign_test([0.2] * 5) == 1 / 32
+    assert stats.sign_test([0.2] * 3) == 1 / 8
+    assert stats.sign_test([0.1, 0.2, 0.3, -1, 5]) == 6 / 32  # four or five heads of five: 5 + 1
+    assert stats.sign_test([0.0] * 5) == 1  # none above: equal counts against
+    assert stats.sign_test([0.2, 0.2, 0.1], 0.1) == 4 / 8
+    x = np.random.default_rng(8).normal(0.3, size=11)
+    expected = scipy.stats.binomtest(int((x > 0.1).sum()), 11, alternative="greater").pvalue
+    assert stats.sign_test(x, 0.1) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_p_of_a_mean_is_that_of_students_test_or_without_spread_of_the_sign_test():
+    x = np.random.default_rng(9).normal(0.5, size=6)
+    expected = scipy.stats.ttest_1samp(x, 0.2, alternative="greater").pvalue
+    assert stats.p_above(x, 0.2) == pytest.approx(expected, rel=1e-9)
+    assert stats.p_above(x, 0.2) + stats.p_above(-x, -0.2) == pytest.approx(1)
+    assert stats.p_above([0.3] * 4, 0.2) == 1 / 16
+    almost = [0.3 - 0.1, 0.4 - 0.2, 0.5 - 0.3, 1.2 - 1.0]  # 0.2 but for rounding: t would be 1e14
+    assert np.ptp(almost) > 0
+    assert stats.no_spread(almost)
+    assert stats.p_above(almost) == 1 / 16
+    assert not stats.no_spread([1, 1 + 1e-8])  # control
+    assert stats.no_spread([0, 0, 0])
+    assert not stats.no_spread([])
+    assert np.isnan([stats.p_above([1.0]), stats.p_above([])]).all()
+
+
+def test_holm_rejects_step_by_step_as_worked_by_hand():
+    # 0.001 <= 0.05 / 4; 0.012 <= 0.05 / 3; 0.03 > 0.05 / 2: it and what is above it stay
+    assert stats.holm([0.03, 0.001, 0.04, 0.012]) == [False, True, False, True]
+    assert stats.holm([0.03, 0.001, 0.04, 0.012], 0.2) == [True] * 4
+    assert stats.holm([0.05]) == [True]
+    assert stats.holm([0.026, 0.026]) == [False, False]  # each alone would be
+    assert stats.holm([np.nan, 0.04, np.nan]) == [False, True, False]  # a test that was not made does not count
+    assert stats.holm([]) == []
+    rng = np.random.default_rng(10)
+    wrong = [stats.holm(rng.uniform(size=20)) for _ in range(2000)]
+    assert np.mean([any(each) for each in wrong]) == pytest.approx(0.05, abs=0.02)
+    assert np.mean([(rng.uniform(size=20) < 0.05).any() for _ in range(2000)]) > 0.5  # control: without it
+
+
 def test_differences_pair_seeds_not_positions():
     treatment = pd.Series([10.0, 20, 30], index=[2, 1, 0])
     control = pd.Series([1.0, 2, 3, 4], index=[0, 1, 2, 9])
@@ -74,6 +115,16 @@ def test_a_cross_fitted_level_is_chosen_without_the_seed_it_is_judged_on():
     assert best["m"].tolist() == [0, 2, 0]
     lowest = stats.cross_fitted_best(levels([[0, 1, 2]] * 3), metric="m", over="a", maximize=False)
     assert lowest["a"].tolist() == [0, 0, 0]
+
+
+def test_a_level_may_be_chosen_by_another_column_than_the_one_it_is_judged_on():
+    table = levels([[0, 1, 2]] * 3).assign(by=[5, 9, 0, 5, 9, 0, 5, 0, 9])
+    best = stats.cross_fitted_best(table, metric="m", over="a", by="by")
+    assert best["a"].tolist() == [0, 0, 1]
+    assert best["m"].tolist() == [0, 0, 1]
+    assert stats.cross_fitted_best(table, metric="m", over="a", by="by", maximize=False)["m"].tolist() == [1, 1, 2]
+    assert stats.at_best(table, "m", "a", by="by").tolist() == [0, 0, 1]
+    assert stats.at_best(table, "m", "a").tolist() == [2, 2, 2]  # control
 
 
 def test_one_level_is_taken_as_it_is_and_several_are_chosen_from():
