@@ -9,6 +9,7 @@ figure are judged at one sigma.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 from zlib import crc32
 
@@ -19,16 +20,17 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 
 from experiments.analysis.claims import Equivalence, Monotone, NonInferiority, Samples, Superiority, per_seed
 from experiments.analysis.plotting import Look, line_with_band
-from experiments.analysis.results import Arm, Results, one_run_each
+from experiments.analysis.results import Arm, Results, one_run_each, select
 from experiments.analysis.stats import at_best, monotonicity, paired_differences
 
 # ---- columns and arms ------------------------------------------------------------------------------------------------
 
 NAME, GAMMA, SIGMA, START = "regularizer.name", "regularizer.weight_decay", "regularizer.sigma", "regularizer.start"
 UNIT, SCOPE = "regularizer.unit", "regularizer.scope"  # of sigma; of the decay
+GAINS, HOLD = "regularizer.gains", "regularizer.hold"  # where norm gains are anchored; whether W-asym holds its entries
 ALPHA, IDENTICAL = "data.input_scale", "model.identical"  # scale of the inputs; fraction of neurons that start equal
 # What an arm means that does not say otherwise; None is a regularizer that has no such setting.
-USUAL = {UNIT: ("relative", None), SCOPE: ("all", None)}
+USUAL = {UNIT: ("relative", None), SCOPE: ("all", None), GAINS: (0, None), HOLD: (True, None)}
 BY = "by"  # no column: the metric by which an arm chooses its sigma
 
 
@@ -61,6 +63,13 @@ def syre(*at: Arm, start: str = "shift", **settings: Any) -> dict[str, Any]:
 
 
 VANILLA = arm("vanilla")
+
+
+def usual(results: Results) -> Results:
+    """The runs whose sigma and decay are read as arms mean that do not say otherwise: what most figures draw."""
+    return replace(results, runs=select(results.runs, **USUAL))
+
+
 SIGMAS = (0.01, 0.1, 1)  # of most figures; 0.01 is recommended in section 5.4
 
 # ---- looks -----------------------------------------------------------------------------------------------------------

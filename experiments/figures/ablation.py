@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.analysis import plotting
+from experiments.analysis import arms, plotting
 from experiments.analysis.arms import IDENTICAL, SIGMA, SIGMAS, VANILLA, arm, beats, decay, look, syre
 from experiments.analysis.claims import Claim, Superiority
 from experiments.analysis.results import Results, select
@@ -95,6 +95,7 @@ def _cells(gamma: float, sigmas: tuple[float, ...]) -> list[Cell]:
 
 
 def draw(results: Results) -> Figure:
+    results = arms.usual(results)
     figure, axes = plotting.panels(3, 2, width=3.7, height=2.6)
     table = results.final(*METRICS)
     for row, (gamma, sigmas) in enumerate(((MILD, SIGMAS), (STRONG, (0.1,)))):

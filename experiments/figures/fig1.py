@@ -125,6 +125,7 @@ def _losses(ax: Axes, rows: pd.DataFrame, title: str) -> None:
 
 
 def draw(results: Results) -> Figure:
+    results = arms.usual(results)
     figure, axes = plotting.panels(3, 2, width=3.2, height=2.6)
     _losses(axes[0], results.curve("loss", **DECAY), "weight decay")
     for ax, sigma in ((axes[1], 0.01), (axes[2], 1)):

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.analysis import plotting
-from experiments.analysis.arms import beats, by_arm, same
+from experiments.analysis.arms import beats, by_arm, same, usual
 from experiments.analysis.claims import Claim
 from experiments.analysis.results import Results
 from experiments.figures.fig9 import DECAY, IMAGES, STRONG, SYRE_001, SYRE_1, VANILLA
@@ -49,6 +49,7 @@ figure 9.
 
 
 def draw(results: Results) -> Figure:
+    results = usual(results)
     shown = results.runs[results.runs[IMAGES] != "[]"]
     shown = shown[shown["seed"] == shown["seed"].min()]
     arms = [(look.label, rows["id"].iloc[0]) for look, rows in by_arm(shown)]

@@ -5,7 +5,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.analysis import arms, plotting
-from experiments.analysis.arms import ALPHA, GAMMA, NAME, START, VANILLA, arm, decay, falls, final, rises, same, syre
+from experiments.analysis.arms import (
+    ALPHA,
+    GAMMA,
+    NAME,
+    POINT,
+    START,
+    VANILLA,
+    arm,
+    beats,
+    decay,
+    falls,
+    final,
+    rises,
+    same,
+    syre,
+    width,
+)
 from experiments.analysis.claims import Claim, Equivalence, Monotone, Superiority
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import cross_fitted_best, paired_differences, t_interval
@@ -73,6 +89,26 @@ def _most_accurate(name: str, what: str) -> Superiority:
     return _beats("accuracy", f"best-{name}", text, syre(WHOLE), arm(name, WHOLE), scale="paper")
 
 
+def _matrices(metric: str, margin: float, sigma: float, unit: str, control: str) -> Superiority:
+    """syre with anchors, and decay, of the weight matrices alone, on the smallest inputs."""
+    reading = f"σ = {sigma:g} {unit}"
+    than, more = "no decay" if control == "vanilla" else "decay alone of them", f"by more than {_NAMED[metric]}"
+    text = (
+        f"If the weight matrices alone decay, syre ({reading}) has a higher {METRICS[metric]} than {than} at α = 0.001"
+    )
+    treatment = syre(FAINT, sigma=sigma, unit=unit, scope="matrices")
+    other = VANILLA | {ALPHA: 1e-3} if control == "vanilla" else decay(FAINT, scope="matrices")
+    key = f"matrices-{metric.removeprefix('rank/')}-{unit}-{sigma:g}-{control}"
+    return beats(key, f"{text}, {more}.", "B.5", metric, treatment, other, margin)
+
+
+_NAMED = {"accuracy": "a point", "rank/effective": "5 % of the width"}
+DECIDING = tuple(  # what decays, on small inputs
+    _matrices(metric, margin, sigma, unit, control)
+    for metric, margin in (("accuracy", POINT), ("rank/effective", width(64)))
+    for control in ("decay", "vanilla")
+    for sigma, unit in ((0.01, "relative"), (1, "relative"), (0.01, "absolute"), (0.1, "absolute"))
+)
 FULL = "syre's rank at γ = 1 is that of vanilla, within 10 % of the width."
 COST = "At mild decay (γ = 0.01) the recommended σ costs no accuracy (within one point)."
 LEVEL = "Vanilla has the accuracy that the cited repository states, within two points."
@@ -88,6 +124,7 @@ CLAIMS: tuple[Claim, ...] = (
     _most_accurate("w_fix", "W-asym at the best of its grid and γ"),
     _most_accurate("sigma_asym", "σ-asym at its best"),
     Equivalence("level", LEVEL, "ours", LEVEL_OF, margin=0.02, paper="0.80", scale="paper"),
+    *DECIDING,
 )
 
 NOTES = """
@@ -156,6 +193,7 @@ def _panel(ax: Axes, results: Results, metric: str, at: Arm, over: str) -> None:
 
 
 def draw(results: Results) -> Figure:
+    results = arms.usual(results)
     figure, axes = plotting.panels(2, 3, width=3.8, height=2.4)
     vanilla = results.final(*AXES, **VANILLA)
     black = arms.look("vanilla")

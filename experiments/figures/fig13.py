@@ -102,6 +102,7 @@ def _arms(rows: pd.DataFrame) -> Iterator[tuple[plotting.Look, pd.DataFrame]]:
 
 
 def draw(results: Results) -> Figure:
+    results = arms.usual(results)
     figure, axes = plotting.panels(2, 2, width=3.9, height=2.9)
     for ax, metric, gamma in ((axes[0], "loss", 0.03), (axes[1], "accuracy", 0.03), (axes[3], "loss", STRONG)):
         few = {GAMMA: gamma, SIGMA: [None, *SIGMAS, 3]}  # all of them in the panel of barriers

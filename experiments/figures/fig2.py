@@ -127,6 +127,7 @@ too: here weight_decay) are the paper's. It names ReLU in 5.3 and tanh in B.1: b
 
 
 def draw(results: Results) -> Figure:
+    results = arms.usual(results)
     figure, axes = plotting.panels(2, 2, width=3.8, height=2.7)
     table = results.final(SYMMETRY, "symmetry/0.01", "rank/effective")
     views = (

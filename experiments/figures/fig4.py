@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.analysis import plotting
@@ -41,14 +42,14 @@ def dominated(results: Results, spectrum: str, threshold: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _area(areas: pd.DataFrame, name: str, level: float | None = None) -> pd.Series:
+def area(areas: pd.DataFrame, name: str, level: float | None = None) -> pd.Series:
     """One area a seed; the level of the scale is the best of the other seeds unless it is given."""
     only = {} if level is None else {"level": level}
     return at_best(select(areas, **{NAME: name}, **only), "area", "level")
 
 
 @per_seed
-def _least(results: Results, name: str, spectrum: str) -> pd.Series:
+def least(results: Results, name: str, spectrum: str) -> pd.Series:
     """How much less symmetry than vanilla a method reaches anywhere in its range, as a fraction of N."""
     table = results.final(DEGREE, **{SPECTRUM: spectrum})
     kept = table.groupby([NAME, "seed"])[DEGREE].min()
@@ -58,7 +59,7 @@ def _least(results: Results, name: str, spectrum: str) -> pd.Series:
 def _pareto(spectrum: str, other: str, threshold: str = "0.05", sigma: float | None = None) -> Superiority:
     def samples(results: Results) -> pd.Series:
         areas = dominated(results, spectrum, threshold)
-        return _area(areas, "syre", sigma) - _area(areas, other)
+        return area(areas, "syre", sigma) - area(areas, other)
 
     at, key = (f", σ = {sigma:g}", f"-{sigma:g}") if sigma else ("", "")
     what = f"dominates more of the (symmetry, objective) plane than {look(other).label}"
@@ -73,10 +74,10 @@ SMOOTH = "At σ = 1 the degree of symmetry falls steadily as γ grows; {} spectr
 SYRE_1 = arm("syre", sigma=1)
 ONLY = "{} removes no more than a tenth of the symmetries anywhere in its range; {} spectrum."
 CLAIMS: tuple[Claim, ...] = (
-    *(Superiority(f"reach-{s}", REACH.format(s), "6.2", _least("syre", s), margin=0.5) for s in SPECTRA),
+    *(Superiority(f"reach-{s}", REACH.format(s), "6.2", least("syre", s), margin=0.5) for s in SPECTRA),
     *(falls(f"smooth-{s}", SMOOTH.format(s), "6.2", DEGREE, SYRE_1 | {SPECTRUM: s}, GAMMA) for s in SPECTRA),
     *(
-        Equivalence(f"only-{n}-{s}", ONLY.format(look(n).label, s), "6.2", _least(n, s), margin=0.1)
+        Equivalence(f"only-{n}-{s}", ONLY.format(look(n).label, s), "6.2", least(n, s), margin=0.1)
         for s in SPECTRA
         for n in OTHERS
     ),
@@ -110,6 +111,7 @@ bias.
 19.
 """
 
+OBJECTIVE = "objective (linear, then log)"
 TICKS = {-1: "−1", -0.5: "−½", 0: "0", 0.5: "½", 1: "1", 10: "10", 100: "100", 1000: "1000"}
 
 
@@ -117,15 +119,20 @@ def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(2, width=3.9, height=3.4)
     table = results.final("loss", DEGREE)
     for ax, spectrum in zip(axes, SPECTRA, strict=True):
-        rows = select(table, **{SPECTRUM: spectrum})
-        for own, part, strength in _parts(rows):
-            plotting.scatter_with_bars(ax, part, DEGREE, "loss", strength, own)
-        best = rows.loc[rows[NAME] == "vanilla", "loss"].mean()
-        ax.set_yscale("symlog", linthresh=abs(best), linscale=2)  # W-fix at κ = 1 goes up to 2000
-        ax.set(title=f"{spectrum} A", xlabel="degree of symmetry, #{i : |v_i·w| < 0.05}", xlim=(0, 103))
-        ax.set_yticks(list(TICKS), TICKS.values())
-        ax.set(ylim=(1.4 * best, None), ylabel="objective (linear, then log)" if spectrum == SPECTRA[0] else "")
+        panel(ax, select(table, **{SPECTRUM: spectrum}))
+        ax.set(title=f"{spectrum} A", ylabel=OBJECTIVE if spectrum == SPECTRA[0] else "")
     return plotting.with_legend(figure)
+
+
+def panel(ax: Axes, rows: pd.DataFrame) -> None:
+    """The objective over the degree of symmetry, for one matrix."""
+    for own, part, strength in _parts(rows):
+        plotting.scatter_with_bars(ax, part, DEGREE, "loss", strength, own)
+    best = rows.loc[rows[NAME] == "vanilla", "loss"].mean()
+    ax.set_yscale("symlog", linthresh=abs(best), linscale=2)  # W-fix at κ = 1 goes up to 2000
+    ax.set(xlabel="degree of symmetry, #{i : |v_i·w| < 0.05}", xlim=(0, 103))
+    ax.set_yticks(list(TICKS), TICKS.values())
+    ax.set_ylim(1.4 * best, None)
 
 
 def _parts(rows: pd.DataFrame) -> Iterator[tuple[plotting.Look, pd.DataFrame, str]]:

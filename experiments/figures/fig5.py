@@ -90,6 +90,7 @@ claims at γ = 0.3 that choose σ on other seeds now choose among these too.
 
 
 def draw(results: Results) -> Figure:
+    results = arms.usual(results)
     figure, axes = plotting.panels(2, 3, width=3.8, height=2.5)
     table = results.final(*METRICS)
     table = table[~table[SIGMA].isin([0.001, 0.3, 10])]  # measured at two γ only, for the map over σ

@@ -67,6 +67,7 @@ paper's "vanilla" has the same weight decay of 0.01 as syre: here weight_decay.
 
 
 def draw(results: Results) -> Figure:
+    results = arms.usual(results)
     figure, axes = plotting.panels(2, 3, width=3.8, height=2.5)
     metrics = {"rank": "rank (of 100), numerical", "rank/effective": "rank, effective", "accuracy": "test accuracy"}
     for column, noise in enumerate(CLEAN):

@@ -53,6 +53,7 @@ that are dead make the last eigenvalues exactly 0: the curves end there. Same ru
 
 
 def draw(results: Results) -> Figure:
+    results = arms.usual(results)
     figure, axes = plotting.panels(3, 1, width=3.4, height=3.0)
     names = [f"eigenvalue/{index}" for index in INDICES]
     table = results.final(*names, **WHOLE, **{NAME: ["weight_decay", "syre"], START: [None, "shift"]})

@@ -134,6 +134,7 @@ pixels in [0, 1], Adam at 1e-3, batch 16 for 256 epochs (`paper` scale).
 
 
 def draw(results: Results) -> Figure:
+    results = arms.usual(results)
     figure, axes = plotting.panels(3, width=3.6, height=3.2)
     table = results.final("rank", LOSS, **NO_IMAGES)
     table = table[~table[SIGMA].isin([0.001, 0.3, 10])]  # these only in the map over sigma

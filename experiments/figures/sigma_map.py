@@ -111,6 +111,7 @@ a prediction. σ is in units of 1/√fan_in, `start="shift"` throughout, so effe
 
 
 def draw(results: Results) -> Figure:
+    results = arms.usual(results)
     figure, (left, right) = plotting.panels(2, width=4.4, height=3.2)
     arms.curves(left, [(look, effects(results, name)) for name, look in LOOKS.items()], SIGMA, "value")
     arms.curves(right, [(LOOKS[name], costs(results, name)) for name in COSTS], SIGMA, "value")

@@ -91,6 +91,31 @@ def _none(key: str) -> Equivalence:
     return Equivalence(f"none-{key}", text, "6.5", low, margin=0.05, paper="0 %", scale="paper")
 
 
+def _reading(unit: str, sigma: float, scope: str) -> list[Claim]:
+    """What the paper's table says of syre in one reading of sigma and of what decays, at the strong decay."""
+    reading = f"σ = {sigma:g} {unit}" + ("" if scope == "all" else ", matrices alone")
+    treatment = arms.syre({STEM: "imagenet"}, gamma=STRONG, sigma=sigma, unit=unit, scope=scope)
+    key, none = f"{unit}-{sigma:g}-{scope}", VARIANTS["vanilla"].at()
+    better = f"At γ = {STRONG:g} syre ({reading}) has a better last layer than no decay, by more than a point."
+    kept = f"At γ = {STRONG:g} syre ({reading}) costs the penultimate layer less than two points against no decay."
+    return [
+        beats(f"no-decay-last-{key}", better, "ours", LAST, treatment, none, arms.POINT),
+        arms.costs(f"no-decay-penultimate-{key}", kept, "6.5", PENULTIMATE, treatment, none, 2 * arms.POINT),
+    ]
+
+
+def _gains(sigma: float, control: Arm) -> Claim:
+    """Where the gains of norms are anchored."""
+    text = f"Gains anchored around 1, not 0, change the last layer less than a point (σ = {sigma:g}, γ = {STRONG:g})."
+    one = arms.syre({STEM: "imagenet", arms.GAINS: 1}, gamma=STRONG, sigma=sigma)
+    return same(f"gains-{sigma:g}", text, "ours", LAST, one, control, arms.POINT)
+
+
+READINGS = (
+    *(("absolute", sigma, "all") for sigma in (0.01, 0.1, 1)),
+    *(("relative", sigma, "matrices") for sigma in (0.01, 1)),
+    *(("absolute", sigma, "matrices") for sigma in (0.01, 0.1)),
+)
 MOST = "With decay alone most eigenvalues of the last layer are below 1e-4 of the largest."
 GAP = "With decay alone the penultimate layer is better than the last one."
 GAP_STAYS = "Also with syre (σ = 0.01) the penultimate layer is better than the last one."
@@ -111,6 +136,9 @@ CLAIMS: tuple[Claim, ...] = (
     *_at(STRONG, OF_PAPER + OURS, "smoke"),
     beats("last-best", BEST, "6.5", LAST, arms.syre({STEM: "imagenet"}, gamma=STRONG), VARIANTS["decay"].at()),
     beats("rotations", ROTATIONS, "ours", LOW, VARIANTS["advanced"].at(), VARIANTS["1"].at()),
+    *(claim for reading in READINGS for claim in _reading(*reading)),
+    _gains(0, VARIANTS["decay"].at()),
+    _gains(1, VARIANTS["1"].at()),
     Superiority("literature", LITERATURE, "ours", SMALL_STEM, paper="62 to 66 % elsewhere", scale="paper"),
 )
 
@@ -229,6 +257,7 @@ def _lines(ax: Axes, results: Results, gamma: float, prefix: str) -> None:
 
 
 def draw(results: Results) -> Figure:
+    results = arms.usual(results)
     rows = _rows(results.final(*COLUMNS.values()))
     height = 0.2 * (len(rows) + 4)
     figure = Figure(figsize=(9, height + 3.3), layout="constrained")
