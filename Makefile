@@ -62,7 +62,7 @@ status: $(STAMP)  ## what is done, running, failed, missing, and the hours left:
 plots: $(STAMP)  ## redraw all figures and reports from the committed tables, in seconds, without torch
 	@.venv/bin/python -m experiments.report
 
-report: plots  ## the same: results/REPORT.md lists every verdict
+report: plots  ## the same: results/REPORT.md has the paper in 26 statements, and every verdict
 
 # a process each, side by side: what trains in seconds is not worth workers of its own
 smoke: LAUNCHER = local

@@ -14,7 +14,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from experiments.analysis import pages
-from experiments.analysis.summaries import overview, summary_table
+from experiments.analysis.overview import overview
+from experiments.analysis.summaries import summary_table
 from experiments.engine.config import Run, identity
 from experiments.engine.experiment import Experiment
 

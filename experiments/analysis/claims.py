@@ -70,6 +70,11 @@ class Claim:
         if self.margin < 0:
             raise ValueError(f"claim {self.id}: margin must be >= 0, not {self.margin}")
 
+    @property
+    def against(self) -> str:
+        """What the interval is held against, as in `> 0.05`."""
+        raise NotImplementedError
+
     def interval(self, samples: np.ndarray) -> Interval:
         """The mean of finite samples, and its interval."""
         return t_interval(samples, self.confidence)
@@ -90,6 +95,10 @@ class OneSided(Claim):
     @property
     def bound(self) -> float:
         return self.margin
+
+    @property
+    def against(self) -> str:
+        return f"> {self.bound:g}"
 
     def interval(self, samples: np.ndarray) -> Interval:
         return super().interval(-samples if self.opposite else samples)
@@ -145,6 +154,10 @@ class Equivalence(Claim):
     def __post_init__(self) -> None:
         super().__post_init__()
         _needs_margin(self, "an equivalence")
+
+    @property
+    def against(self) -> str:
+        return f"≈ 0 ± {self.margin:g}"
 
     def judge(self, samples: np.ndarray) -> Judgement:
         interval, inside = tost(samples, self.margin, LEVEL)

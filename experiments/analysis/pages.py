@@ -7,6 +7,7 @@ Each module `experiments/figures/<name>.py` is a figure. It says what is claimed
     NOTES: str                                  markdown: deviations from the paper, and what is unknown
     def draw(results: Results) -> Figure        see plotting.py, and arms.py for the looks
     EXPERIMENT: str | tuple[str, ...]           only if it draws the runs of another figure, or of several
+    RETIRED: dict[str, str]                     what became of earlier claims that are gone, by their ids
 """
 
 import importlib
@@ -23,19 +24,22 @@ import numpy as np
 
 import experiments.figures
 from experiments.analysis import plotting
-from experiments.analysis.claims import Equivalence, Verdict, evaluate
-from experiments.analysis.results import Results, ResultsError, combine, load
-from experiments.analysis.summaries import Summary, table
+from experiments.analysis.claims import Claim, Verdict, evaluate
+from experiments.analysis.results import Results, ResultsError, Row, cells, combine, load, named
+from experiments.analysis.summaries import EARLIER, FAILURES_FIRST, Summary, table
+
+COLUMNS = ("figure", "id", "text", "source", "kind", "margin", "verdict", "effect", "low", "high", "n")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """One figure: its module, its results, and the verdict on each of its claims."""
+    """One figure: its module, its results, the verdict on each of its claims, failures first, and earlier claims."""
 
     name: str
     module: ModuleType
     results: Results
     verdicts: tuple[Verdict, ...]
+    earlier: tuple[Row, ...] = ()
 
 
 def module_of(name: str) -> ModuleType:
@@ -56,8 +60,19 @@ def judge(name: str, folder: Path) -> Report:
     module = module_of(name)
     results = combine([load(folder, source) for source in sources(module, name)])
     with _complete(results, folder):
-        verdicts = tuple(evaluate(claim, results) for claim in module.CLAIMS)
-    return Report(name=name, module=module, results=results, verdicts=verdicts)
+        verdicts = [evaluate(claim, results) for claim in module.CLAIMS]
+    verdicts.sort(key=lambda verdict: FAILURES_FIRST.index(verdict.verdict))
+    earlier = tuple(row for row in _earlier(folder) if row["figure"] == name)
+    return Report(name=name, module=module, results=results, verdicts=tuple(verdicts), earlier=earlier)
+
+
+def _earlier(folder: Path) -> list[Row]:
+    """The claims as they were; none in a folder of results that has no such file."""
+    path = Path(folder) / EARLIER
+    try:
+        return named(*cells(path, COLUMNS)) if path.is_file() else []
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{path}: {' '.join(str(error).split())}; `git checkout` restores it") from None
 
 
 @contextmanager
@@ -96,7 +111,7 @@ def summary(report: Report) -> Summary:
         "cost": f"{minutes:.0f} core-minutes" if own else f"the runs of {results.experiment}",
         "runs": _summary(results),
         "verdicts": [
-            {"verdict": v.verdict, "effect": effect(v), "n": int(v.n)}
+            {"verdict": v.verdict, "effect": effect(v), "against": against(v), "n": int(v.n), "p": v.p}
             | {key: getattr(v.claim, key) for key in ("id", "text", "source", "paper")}
             for v in report.verdicts
         ],
@@ -132,7 +147,7 @@ def sources(module: ModuleType, name: str) -> tuple[str, ...]:
 def to_markdown(report: Report) -> str:
     """The text of report.md."""
     claims = [
-        [f"**{v.claim.id}** {v.claim.text} ({v.claim.source})", v.verdict, effect(v), v.n, v.claim.paper]
+        [_sentence(v.claim), v.verdict, f"{effect(v)} {against(v)}".strip(), v.n, v.claim.paper]
         for v in report.verdicts
     ]
     blocks = (
@@ -140,24 +155,62 @@ def to_markdown(report: Report) -> str:
         "![the figure](figure.png)",
         _summary(report.results),
         "\n".join(table(["claim", "verdict", "effect [interval]", "seeds", "paper"], claims)),
-        "Positive effects speak for the claim. Intervals over seeds: 95 %, for equivalences (≈) 90 % against the "
-        "margin; for trends the effect is Kendall's tau.",
+        HOW_TO_READ.strip(),
         "## Deviations and unknowns",
         textwrap.dedent(report.module.NOTES).strip(),
+        *_changed(report),
         "## Provenance",
         "\n".join(_provenance(report.results)),
     )
     return "\n\n".join(blocks) + "\n"
 
 
+HOW_TO_READ = """
+Positive effects speak for the claim. Behind the interval over seeds stands what it is held against: > the smallest
+effect worth naming (95 %), > −(the largest cost allowed) or ≈ 0 ± a margin (both 90 %: tests at 5 %). For trends the
+effect is Kendall's tau. Samples without spread are decided by the exact sign test, which takes five seeds.
+"""
+
+
+def _sentence(claim: Claim) -> str:
+    reason = f"; {claim.argued}" * bool(claim.argued)
+    return f"**{claim.id}** {claim.text} ({claim.source}{reason})"
+
+
 def effect(verdict: Verdict) -> str:
-    """`+0.31 [+0.2, +0.42]`, with the margin of an equivalence; a dash without data."""
-    if np.isnan(verdict.effect):
+    """`+0.31 [+0.2, +0.42]`; a dash without data."""
+    return _interval(verdict.effect, verdict.low, verdict.high)
+
+
+def against(verdict: Verdict) -> str:
+    """What the interval is held against: `> 0.05`, `> -0.01`, `≈ 0 ± 0.05`; nothing without data."""
+    return "" if np.isnan(verdict.effect) else verdict.claim.against
+
+
+def _interval(mean: float, low: float, high: float) -> str:
+    if np.isnan(mean):
         return "–"
-    text = f"{verdict.effect:+.3g}"
-    if not np.isnan(verdict.low):
-        text += f" [{verdict.low:+.3g}, {verdict.high:+.3g}]"
-    return text + (f" ≈ 0 ± {verdict.claim.margin:g}" if isinstance(verdict.claim, Equivalence) else "")
+    return f"{mean:+.3g}" + (f" [{low:+.3g}, {high:+.3g}]" if not np.isnan(low) else "")
+
+
+def _changed(report: Report) -> list[str]:
+    """The section on earlier claims: those whose sentence, kind, margin or verdict is another now."""
+    retired: dict[str, str] = getattr(report.module, "RETIRED", {})
+    now = {v.claim.id: v for v in report.verdicts}
+    rows = []
+    for row in report.earlier:
+        after = retired.get(row["id"], "no longer claimed")
+        if v := now.get(row["id"]):
+            after = f"{v.verdict}, {effect(v)} {against(v)}".strip()
+            as_then = (v.claim.text, type(v.claim).__name__.lower(), f"{v.claim.margin:.6g}", v.verdict)
+            if as_then == tuple(row[column] for column in ("text", "kind", "margin", "verdict")):
+                continue
+        before = f"{row['verdict']}, {_interval(*(float(row[column]) for column in ('effect', 'low', 'high')))}"
+        rows.append([f"**{row['id']}** {row['text']} ({row['source']})", before, after])
+    if not rows:
+        return []
+    said = "What was claimed before, where the sentence, its kind, its margin or its verdict is another now."
+    return ["## Earlier claims", said, "\n".join(table(["earlier claim", "verdict then", "now"], rows))]
 
 
 def _summary(results: Results) -> str:

@@ -18,12 +18,11 @@ from typing import Any
 
 import experiments.analysis
 import experiments.figures
-from experiments.analysis.summaries import Summary, overview, summary_table, terminal_table
+from experiments.analysis.summaries import EARLIER, Summary, summary_table, terminal_table
 
 MEMORY = ".drawn.json"
 FILES = ("figure.pdf", "figure.png", "report.md")
 TABLES = ("runs.csv", "metrics.csv")
-EARLIER = "earlier.csv"
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 # pages, and pandas and matplotlib with it, is imported where something has changed: else all is said in half a second.
@@ -98,6 +97,7 @@ def renew(memory: Memory, asked: Sequence[str]) -> list[str]:
     Raises: `ResultsError` when there is no such figure, or no results for it; then nothing has been written.
     """
     from experiments.analysis import pages
+    from experiments.analysis.overview import overview
     from experiments.analysis.results import ResultsError, write_files
 
     folder, readme = memory.folder, memory.folder.parent / "README.md"

@@ -1,47 +1,50 @@
-"""What is said of figures in few words: REPORT.md, the table of the README, and what a command prints.
+"""What is said of figures in few words: the table of the README, and what a command prints; REPORT.md is overview.py.
 
 All of it is made of the summaries of the figures (`pages.summary`), which are plain words and numbers.
 """
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 VERDICTS = ("reproduced", "not reproduced", "inconclusive", "not tested at this scale", "contrary at this scale")
+EARLIER = "earlier.csv"  # in the results folder: the claims, and their verdicts, as they were before they were revised
+FAILURES_FIRST = tuple(VERDICTS[place] for place in (4, 1, 2, 0, 3))
 
 Summary = dict[str, Any]  # name, title, scale, seeds, cost, runs and verdicts
 
 
-def overview(summaries: Sequence[Summary]) -> str:
-    """The text of REPORT.md: every claim of every figure that has results."""
+def counted(summaries: Sequence[Summary]) -> str:
+    """How many claims of some figures have which verdict."""
     count = Counter(v["verdict"] for s in summaries for v in s["verdicts"])
-    columns = ("verdict", "effect", "n", "paper")
-    rows = [
-        [f"[{s['name']}]({s['name']}/report.md)", f"**{v['id']}** {v['text']}", *map(v.get, columns), s["scale"]]
-        for s in summaries
-        for v in s["verdicts"]
-    ]
-    counted = "; ".join(f"{number} {verdict}" for verdict, number in sorted(count.items()))
-    lines = table(["figure", "claim", "verdict", "effect [interval]", "seeds", "paper", "scale"], rows)
-    return "\n".join(["# Every claim and its verdict", "", f"{counted}.", "", *lines, ""])
+    return ", ".join(f"{count[verdict]} {verdict}" for verdict in sorted(count, key=VERDICTS.index))
+
+
+def shown(verdict: Mapping[str, Any]) -> str:
+    """The effect of a claim, and what it is held against."""
+    return f"{verdict['effect']} {verdict['against']}".strip()
 
 
 def summary_table(summaries: Sequence[Summary]) -> str:
     """The README's table of figures: verdicts counted, and what they cost."""
     rows = []
     for s in summaries:
-        count = Counter(v["verdict"] for v in s["verdicts"])
-        verdicts = ", ".join(f"{count[verdict]} {verdict}" for verdict in sorted(count, key=VERDICTS.index))
         link = f"[`make {s['name']}`](results/{s['name']}/report.md)"
-        rows.append([link, s["title"], verdicts, f"{s['scale']}, {s['seeds']} seeds", s["cost"]])
+        rows.append([link, s["title"], counted([s]), f"{s['scale']}, {s['seeds']} seeds", s["cost"]])
     return "\n".join(table(["figure", "what", "ours", "scale", "training"], rows))
 
 
 def terminal_table(s: Summary) -> str:
     """The verdicts in aligned columns."""
     rows = [
-        [v["id"], v["verdict"], v["effect"], f"n = {v['n']}", v["paper"] and f"paper: {v['paper']}"]
+        [
+            v["id"],
+            v["verdict"],
+            shown(v),
+            f"n = {v['n']}",
+            v["paper"] and f"paper: {v['paper']}",
+        ]
         for v in s["verdicts"]
     ]
     widths = [max(map(len, column), default=0) for column in zip(*rows, strict=True)]

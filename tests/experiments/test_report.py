@@ -1,5 +1,6 @@
 """The report follows from the tables alone: the same tables, the same files; without tables, one line."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from experiments.analysis import pages
 from experiments.analysis import report as redrawn
 
 MODULE = """
-from experiments.analysis.arms import arm, beats, by_arm, curves, rises, same
+from experiments.analysis.arms import POINT, arm, beats, by_arm, costs, curves, rises, same
 from experiments.analysis.plotting import panels, with_legend
 
 TITLE = "a synthetic figure"
@@ -27,7 +28,11 @@ CLAIMS = (
     same("C2", "accuracy is the same", "6.3", "accuracy", SYRE | AT, DECAY | AT, 0.05),
     rises("C3", "rank falls with lr", "6.3", "rank", SYRE, "optim.lr"),
     beats("C4", "dropout is worse", "B", "rank", DECAY | AT, DROPOUT),
+    beats("C5", "decay keeps the rank", "ours", "rank", DECAY | AT, SYRE | AT, margin=5, argued="a jump"),
+    costs("C6", "syre is as accurate", "5.4", "accuracy", SYRE | AT, DECAY | AT, POINT),
+    beats("C7", "decay is better in the long run", "ours", "rank", DECAY | AT, SYRE | AT, scale="paper"),
 )
+RETIRED = {"old": "repeats C1"}
 
 
 def draw(results):
@@ -80,20 +85,66 @@ def test_a_figure_gets_its_pictures_its_report_and_its_line_in_the_overview(resu
     for part in (
         "# synth2: a synthetic figure",
         "Scale `cpu`: 30 runs over 5 seeds, 0 failed, 0 went NaN; 308 s of training.",
-        "| **C1** syre keeps the rank (6.3) | reproduced | +50 [+50, +50] | 5 | 42 % |",
+        "| **C1** syre keeps the rank (6.3) | reproduced | +50 [+50, +50] > 1 | 5 | 42 % |",
         "| **C2** accuracy is the same (6.3) | reproduced | +0 [+0, +0] ≈ 0 ± 0.05 | 5 |  |",
+        "| **C3** rank falls with lr (6.3) | reproduced | +1 [+1, +1] > 0.5 | 5 |  |",
         "| **C4** dropout is worse (B) | not tested at this scale | – | 0 |  |",
+        "| **C5** decay keeps the rank (ours; a jump) | not reproduced | -50 [-50, -50] > 5 | 5 |  |",
+        "| **C6** syre is as accurate (5.4) | reproduced | +0 [+0, +0] > -0.01 | 5 |  |",
+        "| **C7** decay is better in the long run (ours) | contrary at this scale | -50 [-50, -50] > 0 | 5 |  |",
         "\nThe paper does not say | how.\n",
         "- git: abc123\n",
         "- torch: 2.15.0\n",
     ):
         assert part in text, part
+    failures_first = ["C7", "C5", "C1", "C2", "C3", "C6", "C4"]
+    assert re.findall(r"^\| \*\*(C\d)\*\*", text, re.MULTILINE) == failures_first
+    assert "## Earlier claims" not in text
     overview = (results / "REPORT.md").read_text()
     assert overview.index("[synth2](synth2/report.md)") < overview.index("[synth10](synth10/report.md)")
-    assert "2 not tested at this scale; 6 reproduced." in overview
+    counts = "8 reproduced, 2 not reproduced, 2 not tested at this scale, 2 contrary at this scale."
+    assert counts in overview
+    assert re.findall(r"\*\*(C\d)\*\*", overview) == failures_first * 2
     printed = capsys.readouterr().out
+    assert re.findall(r"^  (C\d)", printed, re.MULTILINE) == failures_first
     assert "C1  reproduced" in printed
+    assert "-50 [-50, -50] > 5" in printed
     assert "paper: 42 %" in printed
+
+
+EARLIER = """\
+figure,id,text,source,kind,margin,verdict,effect,low,high,n
+synth2,C1,syre keeps the rank,6.3,superiority,1,reproduced,50,50,50,5
+synth2,C2,"accuracy is the same, nearly",6.3,equivalence,0.05,reproduced,0,0,0,5
+synth2,C3,rank falls with lr,6.3,monotone,0,reproduced,1,1,1,5
+synth2,C4,dropout is worse,B,superiority,0,inconclusive,nan,nan,nan,0
+synth2,C6,syre is as accurate,5.4,equivalence,0.01,reproduced,0,-0.001,0.001,5
+synth2,old,syre has more | rank,6.3,superiority,0,reproduced,50.1,49,51.5,5
+synth10,C1,another,6.3,superiority,1,reproduced,50,50,50,5
+"""
+
+
+def test_earlier_claims_that_changed_are_listed_with_their_verdicts(results):
+    """Each of the sentence, the kind, the margin and the verdict; what is as it was is not said again."""
+    (results / "earlier.csv").write_text(EARLIER)
+    assert report.main(["synth2", "--results", str(results)]) == 0
+    _, _, section = (results / "synth2/report.md").read_text().partition("## Earlier claims")
+    assert [line for line in section.splitlines() if line.startswith("| **")] == [
+        "| **C2** accuracy is the same, nearly (6.3) | reproduced, +0 [+0, +0] | reproduced, +0 [+0, +0] ≈ 0 ± 0.05 |",
+        "| **C3** rank falls with lr (6.3) | reproduced, +1 [+1, +1] | reproduced, +1 [+1, +1] > 0.5 |",
+        "| **C4** dropout is worse (B) | inconclusive, – | not tested at this scale, – |",
+        "| **C6** syre is as accurate (5.4) | reproduced, +0 [-0.001, +0.001] | reproduced, +0 [+0, +0] > -0.01 |",
+        "| **old** syre has more \\| rank (6.3) | reproduced, +50.1 [+49, +51.5] | repeats C1 |",
+    ]
+
+
+def test_a_damaged_file_of_earlier_claims_is_one_line_and_nothing_is_written(results, capsys):
+    (results / "earlier.csv").write_text(EARLIER.replace(",verdict,", ",verdikt,"))
+    before = state(results)
+    assert report.main(["--results", str(results)]) == 2
+    line = capsys.readouterr().err
+    assert line == f"error: {results}/earlier.csv: no column verdict; `git checkout` restores it\n"
+    assert state(results) == before
 
 
 def test_a_figure_of_several_experiments_is_drawn_when_all_of_them_are_there(results):
@@ -145,6 +196,13 @@ def test_only_what_has_changed_is_judged_and_drawn(results, monkeypatch):
     assert again() == [("synth2", True)]
     monkeypatch.setattr(redrawn, "version", lambda _: "99")
     assert again() == [("synth2", True), ("synth10", True)]
+    (results / "earlier.csv").write_text(EARLIER)
+    assert again() == [("synth2", True), ("synth10", True)]
+    monkeypatch.setattr(redrawn, "CONFIGS", results.parent / "configs")
+    (results.parent / "configs/regularizer").mkdir(parents=True)
+    (results.parent / "configs/regularizer/syre.yaml").write_text("_later_: {unit: relative}")
+    assert again() == [("synth2", True), ("synth10", True)]
+    assert again() == []
     (results / redrawn.MEMORY).write_text("{")
     assert again() == [("synth2", True), ("synth10", True)]
     shutil.rmtree(results / "synth2")

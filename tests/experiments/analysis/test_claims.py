@@ -202,6 +202,9 @@ def test_a_number_that_is_significantly_adverse_is_not_hidden_under_not_tested()
     assert evaluate(late[CHEAP], two_arms([0.45, 0.451, 0.453], [0.5] * 3)).verdict == NOT_TESTED  # ... nor a cheap one
     assert evaluate(late[BETTER], two_arms([0.1, 0.9, 0.2], [0.5] * 3)).verdict == NOT_TESTED  # noise
     assert evaluate(BETTER, two_arms([0.1, 0.11], [0.5, 0.5])).verdict == NOT_TESTED  # two seeds
+    failed = two_arms([0.1, 0.11, 0.13, None], [0.5] * 4)
+    assert evaluate(late[BETTER], failed).verdict == CONTRARY
+    assert evaluate(BETTER, failed).verdict == INCONCLUSIVE  # at its scale a failed run leaves a claim open
 
 
 @pytest.mark.parametrize(("syre", "decay"), [([0.9, None, 0.9, 0.9], [0.5] * 4), ([0.9] * 4, [0.5, 0.5, 0.5, None])])
@@ -295,6 +298,10 @@ def test_the_opposite_is_the_claim_with_its_arms_exchanged():
         assert replace(evaluate(swapped(BETTER), data), claim=exchanged) == evaluate(exchanged, data)
     for data in (trend([[1, 2, 3]] * 5), trend([[3, 2, 1]] * 5)):
         assert replace(evaluate(swapped(RISES), data), claim=FALLS) == evaluate(FALLS, data)
+    dear = two_arms([0.1, 0.11, 0.13], decay)  # the opposite of costing less than the margin is to cost more
+    assert [evaluate(claim, dear).verdict for claim in (CHEAP, swapped(CHEAP), exchanged)] == [
+        *(NOT_REPRODUCED, REPRODUCED, REPRODUCED)
+    ]
     assert [evaluate(claim, two_arms(syre, decay)).verdict for claim in (replace(SAME, margin=0.1), swapped(SAME))] == [
         NOT_REPRODUCED
     ] * 2

@@ -345,7 +345,7 @@ def test_the_runs_of_an_arm_are_found_by_its_settings_and_their_ends_by_seed(tmp
 
 
 def test_the_table_to_figure_side_never_imports_torch():
-    modules = "results, stats, claims, arms, plotting, pages"
+    modules = "results, stats, claims, arms, plotting, pages, statements, overview"
     heavy = ("torch", "syre", "hydra", "omegaconf", "wandb", "matplotlib.pyplot")
     code = f"import sys; from experiments.analysis import {modules}; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
