@@ -2,6 +2,9 @@
 
 import copy
 import dataclasses
+import hashlib
+import itertools
+import json
 import re
 from pathlib import Path
 
@@ -48,6 +51,24 @@ def test_there_are_experiments_and_leaves():
     assert len(LEAVES) > 15
 
 
+KEPT = yaml.safe_load(Path(__file__).with_name("ids.yaml").read_text())
+MOVED = (
+    "{}: these runs are others than they were, and would be trained again. New runs stand after those that are there "
+    "(a block at the end of `runs:`), and a new key says so where it stands (`_later_: {{key: default}}`)"
+)
+
+
+def digest(runs):
+    return f"{len(runs)} {hashlib.blake2b(''.join(run.id for run in runs).encode(), digest_size=8).hexdigest()}"
+
+
+def parts(runs, kept):
+    """The runs as the list has them: in the parts in which they came, and what is new."""
+    ends = [0, *itertools.accumulate(int(part.split()[0]) for part in kept)]
+    found = [digest(runs[start:end]) for start, end in itertools.pairwise(ends)]
+    return found + ([digest(runs[ends[-1] :])] if len(runs) > ends[-1] else [])
+
+
 @pytest.mark.parametrize("scale", [pytest.param(s, marks=[pytest.mark.slow] * (s != Scale.cpu)) for s in Scale])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_and_expands_at_every_scale(composed, experiment, scale):
@@ -61,6 +82,20 @@ def test_every_experiment_composes_and_expands_at_every_scale(composed, experime
     kept = {row["id"] for row in table if row["scale"] == scale}
     moved = kept - {run.id for run in runs}
     assert not moved, ADVICE.format(len(moved), len(kept), experiment)
+    name = f"{experiment} {scale}"  # also the runs that were never trained here: somebody may have them on a cluster
+    listed = KEPT.get(name, [])
+    now = parts(runs, listed)
+    assert now[: len(listed)] == listed, MOVED.format(name)
+    assert now == listed, f"new runs: put `{name}: {json.dumps(now)}` into ids.yaml"
+
+
+def test_control_a_run_that_moves_or_goes_is_seen(composed):
+    runs = [Run(config=identity(composed(f"seed={seed}"))) for seed in range(4)]
+    kept = [digest(runs[:2]), digest(runs[2:3])]
+    assert parts(runs[:3], kept) == kept
+    assert parts(runs, kept) == [*kept, digest(runs[3:])]
+    for other in (runs[1:], [runs[3], *runs[:3]], runs[:2]):
+        assert parts(other, kept)[:2] != kept
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=lambda path: f"{path.parent.name}/{path.stem}")
