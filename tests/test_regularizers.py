@@ -288,6 +288,22 @@ def test_frozen_entries_do_not_count_in_the_step_of_the_others():
         assert torch.equal(moment == 0, mask)
 
 
+def test_w_asym_that_does_not_hold_starts_where_it_does_and_is_free_from_there():
+    held, free = model(), model()
+    few = {"fixed": [2] * 3, "kappa": [1.0] * 3}
+    optimizers = [SGD(lr=0.1).build(module, 0.0) for module in (held, free)]
+    handle = WAsym(**few).attach(optimizers[0], held, 0)
+    assert not WAsym(**few, hold=False).attach(optimizers[1], free, 0).effect().frozen
+    assert all(torch.equal(w, weights(free)[name]) for name, w in weights(held).items())
+    for module, optimizer in zip((held, free), optimizers, strict=True):
+        for parameter in module.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+    for name, w in weights(held).items():
+        mask = handle.frozen[name][0] if name in handle.frozen else torch.zeros_like(w, dtype=torch.bool)
+        assert torch.equal(w != weights(free)[name], mask)
+
+
 def test_detached_w_fix_lets_go():
     module = model()
     optimizer = SGD(lr=0.1).build(module, 0.0)
