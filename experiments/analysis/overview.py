@@ -1,5 +1,6 @@
 """The text of REPORT.md: the paper in 26 statements on one screen, and every claim of every figure below it."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -56,7 +57,7 @@ def _front_page(statements: Sequence[Statement], verdicts: Verdicts, figures: se
         + [", ".join(dict.fromkeys(verdicts[ref]["scale"] for refs in found[s].values() for ref in refs)), words[s]]
         for s in statements
     ]
-    tested = [ref for ref in headlines if verdicts[ref]["p"] == verdicts[ref]["p"]]  # not NaN
+    tested = [each for each in p if not math.isnan(each)]
     held = sum(verdicts[ref]["verdict"] == REPRODUCED for ref in headlines)
     legend = LEGEND.strip().format(family=len(tested), left=len(survive), held=held)
     count = Counter(words.values())

@@ -132,7 +132,7 @@ def later(configs: Path) -> tuple[tuple[str, str, Mapping[str, object]], ...]:
     found = []
     for path in sorted(configs.glob("*/*.yaml")):
         try:
-            member = yaml.safe_load(text) if LATER in (text := path.read_text()) else {}
+            member = (yaml.safe_load(text) if LATER in (text := path.read_text()) else None) or {}
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise ResultsError(f"{path}: {' '.join(str(error).split())}") from None
         if LATER in member:

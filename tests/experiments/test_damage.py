@@ -112,12 +112,12 @@ def test_a_damaged_table_is_named_with_what_is_wrong_by_all_that_read_it(tables,
 
 def test_control_whole_tables_are_read(tables):
     assert report.main(["fig0", "--results", str(tables.parent)]) == 0
-    assert len(results.read_table(tables / "runs.csv")) == 24
+    assert len(results.read_table(tables / "runs.csv")) == 30
     assert results.read_table(tables / "none/runs.csv") == []
     outputs = tables.parents[1] / "outputs"
     RunStore(outputs / "fig0").collect(tables, "smoke", [write_run(outputs, 99, scale="smoke")])
     assert status(experiment_of([], outputs / "fig0", tables.parent)).tabled == 0
-    assert len(results.read_table(tables / "runs.csv")) == 25
+    assert len(results.read_table(tables / "runs.csv")) == 31
 
 
 @pytest.mark.parametrize("column", ["optim.lr", "regularizer.name", "regularizer.sigma"])

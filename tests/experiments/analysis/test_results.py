@@ -178,6 +178,7 @@ def configs(tmp_path, monkeypatch):
         "regularizer/syre": "name: syre\nsigma: 0.01\nunit: relative\ngains: 0\n_later_: {unit: relative, gains: 0}\n",
         "regularizer/decay": "name: weight_decay\nscope: all\n_later_: {scope: all}\n",
         "regularizer/vanilla": "name: vanilla\n",
+        "regularizer/empty": "# _later_: nothing yet\n",
         "model/mlp": "name: mlp\nnorm: none\nbias: true\n_later_: {norm: none, bias: true}\n",
         "train/default": "steps: 1\naccumulate: 1\n_later_: {accumulate: 1}\n",
     }.items():
