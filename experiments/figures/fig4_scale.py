@@ -65,8 +65,8 @@ naming: 5 % of the area of the plane that a method can dominate.
 **Outcome** (10 seeds). The initial scale decides nothing: 6,000 steps of gradient descent forget it, and the areas of
 the two rows of panels agree within 0.001. κ decides: with κ = 1, the variance of a unit Gaussian start, W-fix ruins the
 objective, and syre dominates more of the plane by 0.24 [0.15, 0.33] (unstructured) and 0.32 [0.29, 0.36] (structured);
-with κ = 0.1, a norm of 1, W-fix is as good as syre on the unstructured matrix, −0.01 [−0.03, 0.01]. So "only syre" holds
-if the paper's frozen entries have unit variance, and not if they have that of w at norm 1.
+with κ = 0.1, a norm of 1, W-fix is as good as syre on the unstructured matrix, −0.01 [−0.03, 0.01]. So "only syre"
+holds if the paper's frozen entries have unit variance, and not if they have that of w at norm 1.
 
 **Aside.** From norm √N dropout at rates of 0.2 and above diverges at this step size (88 runs); its curve is shorter.
 """
