@@ -20,7 +20,7 @@ RESULTS = ROOT / "results"
 FIGURES = pages.available(RESULTS)
 # One process has both tests of a figure, and judges it once.
 GROUPED = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in FIGURES]
-DRAWN = {name for name in FIGURES if pages.sources(pages.module_of(name), name) != (name,)}  # from runs of others
+DRAWN = {name for name in FIGURES if name not in pages.sources(pages.module_of(name), name)}  # from runs of others
 
 SIGMAS = (0.001, 0.01, 0.1, 0.3, 1, 3, 10)
 TRAINING = {  # claims are committed before results: these have few runs yet, or none
