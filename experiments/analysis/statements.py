@@ -347,7 +347,7 @@ STATEMENTS = (
         metric="accuracy under strong decay; on small inputs",
         recommended=("fig12/accuracy-gamma-0.01", "fig12/accuracy-alpha-0.01"),
         best=("fig12/accuracy-gamma", "fig12/accuracy-alpha"),
-        no_decay="fig12/accuracy-best-vanilla",
+        no_decay=("fig12/accuracy-gamma-no-decay", "fig12/accuracy-alpha-no-decay"),
         rival=("fig12/accuracy-gamma-w-asym", "fig12/accuracy-alpha-w-asym"),
     ),
     Statement(
