@@ -366,7 +366,7 @@ STATEMENTS = (
         text="syre costs next to no time and memory.",
         where="Tables 2 and 3",
         figure="table2",
-        metric="room below 2 % more time and below 10 % more memory, for three networks",
+        metric="minus the time added (below 2 %) and minus the memory added (below 10 %), for three networks",
         recommended=(
             *(f"table2/attach-2-{network}" for network in ("mlp", "resnet18", "vit")),
             *(f"table3/memory-{network}" for network in ("mlp", "resnet18", "vit")),
