@@ -83,7 +83,11 @@ CLAIMS: tuple[Claim, ...] = (
     *map(_stays, SYRES),
     _falls("decay", "90 % to 65 % at 9M"),
     _falls("vanilla", "92 % to 52 % at 9M"),
-    Superiority("return-collapses-vanilla", HALF, "6.6", collapsed(VANILLA), paper="3050 at 2.3M, 0 at 10.7M"),
+    Superiority(
+        *("return-collapses-vanilla", HALF, "6.6", collapsed(VANILLA)),
+        argued="the half is the smallest effect",
+        paper="3050 at 2.3M, 0 at 10.7M",
+    ),
 )
 
 NOTES = """

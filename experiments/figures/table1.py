@@ -1,6 +1,7 @@
 """Table 1 (section 6.5): what the last layer of SimCLR keeps, with and without syre. ResNet18 on CIFAR-100."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 
 from experiments.analysis import arms, plotting
 from experiments.analysis.arms import GAMMA, beats, final, look, same
-from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority
+from experiments.analysis.claims import Claim, Equivalence, NonInferiority, Samples, Superiority
 from experiments.analysis.plotting import Look
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import paired_differences, t_interval
@@ -20,6 +21,8 @@ STEM = "model.stem"
 USUAL, STRONG = 1e-4, 1e-2  # weight decay as in the literature, and one that acts in a short run
 LAST, PENULTIMATE, LOW = "accuracy", "accuracy/penultimate", "low_rankness"
 MARGIN, SHORT = 0.01, 0.02  # what counts as unchanged, of accuracy: after a full training, and after a short one
+WRITTEN = {USUAL: "1e-4", STRONG: "0.01"}
+SHARE = 0.05  # of the eigenvalues: the smallest difference of low-rankness worth naming
 CLOSED = (0.325 - 0.222) / (0.468 - 0.222)  # of the paper's gap between its layers: 42 %; the text: "about 50 %"
 
 HEAD = Look(label="syre on the head, σ = 0.1", color="#CC79A7", marker="d")
@@ -44,6 +47,7 @@ class Variant:
         return arms.arm(self.name, {STEM: stem}, gamma=gamma, sigma=self.sigma, start=start)
 
 
+KEEP = Variant(SAME_START, "syre", 1, "syre on all layers (σ = 1), from the start of decay alone,", "keep")
 VARIANTS = {
     "vanilla": Variant(look("vanilla"), "vanilla"),
     "decay": Variant(look("weight_decay"), "weight_decay"),
@@ -51,11 +55,17 @@ VARIANTS = {
     "0.01": Variant(look("syre", 0.01), "syre", 0.01, "syre on all layers (σ = 0.01)"),
     "0.1": Variant(look("syre", 0.1), "syre", 0.1, "syre on all layers (σ = 0.1)"),
     "1": Variant(look("syre", 1), "syre", 1, "syre on all layers (σ = 1)"),
-    "keep": Variant(SAME_START, "syre", 1, "syre (σ = 1, from the start of decay alone)", "keep"),
+    "keep": KEEP,
     "advanced": Variant(WITH_D, "syre_advanced", 1, "syre with D (σ = 1, σ_D = 0.1)"),
 }
-OF_PAPER, OURS = ("head", "0.01", "0.1"), ("1", "keep", "advanced")
+OF_PAPER = ("head", "0.01", "0.1")
 DECAY, SYRE_001 = VARIANTS["decay"].at(USUAL), VARIANTS["0.01"].at(USUAL)
+BEST = "syre on all layers at its best σ"
+
+
+def _best(gamma: float) -> Arm:
+    """syre on all layers at the sigma with which the last layer is best on the other seeds."""
+    return arms.syre({STEM: "imagenet"}, gamma=gamma, by=LAST)
 
 
 def _gap(arm: Arm) -> Samples:
@@ -68,27 +78,50 @@ def _closed(results: Results) -> pd.Series:
     return arms.difference(LAST, SYRE_001, DECAY)(results) / _gap(DECAY)(results) - CLOSED
 
 
-def _at(gamma: float, keys: tuple[str, ...], scale: str) -> list[Claim]:
-    """The sentences of the paper about its three variants at one decay; where the decay is strong, also about ours."""
-    claims: list[Claim] = []
-    for key in keys:
-        words, pair = VARIANTS[key].words, (VARIANTS[key].at(gamma), VARIANTS["decay"].at(gamma))
-        source, low, last = ("ours", "", "") if key in OURS else ("6.5", "0 % < 70 %", "~32 % > 22.2 %")
-        lower = f"At γ = {gamma:g}, {words} has a lower low-rankness than decay alone."
-        better = f"At γ = {gamma:g}, {words} has a better last layer than decay alone."
-        claims.append(beats(f"low-{key}-{gamma:g}", lower, source, LOW, *pair, paper=low, scale=scale))
-        claims.append(beats(f"last-{key}-{gamma:g}", better, source, LAST, *pair, paper=last, scale=scale))
-        if key in OF_PAPER:
-            margin, id = MARGIN if scale == "paper" else SHORT, f"penultimate-{key}-{gamma:g}"
-            text = f"At γ = {gamma:g}, {words} leaves the penultimate layer as it is (± {100 * margin:g} %)."
-            paper = "46.8 %, unchanged"
-            claims.append(same(id, text, source, PENULTIMATE, *pair, margin, paper=paper, scale=scale))
-    return claims
+def _lower(id: str, where: str, treatment: Arm, control: Arm, source: str, **options: Any) -> Superiority:
+    text = f"{where}, by more than 5 points."
+    return beats(id, text, source, LOW, treatment, control, SHARE, **options)
 
 
-def _none(key: str) -> Equivalence:
-    text, low = f"With {VARIANTS[key].words} no eigenvalue is low: less than 5 %.", final(LOW, VARIANTS[key].at(USUAL))
-    return Equivalence(f"none-{key}", text, "6.5", low, margin=0.05, paper="0 %", scale="paper")
+def _better(id: str, where: str, treatment: Arm, control: Arm, source: str, **options: Any) -> Superiority:
+    return beats(id, f"{where}, by more than a point.", source, LAST, treatment, control, arms.POINT, **options)
+
+
+def _at(gamma: float, key: str, scale: str) -> list[Claim]:
+    """The sentences of the paper about one of its variants at one decay."""
+    words, pair = VARIANTS[key].words, (VARIANTS[key].at(gamma), VARIANTS["decay"].at(gamma))
+    low, last, kept = "0 % < 70 %", "~32 % > 22.2 %", "46.8 %, unchanged"
+    margin, id = MARGIN if scale == "paper" else SHORT, f"penultimate-{key}-{gamma:g}"
+    where, within = f"At γ = {WRITTEN[gamma]} {words}", "a point" if margin == MARGIN else "two points"
+    lower, better = (f"{where} has a {what} than decay alone" for what in ("lower low-rankness", "better last layer"))
+    text = f"{where} leaves the penultimate layer as it is with decay alone, within {within}."
+    return [
+        _lower(f"low-{key}-{gamma:g}", lower, *pair, "6.5", paper=low, scale=scale),
+        _better(f"last-{key}-{gamma:g}", better, *pair, "6.5", paper=last, scale=scale),
+        same(id, text, "6.5", PENULTIMATE, *pair, margin, paper=kept, scale=scale),
+    ]
+
+
+def _ours() -> list[Claim]:
+    """Where the decay is strong: syre at its best sigma and from the start of decay alone; against no decay."""
+    where, none, alone = "At γ = 0.01 {} has a {} than {}", VARIANTS["vanilla"].at(), VARIANTS["decay"].at()
+    worse, better, kept, faint = "lower low-rankness", "better last layer", KEEP.words, VARIANTS["0.01"].words
+    return [
+        _lower("low-best", where.format(BEST, worse, "decay alone"), _best(STRONG), alone, "6.5"),
+        _better("last-best", where.format(BEST, better, "decay alone"), _best(STRONG), alone, "6.5"),
+        _lower(f"low-keep-{STRONG:g}", where.format(kept, worse, "decay alone"), KEEP.at(), alone, "ours"),
+        _better(f"last-keep-{STRONG:g}", where.format(kept, better, "decay alone"), KEEP.at(), alone, "ours"),
+        _lower("no-decay-low", where.format(BEST, worse, "no decay"), _best(STRONG), none, "ours"),
+        _better("no-decay-last", where.format(BEST, better, "no decay"), _best(STRONG), none, "ours"),
+        _lower("no-decay-low-0.01", where.format(faint, worse, "no decay"), VARIANTS["0.01"].at(), none, "ours"),
+        _better("no-decay-last-0.01", where.format(faint, better, "no decay"), VARIANTS["0.01"].at(), none, "ours"),
+    ]
+
+
+def _none(key: str, words: str, arm: Arm) -> NonInferiority:
+    text = f"At γ = 1e-4 with {words} fewer than 5 % of the eigenvalues of the last layer are low."
+    low = arms.minus(final(LOW, arm))
+    return NonInferiority(f"none-{key}", text, "6.5", low, margin=SHARE, paper="0 %", scale="paper")
 
 
 def _reading(unit: str, sigma: float, scope: str) -> list[Claim]:
@@ -116,31 +149,45 @@ READINGS = (
     *(("relative", sigma, "matrices") for sigma in (0.01, 1)),
     *(("absolute", sigma, "matrices") for sigma in (0.01, 0.1)),
 )
-MOST = "With decay alone most eigenvalues of the last layer are below 1e-4 of the largest."
-GAP = "With decay alone the penultimate layer is better than the last one."
-GAP_STAYS = "Also with syre (σ = 0.01) the penultimate layer is better than the last one."
-SHARE = "syre (σ = 0.01) closes 42 % of the gap (the text says about 50 %), within 15 points."
-BY_DECAY = f"Decay makes it so: low-rankness is higher at γ = {STRONG:g} than at {USUAL:g}."
-BEST = f"At γ = {STRONG:g}, syre (σ from the other seeds) has a better last layer than decay alone."
-ROTATIONS = "D lowers the low-rankness further (σ = 1): it also breaks rotations."
-LITERATURE = "With the stem for small images the penultimate layer reaches the literature's 60 %."
+MOST = "With decay alone (γ = 1e-4) most eigenvalues of the last layer are low, below 1e-4 of the largest."
+GAP = "With decay alone (γ = 1e-4) the penultimate layer is better than the last one, by more than a point."
+GAP_STAYS = "With syre (σ = 0.01, γ = 1e-4) the penultimate layer is better than the last one, by more than a point."
+SHARED = "syre (σ = 0.01, γ = 1e-4) closes 42 % of the gap between the layers (the text: about 50 %), within 15 points."
+BY_DECAY = f"With decay alone the low-rankness is higher at γ = {STRONG:g} than at 1e-4, by more than 5 points."
+ROTATIONS = "At γ = 0.01 (σ = 1) D (σ_D = 0.1), which breaks rotations too, lowers the low-rankness"
+LITERATURE = "With the stem for small images the penultimate layer with decay alone reaches the literature's 60 %."
 SMALL_STEM = final(PENULTIMATE, VARIANTS["decay"].at(USUAL, "cifar"), less=0.6)
+HALF, LEVEL = "most: over half", "a level: the lower end of what others report"
 CLAIMS: tuple[Claim, ...] = (
-    Superiority("low-decay", MOST, "6.5", final(LOW, DECAY, less=0.5), paper="70 %", scale="paper"),
-    Superiority("gap", GAP, "6.5", _gap(DECAY), paper="46.8 % > 22.2 %"),
-    Superiority("gap-stays", GAP_STAYS, "6.5", _gap(SYRE_001), paper="46.8 % > 32.5 %"),
-    Equivalence("closed", SHARE, "6.5", _closed, margin=0.15, paper=f"{CLOSED:.0%}", scale="paper"),
-    *map(_none, OF_PAPER),
-    Superiority("low-gamma", BY_DECAY, "ours", arms.difference(LOW, VARIANTS["decay"].at(), DECAY)),
-    *_at(USUAL, OF_PAPER, "paper"),
-    *_at(STRONG, OF_PAPER + OURS, "smoke"),
-    beats("last-best", BEST, "6.5", LAST, arms.syre({STEM: "imagenet"}, gamma=STRONG), VARIANTS["decay"].at()),
-    beats("rotations", ROTATIONS, "ours", LOW, VARIANTS["advanced"].at(), VARIANTS["1"].at()),
+    Superiority("low-decay", MOST, "6.5", final(LOW, DECAY, less=0.5), paper="70 %", scale="paper", argued=HALF),
+    Superiority("gap", GAP, "6.5", _gap(DECAY), margin=arms.POINT, paper="46.8 % > 22.2 %"),
+    Superiority("gap-stays", GAP_STAYS, "6.5", _gap(SYRE_001), margin=arms.POINT, paper="46.8 % > 32.5 %"),
+    Equivalence("closed", SHARED, "6.5", _closed, margin=0.15, paper=f"{CLOSED:.0%}", scale="paper"),
+    *(_none(key, VARIANTS[key].words, VARIANTS[key].at(USUAL)) for key in OF_PAPER),
+    _none("best", BEST, _best(USUAL)),
+    Superiority("low-gamma", BY_DECAY, "ours", arms.difference(LOW, VARIANTS["decay"].at(), DECAY), margin=SHARE),
+    *_at(USUAL, "0.01", "paper"),
+    *(claim for key in OF_PAPER for claim in _at(STRONG, key, "smoke")),
+    *_ours(),
+    _lower("rotations", ROTATIONS, VARIANTS["advanced"].at(), VARIANTS["1"].at(), "ours"),
     *(claim for reading in READINGS for claim in _reading(*reading)),
     _gains(0, VARIANTS["decay"].at()),
     _gains(1, VARIANTS["1"].at()),
-    Superiority("literature", LITERATURE, "ours", SMALL_STEM, paper="62 to 66 % elsewhere", scale="paper"),
+    Superiority(
+        "literature", LITERATURE, "ours", SMALL_STEM, paper="62 to 66 % elsewhere", scale="paper", argued=LEVEL
+    ),
 )
+
+_ROW = "left out: at γ = 1e-4 the paper's best row, σ = 0.01, is judged; the picture has all"
+_BEST = "repeats {}: at γ = 0.01 σ = 1 is the best on every seed"
+_D = "left out: rotations judges what D adds"
+RETIRED = {
+    **{f"{metric}-{key}-0.0001": _ROW for metric in ("low", "last", "penultimate") for key in ("head", "0.1")},
+    "low-1-0.01": _BEST.format("low-best"),
+    "last-1-0.01": _BEST.format("last-best"),
+    "low-advanced-0.01": _D,
+    "last-advanced-0.01": _D,
+}
 
 NOTES = """
 **What it shows.** The paper's picture in outline, but for σ near 1 only, and far from its numbers. Strong decay (γ =
@@ -148,8 +195,9 @@ NOTES = """
 the start of decay alone too, and a last layer one point better (11.0 against 9.7 %), with the penultimate one as it
 was (11.6 and 11.7). σ = 0.01, with which the paper has its best row, changes nothing at either decay; σ = 0.1, on the
 head or on all layers, takes 4 points off the low-rankness and adds no accuracy. D adds nothing that three seeds show,
-and no arm comes near 0 %. At γ = 1e-4 so short a run hardly differs from one without decay, and what σ = 1 gains there
-(36 %, 11.2) may be its larger start: the paper's own numbers stay open.
+and no arm comes near 0 %. No decay at all has fewer low eigenvalues than decay alone, and more than σ = 1; its last
+layer (10.5 %) is within a point of the best. At γ = 1e-4 so short a run hardly differs from one without decay, and what
+σ = 1 gains there (36 %, 11.2) may be its larger start: the paper's own numbers stay open.
 
 **Unknown, and chosen.** ResNet18, a head of two layers, CIFAR-100, the arms' σ, 70 % against 0 %, 22.2, 32.5 and 46.8 %
 are known (second-hand; which of syre's three rows is which is not, but for the best at σ = 0.01). The recipe is not:
@@ -163,6 +211,11 @@ are known (second-hand; which of syre's three rows is which is not, but for the 
 - linear probes: logistic regression by L-BFGS on standardised features of the training images as they are, with
   1e-3 / 2 |W|². Peers train theirs by Adam or SGD without decay. Pilot (below): of 1e-4, 1e-3, 1e-2 and 0.1 the best
   for the penultimate layer is 1e-3 (0.113), and the last one is within 0.2 points of its best.
+
+**How it is judged.** "Its best σ" (of 0.01, 0.1 and 1) is, for each seed, the one with the most accurate last layer on
+the other seeds, for every metric: σ = 1 for all, at both decays. The smallest effects worth naming (5 points of
+low-rankness, a point of accuracy) were set after the results were known, but for the claims of other readings
+(`no-decay-last-absolute-*` and so on, `gains-*`), which were committed before their runs.
 
 "About 50 %" of the gap closed is 42 % by the paper's own numbers; the claim has 42. The paper's "vanilla" is decay
 alone; a run without decay stands beside it. Our last row has D, as the loss is invariant under rotations of the last
@@ -187,7 +240,7 @@ decay alone at 1e-2 has 0.84, 0.112 and 0.092.
 The committed runs are older than a faster way to compute the convolutions of the last stage (as matrix products, where
 they see one pixel), which changes rounding only. Nine runs repeated after it differ from them by up to 0.03 in
 low-rankness, 0.6 points in the last layer and 0.9 in the penultimate one, up as often as down: that is what rounding
-does to so short a run. The narrowest verdict, the last layer at σ = 1 (by 0.00002), is to be read as such.
+does to so short a run, and differences of a point are to be read as such.
 """
 
 # ---- the picture -----------------------------------------------------------------------------------------------------

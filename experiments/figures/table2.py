@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.analysis import plotting
-from experiments.analysis.claims import Claim, Superiority
+from experiments.analysis.claims import Claim, NonInferiority
 from experiments.analysis.results import Results, select
 from experiments.analysis.stats import t_interval
 
@@ -15,7 +15,7 @@ TITLE = "what syre costs in time: steps of an MLP, a ResNet18 and a ViT, as rati
 
 NETWORK, BATCH, WIDTH = "task.network", "task.batch", "task.width"
 NETWORKS = {"mlp": "MLP", "resnet18": "ResNet18", "vit": "ViT"}
-FORMS = {"attach": "attach", "parametrize": "the module form (parametrize)"}
+FORMS = {"attach": "attach", "parametrize": "parametrize, the module form,"}
 
 
 def ratio(results: Results, network: str, form: str, over: str) -> pd.Series:
@@ -24,15 +24,16 @@ def ratio(results: Results, network: str, form: str, over: str) -> pd.Series:
     return rows.groupby("seed")[f"time/{form}"].agg(over)
 
 
-def _below(limit: float, network: str, form: str, over: str, words: str, source: str, **options: Any) -> Superiority:
-    """The effect is what the limit leaves."""
-    id, text = f"{form}-{100 * limit:g}-{network}", f"{NETWORKS[network]}: {FORMS[form]} costs less than {words}."
-    left = lambda results: 1 + limit - ratio(results, network, form, over)  # noqa: E731
-    return Superiority(id, text, source, left, paper="+2 to 20 %", **options)
+def _below(limit: float, network: str, form: str, over: str, words: str, source: str, **options: Any) -> NonInferiority:
+    """The effect is what syre adds to the time of a step, with the other sign, as a share of it."""
+    id, text = f"{form}-{100 * limit:g}-{network}", f"{FORMS[form]} costs {ARTICLES[network]} less than {words}."
+    added = lambda results: 1 - ratio(results, network, form, over)  # noqa: E731
+    return NonInferiority(id, text, source, added, margin=limit, paper="+2 to 20 %", **options)
 
 
-EVERY, MEAN = "20 % time at every batch size", "2 % time, averaged over batch sizes"
-GPU = "1 % time on a GPU, averaged over batch sizes"
+ARTICLES = {"mlp": "an MLP", "resnet18": "a ResNet18", "vit": "a ViT"}
+EVERY, MEAN = "20 % more time a step at every batch size", "2 % more time a step, averaged over batch sizes"
+GPU = "1 % more time a step on a GPU, averaged over batch sizes"
 CLAIMS: tuple[Claim, ...] = (
     *(_below(0.2, network, form, "max", EVERY, "B.6") for network in NETWORKS for form in FORMS),
     *(_below(0.02, network, "attach", "mean", MEAN, "ours") for network in NETWORKS),
@@ -42,6 +43,9 @@ CLAIMS: tuple[Claim, ...] = (
 NOTES = """
 **What it shows.** On one CPU core attach costs -1 to 3 % and the module form 0 to 5 %, the most in the MLP at its
 smallest batch, and in ResNet18 and ViT nothing that can be told from 0: less than the paper's 2 to 20 %.
+
+**How it is judged.** One-sided: costing nothing, or less than nothing, is fine. 20 % is the upper end of what the paper
+reports, 2 % its lower end; the 1 % of a GPU is our own aim.
 
 **How it is measured.** The three forms of one network are timed in turns in one process, each about 0.1 s a round, on
 one batch of random numbers of the size of CIFAR-10's images that stays on the device: a step takes as long whatever the
