@@ -68,7 +68,7 @@ def _stays(id: str, metric: str, since: int, words: str, source: str, margin: fl
 def _beats_decay(id: str, metric: str, words: str, margin: float, *further: tuple[str, str, Arm]) -> Iterator[Claim]:
     for key, who, treatment in (*SYRES, *further):
         text = f"At γ = 0.15 {who} {words} on the last task than weight decay alone, by more than {_NAMED[margin]}."
-        yield beats(id + key, text, "6.6", metric, treatment | LAST, DECAY, margin)
+        yield beats(id + key, text, "6.6", metric, {**treatment, **LAST}, DECAY, margin)
 
 
 UNITS = width(WIDTH)
