@@ -113,10 +113,7 @@ STATEMENTS = (
         where="Theorems 3 to 5, Corollary 1",
         figure="theory",
         metric="deviations from the laws",
-        recommended=(
-            *("theory/thm3", "theory/cor1", "theory/thm4-flips", "theory/thm4-swaps", "theory/thm5-1"),
-            "theory/thm5-1-slope",
-        ),
+        recommended=tuple(f"theory/{law}" for law in ("thm3", "cor1", "thm4-flips", "thm4-swaps", "thm5-1-slope")),
         best="a law in σ",
         no_decay=OF_THE_LOSS,
         rival=OF_THE_LOSS,

@@ -99,9 +99,9 @@ NOTES = """
 syre with a bias near the initial scale (σ = 1, 3) moves steadily from vanilla's end to few symmetries, as the paper
 says. "Only syre" is not reproduced: W-fix, with its frozen entries at the initial scale (κ = 0.1 = 1/√N), covers the
 same range, as well as syre on the unstructured matrix and perhaps worse on the structured one, where a coordinate that
-is not frozen keeps its symmetry: by 7 % of the plane, with an interval from 0 to 14. With κ = 1, Lim et al.'s largest, W-fix ruins the objective. At σ = 0.01, recommended in
-5.4, syre cannot be told from weight decay here: it moves v·w by about 0.001, far below c = 0.05; σ = 0.1 shows at c =
-0.01.
+is not frozen keeps its symmetry: by 7 % of the plane, with an interval from 0 to 14. With κ = 1, Lim et al.'s largest,
+W-fix ruins the objective. At σ = 0.01, recommended in 5.4, syre cannot be told from weight decay here: it moves v·w by
+about 0.001, far below c = 0.05; σ = 0.1 shows at c = 0.01.
 
 **Unknown, and chosen.** The paper prints neither the objective, N, the step size, the threshold nor the scale of the
 bias.
