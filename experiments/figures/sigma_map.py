@@ -3,20 +3,25 @@
 from collections.abc import Callable
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.analysis import arms, plotting
-from experiments.analysis.arms import ALPHA, GAMMA, SIGMA, decay, syre
-from experiments.analysis.claims import Claim, Equivalence, Superiority
+from experiments.analysis.arms import ALPHA, GAMMA, SIGMA, decay, minus, syre
+from experiments.analysis.claims import Claim, NonInferiority, Samples, Superiority
 from experiments.analysis.plotting import Look
 from experiments.analysis.results import Arm, Results, select
 
 EXPERIMENT = ("fig2", "fig5", "fig9", "fig11", "fig13")
-TITLE = "effect and cost of syre over the scale of its anchor, across figures"
+TITLE = "effect and cost of syre over the scale of its anchor, relative and absolute, across figures"
 
 GRID = [0.001, 0.01, 0.1, 0.3, 1, 3, 10]
-
-
+RECOMMENDED = 0.01  # in 5.4
+# Of sigma: its name on the axis, and where arXiv 2606.04754 is: absolute 1, or √fan_in in its MLP 784-512-512-512-10.
+UNITS = {
+    "relative": ("σ relative, in units of 1/√fan_in", (512**0.5, 784**0.5)),
+    "absolute": ("σ absolute, whatever the fan-in", (1.0, 1.0)),
+}
 NO_NOISE: Arm = {"model.activation": "tanh", "data.label_noise": 0, "data.input_noise": 0}
 LOOKS = {
     "fig2": Look(label="fig. 2: symmetric neurons, 5 inputs", color="#E69F00", marker="o"),
@@ -34,6 +39,20 @@ EFFECTS: dict[str, tuple[str, Arm, float | Arm]] = {
     "fig11": ("accuracy", {GAMMA: 0.15}, {GAMMA: 0.05}),
     "fig13": ("barrier/loss", {GAMMA: 0.03, "model.shared": True}, 0),
 }
+# The settings in words.
+COLLAPSED = {
+    "fig2": "symmetric neurons with 5 inputs",
+    "fig5": "accuracy at γ = 0.3",
+    "fig9": "rank of the encoder at γ = 1, β = 1",
+    "fig11": "accuracy on the tenth task at γ = 0.15",
+    "fig13": "loss barrier at γ = 0.03",
+}
+WITHOUT = {
+    "fig2": "20 inputs",
+    "fig5": "γ = 1e-4",
+    "fig11": "the tenth task, γ = 0.05",
+    "fig13": "the two networks, γ = 0.03",
+}
 # Where decay alone hardly collapses. Figure 9 has no runs where decay alone keeps the rank of the encoder.
 COSTS: dict[str, Arm] = {
     "fig2": {"data.inputs": 20, **NO_NOISE},
@@ -43,9 +62,10 @@ COSTS: dict[str, Arm] = {
 }
 
 
-def _both(results: Results, experiment: str, metric: str, at: Arm) -> tuple[pd.DataFrame, pd.Series]:
+def _both(results: Results, experiment: str, metric: str, at: Arm, unit: str) -> tuple[pd.DataFrame, pd.Series]:
     """The runs of syre with the final `value` of the metric, and beside each of them the value of decay alone."""
-    rows = results.final(metric, **syre(at, {SIGMA: GRID, "experiment": experiment})).rename(columns={metric: "value"})
+    runs = syre(at, {SIGMA: GRID, "experiment": experiment}, unit=unit)
+    rows = results.final(metric, **runs).rename(columns={metric: "value"})
     return rows, rows["seed"].map(_decay(results, experiment, metric, at))
 
 
@@ -53,48 +73,64 @@ def _decay(results: Results, experiment: str, metric: str, at: Arm) -> pd.Series
     return results.by_seed(metric, decay(at, {"experiment": experiment}))
 
 
-def effects(results: Results, experiment: str) -> pd.DataFrame:
+def effects(results: Results, experiment: str, unit: str = "relative") -> pd.DataFrame:
     """`(syre - decay) / (whole - decay)` for each sigma and seed: 0 is decay alone, 1 no collapse at all."""
     metric, at, best = EFFECTS[experiment]
-    rows, alone = _both(results, experiment, metric, at)
+    rows, alone = _both(results, experiment, metric, at, unit)
     whole = best if isinstance(best, int | float) else rows["seed"].map(_decay(results, experiment, metric, best))
     return rows.assign(value=(rows["value"] - alone) / (whole - alone))
 
 
-def costs(results: Results, experiment: str) -> pd.DataFrame:
+def costs(results: Results, experiment: str, unit: str = "relative") -> pd.DataFrame:
     """The points of accuracy that syre loses against decay alone."""
-    rows, alone = _both(results, experiment, "accuracy", COSTS[experiment])
+    rows, alone = _both(results, experiment, "accuracy", COSTS[experiment], unit)
     return rows.assign(value=100 * (alone - rows["value"]))
 
 
-def _at(measure: Callable[[Results, str], pd.DataFrame], name: str, sigma: float) -> Callable[[Results], pd.Series]:
-    return lambda results: select(measure(results, name), **{SIGMA: sigma}).set_index("seed")["value"]
+def _at(measure: Callable[[Results, str, str], pd.DataFrame], name: str, sigma: float, unit: str) -> Samples:
+    return lambda results: select(measure(results, name, unit), **{SIGMA: sigma}).set_index("seed")["value"]
 
 
-def _effect(name: str, sigma: float) -> Superiority:
-    text = f"At σ = {sigma:g} syre undoes at least a tenth of the collapse in figure {name.removeprefix('fig')}."
-    source = "5.4" if sigma == 0.01 else "ours"
-    return Superiority(f"effect-{name}-{sigma:g}", text, source, _at(effects, name, sigma), margin=0.1)
+def _words(name: str, sigma: float, unit: str) -> tuple[str, str, str]:
+    """How an id ends, the arm and the figure."""
+    return (name if unit == "relative" else f"{name}-{unit}") + f"-{sigma:g}", f"syre (σ = {sigma:g} {unit})", name[3:]
 
 
-def _cost(name: str, sigma: float) -> Equivalence:
-    where = f"where decay alone is mild, in the setting of figure {name.removeprefix('fig')}"
-    text = f"At σ = {sigma:g} syre costs less than 1 point of accuracy {where}."
-    source, paper = ("6.1", "negligible below 0.2") if sigma == 0.1 else ("ours", "")
-    return Equivalence(f"cost-{name}-{sigma:g}", text, source, _at(costs, name, sigma), margin=1.0, paper=paper)
+def _effect(name: str, sigma: float, unit: str = "relative") -> Superiority:
+    key, arm, figure = _words(name, sigma, unit)
+    text = f"{arm} undoes more than a tenth of the collapse in figure {figure}: {COLLAPSED[name]}."
+    source = "5.4" if (sigma, unit) == (RECOMMENDED, "relative") else "ours"
+    return Superiority(f"effect-{key}", text, source, _at(effects, name, sigma, unit), margin=0.1)
+
+
+def _cost(name: str, sigma: float, unit: str = "relative") -> NonInferiority:
+    key, arm, figure = _words(name, sigma, unit)
+    text = f"{arm} costs less than a point of accuracy where decay alone is mild in figure {figure}: {WITHOUT[name]}."
+    paper = "negligible below 0.2" if (sigma, unit) == (0.1, "relative") else ""
+    gained = minus(_at(costs, name, sigma, unit))
+    return NonInferiority(f"cost-{key}", text, "6.1" if paper else "ours", gained, margin=1.0, paper=paper)
 
 
 CLAIMS: tuple[Claim, ...] = (
     *(_effect(name, sigma) for name in EXPERIMENT for sigma in (0.01, 1)),
     *(_cost(name, sigma) for name in COSTS for sigma in (0.1, 1)),
+    *(_effect(name, sigma, "absolute") for name in EXPERIMENT for sigma in (0.01, 0.1)),
+    *(_cost(name, sigma, "absolute") for name in COSTS for sigma in (0.01, 0.1)),
 )
 
 NOTES = """
-**What it shows.** Where the paper's effects appear: between σ = 0.1 and 1, in figures 5, 9, 11 and 13 alike, and they
-are whole at σ = 1. Only the symmetric neurons of figure 2 are parted sooner, a quarter of them at σ = 0.01, all at 0.1.
-The recommended 0.01 costs nothing and, outside figure 2, does nothing. Up to σ = 0.3 no cost is seen, at 1 at most two
-points (in figure 11 a gain of five), at 3 and above it grows large. So the choice is σ near 1, or 0.3 to be careful;
-the paper's figures were most likely made near there, whatever unit 5.4 states. In figure 9 the runs at σ = 10 diverged.
+**What it shows.** In relative units, where the paper's effects appear: between σ = 0.1 and 1, in figures 5, 9, 11 and
+13 alike, and they are whole at σ = 1. Only the symmetric neurons of figure 2 are parted sooner, a quarter of them at σ
+= 0.01, all at 0.1. The recommended 0.01 costs nothing and, outside figure 2, does nothing. Up to σ = 0.3 no cost is
+seen, at 1 at most two points (in figure 11 a gain of five), at 3 and above it grows large. So the choice is σ near 1,
+or 0.3 to be careful; the paper's figures were most likely made near there, whatever unit 5.4 states. In figure 9 the
+runs at relative σ = 10 diverged.
+
+**The two units.** Relative is the std of the bias in units of 1/√fan_in, the scale of the initial weights, as 5.4
+states it; absolute is the std itself, the same for all layers. The purple marks are where others use it: an independent
+implementation (vuenc/neuron-identifiability, of arXiv 2606.04754) adds κ N(0, 1) with κ = 1 to the weight matrices
+alone, without 1/√fan_in. That is absolute σ = 1, and in its MLP 784-512-512-512-10 relative σ = 22.6 (√512) to 28
+(√784). The runs drawn here anchor all parameters.
 
 Drawn from the tables of figures 2, 5, 9, 11 and 13; nothing is trained for it. In each of them one setting in which
 decay alone collapses gives the effect, and one in which it does not, or least, the cost:
@@ -105,21 +141,38 @@ decay alone collapses gives the effect, and one in which it does not, or least, 
 - Fig. 11: accuracy on the tenth task at γ = 0.15, between that of decay alone there and at γ = 0.05; at γ = 0.05.
 - Fig. 13: loss barrier half-way; accuracy of the two networks themselves.
 
-**Written after** figures 5 and 13 were known over σ, and before 2, 9 and 11 were: there the claims are a summary, here
-a prediction. σ is in units of 1/√fan_in, `start="shift"` throughout, so effect and cost include the larger start.
+The picture has costs as points lost; the effect of `cost-*` is the points gained.
+
+**Written after** figures 5 and 13 were known over relative σ, and before 2, 9 and 11 were: there the claims are a
+summary, here a prediction. Those on absolute σ were committed before its runs were. `start="shift"` throughout, so
+effect and cost include the larger start.
 """
+
+OTHERS = "arXiv 2606.04754: absolute 1, on weight matrices"
 
 
 def draw(results: Results) -> Figure:
-    results = arms.usual(results)
-    figure, (left, right) = plotting.panels(2, width=4.4, height=3.2)
-    arms.curves(left, [(look, effects(results, name)) for name, look in LOOKS.items()], SIGMA, "value")
-    arms.curves(right, [(LOOKS[name], costs(results, name)) for name in COSTS], SIGMA, "value")
-    left.set(title="effect: part of the collapse undone", ylim=(-0.15, 1.1))
-    right.set(title="cost where decay alone is mild", ylabel="points of accuracy")
-    right.set_yscale("symlog", linthresh=1)
-    for ax in (left, right):
-        ax.axhline(0, color="0.5", lw=0.8, zorder=0)
-        ax.axvline(0.01, color="0.5", lw=0.8, ls=":", zorder=0)  # recommended in 5.4
-        ax.set(xscale="log", xlabel="σ, in units of 1/√fan_in (dotted: recommended)")
+    figure, axes = plotting.panels(2, 2, width=4.4, height=2.9)
+    for row, unit in zip(axes.reshape(2, 2), UNITS, strict=True):
+        left, right = row
+        arms.curves(left, [(look, effects(results, name, unit)) for name, look in LOOKS.items()], SIGMA, "value")
+        arms.curves(right, [(LOOKS[name], costs(results, name, unit)) for name in COSTS], SIGMA, "value")
+        for ax in row:
+            _marks(ax, unit)
+        left.set(ylabel="part of the collapse undone", ylim=(-0.15, 1.1))
+        right.set(ylabel="points of accuracy lost")
+    axes[0].set_title("effect")
+    axes[1].set_title("cost where decay alone is mild")
+    for ax in (axes[1], axes[3]):
+        ax.set_yscale("symlog", linthresh=1)
+    axes[3].sharey(axes[1])
     return plotting.with_legend(figure, loc="outside lower center", ncols=2)
+
+
+def _marks(ax: Axes, unit: str) -> None:
+    """Zero, the recommended sigma and that of others, on the axis of a unit."""
+    name, (least, most) = UNITS[unit]
+    ax.axhline(0, color="0.5", lw=0.8, zorder=0)
+    ax.axvline(RECOMMENDED, color="0.5", lw=0.8, ls=":", zorder=0, label="recommended in 5.4: 0.01")
+    ax.axvspan(least, most, color="#7B3294", lw=2, alpha=0.4, zorder=0, label=OTHERS)
+    ax.set(xscale="log", xlabel=name, xlim=(6e-4, 45))
