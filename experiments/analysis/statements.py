@@ -140,8 +140,8 @@ STATEMENTS = (
         metric="test loss",
         recommended="fig1/loss-0.9-0.01",
         best="fig1/loss-0.9",
-        no_decay=YET,
-        rival="fig1/l2-init-0.9-0.01",
+        no_decay="fig1/no-decay-loss-0.9",
+        rival="fig1/l2-init-0.9",
     ),
     Statement(
         number=7,
