@@ -162,7 +162,7 @@ STATEMENTS = (
         metric="trend of syre; symmetric neurons of decay alone",
         recommended=("fig2/law-0.01", "fig2/decay-flat"),
         best=("fig2/law-fixed", "fig2/decay-flat"),
-        no_decay=YET,
+        no_decay="fig2/no-decay-symmetry-20",
         rival=NO_RIVAL,
     ),
     Statement(
@@ -268,9 +268,9 @@ STATEMENTS = (
         ),
         best=(
             *("fig7/label-rank", "fig7/label-rank/effective"),
-            *("fig7/label-rank-syre-1", "fig7/label-rank/effective-syre-1"),
+            *("fig7/label-rank-syre-0.1", "fig7/label-rank/effective-syre-0.1"),
         ),
-        no_decay=YET,
+        no_decay=("fig7/no-decay-rank/effective-0.1", "fig7/no-decay-accuracy-0.1"),
         rival=NO_RIVAL,
     ),
     Statement(
