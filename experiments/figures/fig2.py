@@ -60,12 +60,10 @@ def _steadily(results: Results, arm: Callable[[pd.DataFrame], pd.DataFrame], sha
 
 def _falls(name: str, share: bool) -> Monotone:
     words, arm = LAW[name]
-    text = (
-        f"The number of symmetric neurons (tanh, γ = 0.01) that syre leaves {words} falls as the inputs grow in number."
-    )
+    text = f"The number of symmetric neurons (tanh, γ = 0.01) that syre leaves {words} falls as inputs are added."
     if share:
         text = (
-            f"Of decay alone's symmetric neurons (tanh, γ = 0.01) syre {words} leaves a smaller share, the more inputs."
+            f"The share of decay alone's symmetric neurons (tanh) that syre leaves {words} falls as inputs are added."
         )
     falling = minus(_steadily(arm, share))
     return Monotone(f"{'share' if share else 'law'}-{name}", text, "ours" if share else "5.3", falling)
@@ -119,7 +117,7 @@ BETTER = {
     "accuracy": ("is more accurate than no decay at all, by more than a point", POINT),
 }
 FLAT = "Decay alone (tanh, γ = 0.01) has as many symmetric neurons with 5 inputs as with 300, within 10 of 100."
-LAW_RELU = "The number of symmetric neurons (ReLU, γ = 0.01) that syre leaves with σ = 0.01 falls as the inputs grow in number."
+LAW_RELU = "The number of symmetric neurons (ReLU, γ = 0.01) that syre leaves with σ = 0.01 falls as inputs are added."
 CLAIMS: tuple[Claim, ...] = (
     *(_falls(name, share) for share in (False, True) for name in LAW),
     same("decay-flat", FLAT, "5.3", SYMMETRY, decay(TANH, {INPUTS: 5}), decay(TANH, {INPUTS: 300}), 10),
