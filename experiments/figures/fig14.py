@@ -74,10 +74,8 @@ def _gain(results: Results, kind: str, treatment: Arm, control: Arm) -> pd.Serie
 
 
 def _count(kind: str) -> Equivalence:
-    rank = (
-        f"With ReLU the rank of the {KINDS[kind]} at the start is what distinct neurons can span, however many are not"
-    )
-    text, source = f"{rank}, within 10 % of d.", "C, Propositions 2 and 3"
+    rank = f"With ReLU the rank of the {KINDS[kind]} at the start is what the distinct neurons can span"
+    text, source = f"{rank}, within 10 % of d, however few they are.", "C, Propositions 2 and 3"
     return Equivalence(f"count-{kind}-relu", text, source, _excess(kind, "relu"), margin=0.1)
 
 

@@ -37,7 +37,7 @@ TWICE, THRICE = (round(math.log10(times), 3) for times in (2, 3))  # of log10 of
 STRONG = {DEPTH: 2, GAMMA: 0.1}
 BY = "rank"  # the neurons alive: of syre with an open sigma
 SYRE, DECAY = arms.syre(STRONG, by=BY), decay(STRONG)
-RIGHT, NATS = 200, 0.05  # neurons; of the loss, that falls from 0.5 to 0.4
+RIGHT, LESS = 200, 0.05  # neurons; of the loss, that falls from 0.5 to 0.4
 W_FIX = arm("w_fix", {"regularizer.kappa": 0.07}, STRONG)
 ANCHORS = 0.652  # of the products of two anchors, N(0, 1/d) each, this fraction is above 0.001 at d = 200
 
@@ -92,17 +92,15 @@ def _ridge(results: Results, gammas: tuple[float, ...], sigma: float, samples: s
 
 RIDGE = "syre (σ = {:g}) is ridge regression: the test losses differ by less than 5 % at every N and γ."
 OVER, UNDER = _ridge((1e-3,), 1, slice(2 * DIMS, None)), _ridge((1e-3,), 1, slice(None, DIMS // 2))
-NEGLIGIBLE = (
-    "A small γ alone makes syre ridge regression, with test losses that differ by less than 5 %: σ = 1, γ = 0.001,"
-)
-OPEN = f"{NEGLIGIBLE} N <= d/2, where the data leave half of w open."
+SMALL_GAMMA = "γ = 0.001 alone, at σ = 1, keeps the test loss of syre within 5 % of that of ridge regression, N"
+OPEN = f"{SMALL_GAMMA} <= d/2, where the data leave half of w open."
 PEAK = "Least squares, without decay, diverges at N = d: its test loss is more than three times that at d/2 and at 2d."
 BELOW = "At N = d syre (σ = 0.01, γ = 0.01) has less than half of the test loss of least squares, without decay."
 RIDGE_CLAIMS: tuple[Claim, ...] = (
     Superiority("peak", PEAK, "6.1", lambda results: _peak(losses(results, 0)), margin=THRICE),
     *map(_no_peak, GAMMAS[:2]),
     *(Equivalence(f"ridge-{s:g}", RIDGE.format(s), "6.1", _ridge(GAMMAS, s), margin=SAME) for s in SIGMAS),
-    Equivalence("small-γ-over", f"{NEGLIGIBLE} N >= 2d.", "6.1", OVER, margin=SAME),
+    Equivalence("small-γ-over", f"{SMALL_GAMMA} >= 2d.", "6.1", OVER, margin=SAME),
     Equivalence("small-γ-under", OPEN, "6.1", UNDER, margin=SAME),
     Superiority("no-decay-peak", BELOW, "ours", _below_least_squares(), margin=TWICE),
 )
@@ -116,6 +114,9 @@ def alive(results: Results, arm: Arm) -> pd.DataFrame:
     free = results.final("free").set_index("id")["free"]
     table = results.curve("rank/free", **{DEPTH: 2, **arm})
     return table.assign(alive=table["rank/free"] / table["id"].map(free))
+
+
+WHERE = "In reparametrised regression"
 
 
 def _fraction(results: Results, arm: Arm, of_training: str = "last") -> pd.Series:
@@ -133,13 +134,13 @@ def _than_w_fix(results: Results) -> pd.Series:
 
 
 def _collapse(key: str, who: str, arm: Arm) -> Superiority:
-    text = f"{who} kills more than half of the neurons."
+    text = f"{WHERE} {who} kills more than half of the neurons that are free."
     return Superiority(f"collapse-{key}", text, "6.1", lambda results: 1 - _fraction(results, arm), margin=0.5)
 
 
 def _away(sigma: float | None) -> Superiority:
     key, who, arm = _syre(sigma)
-    text = f"With {who} more than half of the neurons are alive throughout."
+    text = f"{WHERE} with {who} more than half of the neurons are alive throughout."
     return Superiority(f"away{key}", text, "6.1", lambda results: _fraction(results, arm, "min"), margin=0.5)
 
 
@@ -153,21 +154,21 @@ def _syre(sigma: float | None) -> tuple[str, str, Arm]:
 def _more(id: str, who: str, source: str, treatment: Arm, control: Arm, than: str, c: float = 1e-3) -> Superiority:
     """More neurons alive at the end."""
     above = "" if c == 1e-3 else f" above c = {c:g}"
-    text = f"{who} keeps more neurons alive{above} than {than}, by more than 10 of {RIGHT}."
+    text = f"{WHERE} {who} keeps more neurons alive{above} than {than}, by more than 10 of {RIGHT}."
     metric = "rank" if c == 1e-3 else f"rank/{c:g}"
     return beats(id, text, source, metric, treatment, control, width(RIGHT))
 
 
 def _more_at(gamma: float) -> Superiority:
     at = {GAMMA: gamma}
-    who = f"At γ = {gamma:g} syre (best σ)"
+    who = f"syre (best σ, γ = {gamma:g})"
     return _more(f"more-γ{gamma:g}", who, "ours", SYRE | at, DECAY | at, "decay alone")
 
 
 def _loss(id: str, sigma: float | None, control: Arm, than: str) -> Superiority:
     key, who, arm = _syre(sigma)
-    text = f"{who} ends at a test loss lower than {than}, by more than {NATS}."
-    return beats(f"{id}{key}", text, "ours", "loss", arm, control, NATS)
+    text = f"{WHERE} {who} ends at a test loss lower than {than}, by more than {LESS}."
+    return beats(f"{id}{key}", text, "ours", "loss", arm, control, LESS)
 
 
 def _no_decay(sigma: float | None) -> Superiority:
@@ -176,10 +177,13 @@ def _no_decay(sigma: float | None) -> Superiority:
 
 
 BEYOND = (
-    "At σ = 1 and γ = 0.1 syre's lead over decay alone in neurons above c = 0.01 is more than the 12 that its anchors "
-    "alone have there."
+    f"{WHERE} syre (σ = 1, γ = 0.1) leads decay alone in neurons above c = 0.01 by more than the 12 of {RIGHT} that its "
+    "anchors alone have there."
 )
-LARGER = "syre (best σ, γ = 0.1) keeps a larger share of neurons alive than W-fix (0.3) of free ones, by over 5 of 100."
+LARGER = (
+    f"{WHERE} syre (best σ, γ = 0.1) keeps a larger share of its neurons alive than W-fix of 30 % of the entries keeps "
+    "of those that are free, by more than 5 of 100."
+)
 KEEP = "syre (σ = 1, γ = 0.1), from the start of decay alone,"
 BEST, MILD = _syre(None), _syre(0.01)
 NEURON_CLAIMS: tuple[Claim, ...] = (
