@@ -92,7 +92,7 @@ def _ridge(results: Results, gammas: tuple[float, ...], sigma: float, samples: s
 
 RIDGE = "syre (σ = {:g}) is ridge regression: the test losses differ by less than 5 % at every N and γ."
 OVER, UNDER = _ridge((1e-3,), 1, slice(2 * DIMS, None)), _ridge((1e-3,), 1, slice(None, DIMS // 2))
-SMALL_GAMMA = "γ = 0.001 alone, at σ = 1, keeps the test loss of syre within 5 % of that of ridge regression, N"
+SMALL_GAMMA = "γ = 0.001 alone, at σ = 1, keeps the test loss of syre within 5 % of that of ridge regression at N"
 OPEN = f"{SMALL_GAMMA} <= d/2, where the data leave half of w open."
 PEAK = "Least squares, without decay, diverges at N = d: its test loss is more than three times that at d/2 and at 2d."
 BELOW = "At N = d syre (σ = 0.01, γ = 0.01) has less than half of the test loss of least squares, without decay."
@@ -133,8 +133,8 @@ def _than_w_fix(results: Results) -> pd.Series:
     return _fraction(results, SYRE) - _fraction(results, W_FIX | {FRACTION: 0.3})
 
 
-def _collapse(key: str, who: str, arm: Arm) -> Superiority:
-    text = f"{WHERE} {who} kills more than half of the neurons that are free."
+def _collapse(key: str, who: str, arm: Arm, neurons: str = "neurons") -> Superiority:
+    text = f"{WHERE} {who} kills more than half of the {neurons}."
     return Superiority(f"collapse-{key}", text, "6.1", lambda results: 1 - _fraction(results, arm), margin=0.5)
 
 
@@ -177,8 +177,8 @@ def _no_decay(sigma: float | None) -> Superiority:
 
 
 BEYOND = (
-    f"{WHERE} syre (σ = 1, γ = 0.1) leads decay alone in neurons above c = 0.01 by more than the 12 of {RIGHT} that its "
-    "anchors alone have there."
+    f"{WHERE} syre (σ = 1, γ = 0.1) leads decay alone in neurons above c = 0.01 by more than the 12 of {RIGHT} that "
+    "its anchors alone have there."
 )
 LARGER = (
     f"{WHERE} syre (best σ, γ = 0.1) keeps a larger share of its neurons alive than W-fix of 30 % of the entries keeps "
@@ -189,7 +189,7 @@ BEST, MILD = _syre(None), _syre(0.01)
 NEURON_CLAIMS: tuple[Claim, ...] = (
     _collapse("vanilla", "SGD without decay", VANILLA),
     _collapse("weight_decay", "SGD with decay (γ = 0.1)", DECAY),
-    _collapse("w_fix-0.3", "SGD with W-fix of 30 % of the entries (γ = 0.1)", W_FIX | {FRACTION: 0.3}),
+    _collapse("w_fix-0.3", "SGD with W-fix of 30 % of the entries (γ = 0.1)", W_FIX | {FRACTION: 0.3}, "free neurons"),
     *map(_away, (None, 0.01)),
     *(_more(f"more{key}", who, "6.1", arm, DECAY, "decay alone") for key, who, arm in (BEST, MILD)),
     _more("more-keep", KEEP, "ours", arms.syre(STRONG, sigma=1, start="keep"), DECAY, "decay alone"),

@@ -84,7 +84,7 @@ RETIRED = {f"free-{sigma}": "lies between free-0.01 and free-0.2" for sigma in (
 NOTES = """
 **What it shows.** Flat, then a drop, as the paper says: at γ = 0.005 the mean accuracy is 0.656 to 0.663 from σ = 0 to
 0.5 and 0.639 at σ = 1 (0.648 from the start of decay alone, so most of the drop is the anchored decay's and not the
-start's). A cost of a point is excluded at σ = 0.1 and 0.2, not at 0.01 and 0.05, where three seeds differ more; half a
+start's). A cost of a point is excluded at σ = 0.1 and 0.2, not at 0.01 and 0.05, where three seeds differ more. Half a
 point, the paper's "negligible" as we read it, cannot be told in so short a run. Where the accuracy falls the effective
 rank rises, from 31 to 37 of 128: more rank is not more accuracy here, and less decay (γ = 5e-4, rank 50) has less.
 There σ = 1 costs nothing that three seeds show. No decay at all is the least accurate of all, at 0.613: decay helps
