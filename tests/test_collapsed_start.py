@@ -11,6 +11,7 @@ from syre.tasks.neurons import hidden_units
 from syre.trainer import Training
 
 COLLAPSED = CollapsedMLP(hidden=[9, 12], identical=0.5)
+ONE_NEURON = CollapsedMLP(hidden=[9, 12], identical=1)
 SETTINGS = Training(steps=200, batch_size=8)
 SYMMETRIC = [Vanilla(), WeightDecay(weight_decay=0.02), L2Init(weight_decay=0.04)]
 SYRE = Syre(weight_decay=0.02, sigma=0.1, start="keep")
@@ -43,25 +44,24 @@ def test_one_copy_of_a_neuron_is_that_neuron(fraction):
     assert all(torch.equal(p, q) for p, q in zip(module.parameters(), plain.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize(
-    ("optim", "rounding"),
-    # torch's fused Adam rounds the last entries of a tensor, fewer than fill a vector register, in another way
-    [(SGD(lr=0.1), 0.0), (SGD(lr=0.1, momentum=0.9), 0.0), (Adam(lr=0.01), 1e-7)],
-    ids=["sgd", "momentum", "adam"],
-)
-def test_copies_stay_equal_unless_their_anchors_differ(optim, rounding, dtype):
-    """Proposition 3, for discrete steps, to the last bit; alone, and in the ensemble's batched matrix products."""
-    runs = [Run(regularizer=r, optim=optim, model=COLLAPSED) for r in (*SYMMETRIC, SYRE)]
+@pytest.mark.parametrize(("model", "copied"), [(COLLAPSED, 6), (ONE_NEURON, 12)], ids=["half", "all"])
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float32, 1e-4), (torch.float64, 1e-12)], ids=["32", "64"])
+@pytest.mark.parametrize("optim", [SGD(lr=0.1), SGD(lr=0.1, momentum=0.9), Adam(lr=0.01)], ids=["sgd", "mom", "adam"])
+def test_copies_stay_equal_unless_their_anchors_differ(optim, dtype, rounding, model, copied):
+    """Proposition 3, for discrete steps; alone, and in the ensemble's batched matrix products.
+
+    But for rounding, which may differ from row to row of a matrix product, and which training amplifies.
+    """
+    runs = [Run(regularizer=r, optim=optim, model=model, seed=1) for r in (*SYMMETRIC, SYRE)]
     team, _ = train_all(runs, gaussian(dtype), SETTINGS)
     for k, run in enumerate(runs):
         alone, _ = train_all([run], gaussian(dtype), SETTINGS)
+        start = neurons(dict(build(run, dtype).model.named_parameters()))[0]
         for trained in (row(team, k), row(alone, 0)):
-            copies = neurons(trained)[:6]
+            copies = neurons(trained)[:copied]
             apart = (copies - copies[0]).abs().amax(1)[1:]
-            assert (apart > 1e-3).all() if run.regularizer is SYRE else (apart <= rounding).all()
-        start = build(run, dtype).model.layers[1].weight
-        assert (row(team, k)["layers.1.weight"] - start).abs().max() > 1e-3  # control: it was trained
+            assert (apart > 1e-3).all() if run.regularizer is SYRE else (apart < rounding).all()
+            assert (copies[0] - start).abs().max() > 1e-2  # control: the copied neuron was trained
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.1])

@@ -12,28 +12,35 @@ TITLE = "what the bias costs: ResNet18 on CIFAR-10 over sigma"
 
 USUAL, STRONG = 5e-4, 5e-3  # weight decay as in the literature, and ten times that, for a short run
 SMALL = (0.01, 0.05, 0.1, 0.2)
-MARGIN, SHORT = 0.005, 0.02  # what counts as no cost, of accuracy: after a full training, and after a short one
-SAME_START = ", from the same start,"
+HALF = 0.005  # half a point of accuracy: what counts as no cost after a full training
+SAME_START = " from the start of decay alone"
 
 
-def _free(sigma: float) -> Equivalence:
-    text = f"σ = {sigma:g} costs no accuracy: within half a point of decay alone."
+def _free(sigma: float) -> NonInferiority:
+    text = f"syre (σ = {sigma:g}, γ = 0.0005) costs less than half a point of accuracy against decay alone."
     one, other = syre(sigma=sigma, gamma=USUAL), decay(gamma=USUAL)
     options = {"paper": "negligible below 0.2", "scale": "paper"}
-    return same(f"free-{sigma:g}", text, "6.1", "accuracy", one, other, MARGIN, **options)
+    return costs(f"free-{sigma:g}", text, "6.1", "accuracy", one, other, HALF, **options)
 
 
-def _free_short(sigma: float, start: str = "shift", key: str = "", words: str = "") -> Equivalence:
-    text = f"At γ = 0.005, σ = {sigma:g}{words} is within two points of decay alone."
+def _free_short(sigma: float, start: str = "shift", key: str = "", words: str = "") -> NonInferiority:
+    text = f"syre (σ = {sigma:g}, γ = 0.005){words} costs less than a point of accuracy against decay alone."
     one, other = syre(sigma=sigma, gamma=STRONG, start=start), decay(gamma=STRONG)
-    return same(f"free-short-{sigma:g}{key}", text, "ours", "accuracy", one, other, SHORT)
+    return costs(f"free-short-{sigma:g}{key}", text, "ours", "accuracy", one, other, POINT)
 
 
 def _drops(gamma: float, start: str = "shift", key: str = "", words: str = "") -> Superiority:
-    text = f"At γ = {gamma:g}, σ = 1{words} costs more than half a point of accuracy."
+    text = f"syre (σ = 1, γ = {gamma:g}){words} costs more than half a point of accuracy against decay alone."
     source, paper = ("ours", "") if key else ("6.1", "flat, then drops")
     one, other = decay(gamma=gamma), syre(sigma=1, gamma=gamma, start=start)
-    return beats(f"drops-{gamma:g}{key}", text, source, "accuracy", one, other, margin=MARGIN, paper=paper)
+    return beats(f"drops-{gamma:g}{key}", text, source, "accuracy", one, other, margin=HALF, paper=paper)
+
+
+def _no_decay(sigma: float | None) -> Superiority:
+    """syre against no decay at all, at the sigma with the highest accuracy unless it is given."""
+    key, at = (f"-{sigma:g}", f"σ = {sigma:g}") if sigma else ("", "best σ")
+    text = f"syre ({at}, γ = 0.005) is more accurate than no decay at all, by more than a point."
+    return beats(f"no-decay{key}", text, "ours", "accuracy", syre(sigma=sigma, gamma=STRONG), VANILLA, POINT)
 
 
 def _matters(sigma: float) -> Equivalence:
@@ -58,12 +65,13 @@ def _absolute(sigma: float) -> NonInferiority:
 TOWARD_1 = "Decay of norm gains toward 1, not 0, changes the accuracy by less than a point (σ = 0, γ = 0.005)."
 SCOPE_COST = "Decay of the weights alone, not of norms and biases, costs less than a point of accuracy (γ = 0.005)."
 CLAIMS: tuple[Claim, ...] = (
-    *map(_free, SMALL),
+    *map(_free, (0.01, 0.2)),
     *map(_free_short, SMALL),
     _free_short(0.2, "keep", "-keep", SAME_START),
     _drops(USUAL),
     _drops(STRONG),
     _drops(STRONG, "keep", "-keep", SAME_START),
+    *map(_no_decay, (None, 0.01)),
     *map(_matters, (0.2, 1)),
     same("gains-0", TOWARD_1, "ours", "accuracy", syre({GAINS: 1}, sigma=0, gamma=STRONG), decay(gamma=STRONG), POINT),
     costs("scope", SCOPE_COST, "ours", "accuracy", decay(gamma=STRONG, scope="matrices"), decay(gamma=STRONG), POINT),
@@ -71,19 +79,27 @@ CLAIMS: tuple[Claim, ...] = (
     *map(_absolute, (0.01, 0.1)),
 )
 
+RETIRED = {f"free-{sigma}": "lies between free-0.01 and free-0.2" for sigma in ("0.05", "0.1")}
+
 NOTES = """
 **What it shows.** Flat, then a drop, as the paper says: at γ = 0.005 the mean accuracy is 0.656 to 0.663 from σ = 0 to
 0.5 and 0.639 at σ = 1 (0.648 from the start of decay alone, so most of the drop is the anchored decay's and not the
-start's). Two points would have shown at σ = 0.05, 0.1 and 0.2; half a point, the paper's "negligible" as we read it,
-cannot be told in so short a run. Where the accuracy falls the effective rank rises, from 31 to 37 of 128: more rank is
-not more accuracy here, and less decay (γ = 5e-4, rank 50) has less. There σ = 1 costs nothing that three seeds show.
+start's). A cost of a point is excluded at σ = 0.1 and 0.2, not at 0.01 and 0.05, where three seeds differ more. Half a
+point, the paper's "negligible" as we read it, cannot be told in so short a run. Where the accuracy falls the effective
+rank rises, from 31 to 37 of 128: more rank is not more accuracy here, and less decay (γ = 5e-4, rank 50) has less.
+There σ = 1 costs nothing that three seeds show. No decay at all is the least accurate of all, at 0.613: decay helps
+here, with syre or alone.
+
+**σ and the margins.** The best σ of a seed is the most accurate one on the other seeds. The earlier claims on a short
+training allowed two points, since two seeds differ by more than half a point; noise is no reason for a margin, and it
+is now the usual point, set when the results were known. Half a point is as it was.
 
 **Unknown, and chosen.** ResNet18, CIFAR-10, ten trials, a band of one std, and "negligible for σ below 0.2" are known;
 no training recipe is printed. torchvision's ResNet18 with the stem for small images, cropped and flipped images, SGD
 0.1 with momentum 0.9 and a cosine, batches of 128. σ = 0 is plain decay at the same γ, from the same initial draw;
 each trial draws its own bias. At `cpu` scale: 16 channels instead of 64, 20,000 images drawn from the seed, four
 epochs, the whole test set, three trials. Such a run is far from converged and two seeds differ by more than half a
-point, so the paper's sentence itself is `not tested at this scale`; "ours" asks for two points instead.
+point, so the paper's sentence itself is `not tested at this scale`; "ours" asks for a point instead.
 
 A short run at γ = 5e-4 hardly decays (learning rate times γ times steps is 0.02), so that syre differs from decay alone
 by its start only. γ = 0.005 acts in 600 steps as the usual one does in 6,000. Pilot (seed 100, decay alone, 5,000 test

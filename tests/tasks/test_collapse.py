@@ -44,6 +44,15 @@ def measured(*modules: nn.Module, task: CollapsedStart = TASK) -> dict[str, torc
     return task.evaluate(learner(replicas), batches, final=True)
 
 
+def descend(module: nn.Module, decay: float) -> None:
+    """50 full-batch steps of SGD."""
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, weight_decay=decay)
+    for _ in range(50):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(module(X), Y).backward()
+        optimizer.step()
+
+
 # ---- how far copies have come apart ----------------------------------------------------------------------------------
 
 
@@ -76,6 +85,20 @@ def test_ranks_are_those_of_the_parameters_that_the_symmetry_leaves(copies):
     values, distinct = measured(build(mlp(copies))), N - max(copies, 1) + 1
     assert values["rank/ntk"] == distinct * (M + 1 + CLASSES) + CLASSES
     assert values["rank/gradient"] == distinct * (M + CLASSES) + CLASSES - 1
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_training_does_not_raise_the_ranks_that_copies_leave_unless_their_anchors_differ(decay):
+    """Proposition 3: copies stay equal, so that the gradient never has more directions than they leave it."""
+    module, freed = build(mlp(5)), build(mlp(5))
+    syre.parametrize(freed, sigma=0.5, seed=0, start="keep")
+    start = module.layers[1].weight.detach().clone()
+    for network, gamma in ((module, decay), (freed, 0.1)):
+        descend(network, gamma)
+    assert (module.layers[1].weight - start).abs().max() > 1e-2  # control: it was trained
+    stuck, whole = (measured(network) for network in (module, freed))
+    assert stuck["rank/ntk"] == (N - 4) * (M + 1 + CLASSES) + CLASSES < whole["rank/ntk"]
+    assert stuck["rank/gradient"] == (N - 4) * (M + CLASSES) + CLASSES - 1 < whole["rank/gradient"]
 
 
 def test_relu_takes_off_the_scale_of_each_neuron():
@@ -136,11 +159,7 @@ def test_from_the_same_weights_a_bias_without_decay_is_no_bias():
         module = build(mlp(5))
         if sigma:
             syre.parametrize(module, sigma=sigma, seed=0, start="keep")
-        optimizer = torch.optim.SGD(module.parameters(), lr=0.1, weight_decay=decay)
-        for _ in range(50):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(module(X), Y).backward()
-            optimizer.step()
+        descend(module, decay)
         trained.append(torch.cat([layer.weight.detach().flatten() for layer in module.layers]))
     vanilla, bias, both = trained
     torch.testing.assert_close(bias, vanilla, rtol=0, atol=1e-12)

@@ -26,10 +26,6 @@ SIGMAS = (0.001, 0.01, 0.1, 0.3, 1, 3, 10)
 TRAINING = {  # claims are committed before results: these have few runs yet, or none
     *("fig6b", "fig3b_full", "fig2_teacher", "fig9_long", "fig13_gamma", "table1_head", "readings"),
 }
-# Figures whose claims do not all name a smallest effect yet.
-UNREVISED = {
-    *("ablation", "fig1", "fig14", "fig2", "fig3"),
-}
 
 
 @cache
@@ -61,7 +57,7 @@ def test_claims_have_names_of_their_own_and_notes_are_written(name: str) -> None
 def test_every_gain_has_a_smallest_effect_worth_naming_or_says_why_not(name: str) -> None:
     claims = pages.module_of(name).CLAIMS
     silent = [c.id for c in claims if isinstance(c, Superiority) and c.margin == 0 and not c.argued]
-    assert not silent or name in UNREVISED
+    assert not silent
 
 
 def test_no_earlier_claim_vanishes() -> None:
