@@ -35,7 +35,7 @@ def _lower(id: str, at: float, sigma: float | None, control: Arm, than: str, sou
     key, who = _at(sigma)
     lower = f"{who} ends at a test loss lower than {than}, by more than {NATS} nats"
     text, one = f"With {100 * at:g} % of the neurons identical at the start {lower}.", syre(sigma, {IDENTICAL: at})
-    return beats(f"{id}{key}", text, source, "loss", one, control | {IDENTICAL: at}, NATS)
+    return beats(f"{id}{key}", text, source, "loss", one, {**control, IDENTICAL: at}, NATS)
 
 
 def _rank(sigma: float | None) -> Superiority:
@@ -59,7 +59,7 @@ def _cost(id: str, sigma: float, control: Arm, than: str, source: str) -> NonInf
     """What syre costs where there is no collapse."""
     key, who = _at(sigma)
     text = f"Without identical neurons {who} costs less than half a point of accuracy against {than}."
-    return costs(f"{id}{key}", text, source, "accuracy", syre(sigma, WHOLE), control | WHOLE, HALF)
+    return costs(f"{id}{key}", text, source, "accuracy", syre(sigma, WHOLE), {**control, **WHOLE}, HALF)
 
 
 WORSE = "With decay alone (γ = 0.001) the test loss grows with the fraction of neurons that start identical."

@@ -89,7 +89,7 @@ def _free(kind: str) -> Superiority:
 def _higher(id: str, kind: str, sigma: float | None, control: Arm, than: str, source: str) -> Superiority:
     key, who = _at(sigma)
     text = f"From 90 % identical neurons the effective rank of the {KINDS[kind]} ends higher with {who} than {than}"
-    samples = _gain(kind, syre(sigma), control | MOST)
+    samples = _gain(kind, syre(sigma), {**control, **MOST})
     return Superiority(f"{id}-{kind}{key}", f"{text}, by more than 5 % of d.", source, samples, margin=SHARE)
 
 

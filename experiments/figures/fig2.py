@@ -83,7 +83,7 @@ def _fewer(inputs: int, sigma: float | None = None, tolerance: float = 0.1, at: 
     where = f"With {inputs} inputs ({NAMES[str(at[ACTIVATION])]}, γ = 0.01)"
     text = f"{where} {who} leaves fewer neurons symmetric to {tolerance:.0%} than decay alone, by more than 5 of 100."
     id, metric = f"fewer-{at[ACTIVATION]}-{inputs}{key}", f"symmetry/{tolerance}"
-    return beats(id, text.replace("%", " %"), "5.3", metric, arm | at, decay(at), width(WIDTH))
+    return beats(id, text.replace("%", " %"), "5.3", metric, {**arm, **at}, decay(at), width(WIDTH))
 
 
 def _rank(metric: str) -> Superiority:
@@ -108,7 +108,7 @@ def _no_decay(metric: str, sigma: float | None) -> Superiority:
     better, margin = BETTER[metric]
     text = f"With 20 inputs (tanh) {who.replace(')', ', γ = 0.01)')} {better}."
     id = f"no-decay-{metric.split('/')[0]}-20{key}"
-    return beats(id, text, "ours", metric, arm | AT_20, VANILLA | AT_20, margin)
+    return beats(id, text, "ours", metric, {**arm, **AT_20}, VANILLA | AT_20, margin)
 
 
 AT_20 = TANH | {INPUTS: 20}
