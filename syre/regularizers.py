@@ -27,7 +27,6 @@ from syre.optim import SCOPES, decayed
 from syre.seeding import derive_seed, generator
 
 
-@dataclass(frozen=True, kw_only=True)
 class Regularizer(Settings):
     """The interface of every class below, and what most of them do: nothing but decay.
 
@@ -37,7 +36,7 @@ class Regularizer(Settings):
     name: ClassVar[str]
     weight_decay: float
     scope: str = "all"
-    prefix: ClassVar[str] = "regularizer"
+    prefix = "regularizer"
     ranges: ClassVar = {"weight_decay": at_least, "scope": among(*SCOPES)}
 
     def prepare(self, model: nn.Module, seed: int) -> None:
@@ -62,6 +61,8 @@ class _Anchored(Regularizer):
     gains: the mean of the anchors of norm gains: 0 as of all others, or 1, the gain that changes nothing.
     """
 
+    weight_decay: float
+    scope: str = "all"
     sigma: float = 0.01
     start: str = "shift"
     unit: str = "relative"
@@ -90,7 +91,6 @@ class Vanilla(Regularizer):
 
     name: ClassVar[str] = "vanilla"
     weight_decay: ClassVar[float] = 0.0  # type: ignore[misc]  # no setting
-    scope: ClassVar[str] = "all"  # type: ignore[misc]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +99,7 @@ class WeightDecay(Regularizer):
 
     name: ClassVar[str] = "weight_decay"
     weight_decay: float
+    scope: str = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +163,7 @@ class L2Init(Regularizer):
 
     name: ClassVar[str] = "l2_init"
     weight_decay: float
+    scope: str = "all"
     ranges: ClassVar = {"weight_decay": positive}
 
     def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> SyreHandle:
@@ -178,9 +180,10 @@ class Offset(Regularizer):
     """
 
     name: ClassVar[str] = "offset"
+    weight_decay: float = 0.0
+    scope: str = "all"
     sigma: float
     unit: str = "relative"
-    weight_decay: float = 0.0
     ranges: ClassVar = {"sigma": at_least, "unit": among(*UNITS)}
 
     @torch.no_grad()
@@ -200,9 +203,10 @@ class ShrinkPerturb(Regularizer):
     """
 
     name: ClassVar[str] = "shrink_perturb"
+    weight_decay: float = 0.0
+    scope: str = "all"
     shrink: float = 0.4
     perturb: float = 0.1
-    weight_decay: float = 0.0
     ranges: ClassVar = {"shrink": fraction, "perturb": at_least}
 
     def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> "ShrinkPerturbHandle":
@@ -231,8 +235,9 @@ class Dropout(Regularizer):
     """Dropout at `rate` in every `syre.models.Dropout` of the model (after each hidden activation of the MLP)."""
 
     name: ClassVar[str] = "dropout"
-    rate: float
     weight_decay: float = 0.0
+    scope: str = "all"
+    rate: float
     ranges: ClassVar = {"rate": fraction}
 
     def prepare(self, model: nn.Module, seed: int) -> None:
@@ -279,9 +284,10 @@ class WFix(_Freezing):
     """
 
     name: ClassVar[str] = "w_fix"
+    weight_decay: float = 0.0
+    scope: str = "all"
     fraction: float
     kappa: float = 1.0
-    weight_decay: float = 0.0
     ranges: ClassVar = {"fraction": checks.fraction, "kappa": at_least}
 
     def row(self, index: int, count: int, length: int) -> tuple[int, float]:
@@ -298,10 +304,11 @@ class WAsym(_Freezing):
     """
 
     name: ClassVar[str] = "w_asym"
+    weight_decay: float = 0.0
+    scope: str = "all"
     fixed: list[int] = field(default_factory=lambda: [64, 64, 64, 256])
     kappa: list[float] = field(default_factory=lambda: [1.0, 1.0, 0.5, 0.25])
     hold: bool = True
-    weight_decay: float = 0.0
     ranges: ClassVar = {"fixed": each(at_least), "kappa": each(at_least)}
 
     def __post_init__(self) -> None:
@@ -332,6 +339,7 @@ class SigmaAsym(Regularizer):
 
     name: ClassVar[str] = "sigma_asym"
     weight_decay: float = 0.0
+    scope: str = "all"
 
     def prepare(self, model: nn.Module, seed: int) -> None:
         places = {name: module for name, module in model.named_modules() if isinstance(module, Activation)}
