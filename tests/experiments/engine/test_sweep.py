@@ -164,7 +164,7 @@ def test_a_setting_is_for_the_blocks_whose_member_has_it(runs_of, word):
 @pytest.mark.parametrize(
     ("word", "says"),
     [
-        ("regularizer.sigm=1", "regularizer may have name, .*sigma, .*weight_decay"),
+        ("regularizer.sigm=1", "regularizer may have .*name, .*sigma, .*weight_decay"),
         ("regularizer.sigm=1,2", "unknown key regularizer.sigm"),
         ("data.root=x", "data may have"),
         ("sed=0,1", "no run has it"),
