@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from syre.checks import Settings, check, each, fraction, one_of, positive
+from syre.core.anchor import TOKENS
 from syre.models.base import Model
 
 
@@ -23,7 +24,7 @@ class OptimizerSpec(Settings, ABC):
         """The stock optimizer of the model's parameters; `scope` as in `decay_groups`."""
 
 
-SCOPES = ("all", "matrices")  # of the decay
+SCOPES = ("all", "matrices", "weights")  # of the decay
 
 
 def decayed(model: nn.Module, scope: str = "all") -> dict[str, nn.Parameter]:
@@ -32,13 +33,17 @@ def decayed(model: nn.Module, scope: str = "all") -> dict[str, nn.Parameter]:
     A model may name the submodules that decay in an attribute `decayed`, as the beta-VAE does its encoder.
 
     Args:
-        scope: `"all"` of them, or the `"matrices"`, those of two and more dimensions: no biases, no norms.
+        scope: `"all"` of them; the `"matrices"`, those of two and more dimensions: no biases, no norms; or the
+            `"weights"`, the matrices but for the tokens of a vision transformer, which are biases of its sequence.
     """
     one_of("regularizer.scope", scope, SCOPES)
-    parts, few = model.decayed if isinstance(model, Model) else None, scope == "matrices"
+    parts = model.decayed if isinstance(model, Model) else None
     named = model.named_parameters()
     inside = {name: parameter for name, parameter in named if parts is None or name.split(".")[0] in parts}
-    return {name: parameter for name, parameter in inside.items() if parameter.dim() >= 2 or not few}
+    if scope == "all":
+        return inside
+    free = TOKENS if scope == "weights" else ()
+    return {name: p for name, p in inside.items() if p.dim() >= 2 and name.split(".")[-1] not in free}
 
 
 def decay_groups(model: nn.Module, weight_decay: float, scope: str = "all") -> list[dict[str, Any]]:

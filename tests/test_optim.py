@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from syre.models import ViT
 from syre.models.base import Model
 from syre.optim import SGD, Adam, decay_groups, decayed
 from syre.regularizers import Syre
@@ -61,5 +62,8 @@ def test_the_scope_says_whether_biases_and_norms_decay_and_have_anchors():
     decay = {names[id(p)]: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert decay == {name: 0.1 * (name in matrices) for name in names.values()}
     assert Syre(weight_decay=0.1, scope="matrices").attach(optimizer, model, seed=0).anchors.keys() == matrices
-    with pytest.raises(ValueError, match=r"regularizer.scope must be one of all, matrices, got 'norms'"):
+    vit = ViT(patch=4, dim=8, depth=1, heads=2, mlp=8).build((3, 8, 8), 10)
+    tokens = decayed(vit, "matrices").keys() - decayed(vit, "weights").keys()
+    assert {name.split(".")[-1] for name in tokens} == {"class_token", "pos_embedding"}
+    with pytest.raises(ValueError, match=r"regularizer.scope must be one of all, matrices, weights, got 'norms'"):
         decay_groups(model, 0.1, "norms")

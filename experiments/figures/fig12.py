@@ -104,21 +104,23 @@ def _most_accurate(name: str, what: str) -> Superiority:
     return _beats("accuracy", f"best-{name}", text, syre(WHOLE), arm(name, WHOLE), scale="paper")
 
 
-def _matrices(metric: str, margin: float, sigma: float, unit: str, control: str) -> Superiority:
-    """syre with anchors, and decay, of the weight matrices alone, on the smallest inputs."""
+BARE = {"matrices": "If the weight matrices alone decay", "weights": "If the weights alone decay, not the tokens"}
+
+
+def _bare(scope: str, metric: str, margin: float, sigma: float, unit: str, control: str) -> Superiority:
+    """syre with anchors, and decay, of the matrices alone, or of the weights alone, on the smallest inputs."""
     reading = f"σ = {sigma:g} {unit}"
     than, more = "no decay" if control == "vanilla" else "decay alone of them", f"by more than {_NAMED[metric]}"
-    text = (
-        f"If the weight matrices alone decay, syre ({reading}) has a higher {METRICS[metric]} than {than} at α = 0.001"
-    )
-    treatment = syre(FAINT, sigma=sigma, unit=unit, scope="matrices")
-    other = VANILLA | {ALPHA: 1e-3} if control == "vanilla" else decay(FAINT, scope="matrices")
-    key = f"matrices-{metric.removeprefix('rank/')}-{unit}-{sigma:g}-{control}"
+    text = f"{BARE[scope]}, syre ({reading}) has a higher {METRICS[metric]} than {than} at α = 0.001"
+    treatment = syre(FAINT, sigma=sigma, unit=unit, scope=scope)
+    other = VANILLA | {ALPHA: 1e-3} if control == "vanilla" else decay(FAINT, scope=scope)
+    key = f"{scope}-{metric.removeprefix('rank/')}-{unit}-{sigma:g}-{control}"
     return beats(key, f"{text}, {more}.", "B.5", metric, treatment, other, margin)
 
 
 DECIDING = tuple(  # what decays, on small inputs
-    _matrices(metric, margin, sigma, unit, control)
+    _bare(scope, metric, margin, sigma, unit, control)
+    for scope in BARE
     for metric, margin in (("accuracy", POINT), ("rank/effective", width(64)))
     for control in ("decay", "vanilla")
     for sigma, unit in ((0.01, "relative"), (1, "relative"), (0.01, "absolute"), (0.1, "absolute"))
