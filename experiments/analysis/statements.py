@@ -211,14 +211,17 @@ STATEMENTS = (
         text="Only syre goes smoothly from a low objective to few symmetries.",
         where="Fig. 4",
         figure="fig4",
-        metric="area dominated beyond decay, two spectra; at the best σ also: symmetries that W-fix removes",
+        metric="area dominated beyond decay; at the best σ also: what W-fix removes; rival: W-fix, κ best and 1",
         recommended=tuple(f"fig4/pareto-weight_decay-{s}-0.01" for s in ("unstructured", "structured")),
         best=(
             *(f"fig4/pareto-weight_decay-{s}" for s in ("unstructured", "structured")),
             *(f"fig4/only-w_fix-{s}" for s in ("unstructured", "structured")),
         ),
         no_decay="every arm sweeps a strength from 0",
-        rival=tuple(f"fig4/pareto-w_fix-{s}" for s in ("unstructured", "structured")),
+        rival=(
+            *(f"fig4/pareto-w_fix-{s}" for s in ("unstructured", "structured")),
+            *(f"fig4_scale/area-1-fig4_scale-{s}" for s in ("unstructured", "structured")),
+        ),
     ),
     Statement(
         number=14,
