@@ -189,9 +189,9 @@ shrunk to nothing (figure 5): the effective rank and the accuracy say whether it
 (of 0.01, 0.1 and 1), and the best of W-asym's grid, is for each seed the most accurate one on the other seeds, the same
 for every metric: at γ = 1 that is σ = 1 for two seeds and 0.1 for one; at α = 0.001, where all are at chance, 0.01. In
 the picture W-asym is the best of its grid for each metric by itself. The smallest effects worth naming (a point of
-accuracy, 5 % of the width) were set after the results were known, but for the claims `matrices-*` and `weights-*`, which
-were committed before their runs. Dotted: vanilla, which has no γ; in the right column too it has none. "No decay" is vanilla at the α
-of the row.
+accuracy, 5 % of the width) were set after the results were known, but for the claims `matrices-*` and `weights-*`,
+which were committed before their runs. Dotted: vanilla, which has no γ; in the right column too it has none. "No decay"
+is vanilla at the α of the row.
 
 **Unknown, and chosen.** "Similar to Section 6.3", CIFAR-10 times α, γ and α varied, "recommended hyperparameters" for
 σ-asym, W-asym with the same settings in each layer and a grid search are the paper's. Not printed:
