@@ -5,7 +5,8 @@
 
 The hours are those of a single process: of each run that is missing, the seconds that runs of its kind took, here or
 in the committed tables, or else will take at the pace of those in training. Two processes need half of it, where they
-have cores of their own.
+have cores of their own. The last column is what is left for a sweep that takes over the runs of the tables, with
+adopt=true: the queue.
 """
 
 import argparse
@@ -20,7 +21,16 @@ from experiments.engine.errors import is_users, one_line
 from experiments.engine.experiment import CONFIGS, Experiment
 from experiments.engine.progress import Status, status
 
-COLUMNS = {"runs": 7, "done": 7, "running": 9, "failed": 8, "missing": 9, "in tables": 11, "hours left": 12}
+COLUMNS = {
+    "runs": 7,
+    "done": 7,
+    "running": 9,
+    "failed": 8,
+    "missing": 9,
+    "in tables": 11,
+    "hours left": 12,
+    "adopting": 10,
+}
 
 
 def main(arguments: Sequence[str] | None = None, show: Callable[[str], None] = print) -> int:
@@ -53,7 +63,7 @@ def main(arguments: Sequence[str] | None = None, show: Callable[[str], None] = p
 
 def _cells(found: Status) -> list[object]:
     counts = (found.total, found.done, found.running, found.failed, found.missing, found.tabled)
-    return [*counts, found.left]
+    return [*counts, found.left, found.adopting]
 
 
 def _row(name: str, cells: Iterable[object]) -> str:

@@ -14,7 +14,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from experiments.analysis import pages
-from experiments.analysis.overview import overview
+from experiments.analysis.overview import first_sentence, overview
 from experiments.analysis.summaries import summary_table
 from experiments.engine.config import Run, identity
 from experiments.engine.experiment import Experiment
@@ -185,5 +185,5 @@ def test_make_smoke_trains_what_the_commands_of_its_table_train() -> None:
 def test_its_table_is_that_of_the_committed_results() -> None:
     figures = [pages.summary(pages.judge(name, ROOT / "results")) for name in pages.available(ROOT / "results")]
     assert figures
-    assert summary_table(figures) in TEXT
+    assert f"{first_sentence(figures)}\n\n{summary_table(figures)}" in TEXT
     assert overview(figures) == (ROOT / "results/REPORT.md").read_text()

@@ -97,7 +97,7 @@ def renew(memory: Memory, asked: Sequence[str]) -> list[str]:
     Raises: `ResultsError` when there is no such figure, or no results for it; then nothing has been written.
     """
     from experiments.analysis import pages
-    from experiments.analysis.overview import overview
+    from experiments.analysis.overview import first_sentence, overview
     from experiments.analysis.results import ResultsError, write_files
 
     folder, readme = memory.folder, memory.folder.parent / "README.md"
@@ -118,7 +118,8 @@ def renew(memory: Memory, asked: Sequence[str]) -> list[str]:
     before, mark, rest = (readme.read_text() if readme.is_file() else "").partition("<!-- figures -->\n")
     _, end, after = rest.partition("<!-- /figures -->")
     if end:  # it has a place for the table
-        write_files({readme: f"{before}{mark}{summary_table(everything)}\n{end}{after}".encode()})
+        said = f"{first_sentence(everything)}\n\n{summary_table(everything)}".strip()
+        write_files({readme: f"{before}{mark}{said}\n{end}{after}".encode()})
     return names
 
 

@@ -64,6 +64,8 @@ class Status:
     tabled: int = 0  # in the tables under results/
     seconds: float = 0.0  # that the runs which are not done will take, as far as is known
     unknown: int = 0  # runs of whose kind none has been timed, or trains
+    new_seconds: float = 0.0  # and those of them that are in no table either
+    new_unknown: int = 0
     training: list[str] = field(default_factory=list)  # a line for each group
     errors: dict[str, str] = field(default_factory=dict)  # run id -> why it failed
 
@@ -74,9 +76,12 @@ class Status:
     @property
     def left(self) -> str:
         """The hours left, with a ? where they are more."""
-        if self.unknown and not self.seconds:
-            return "?"
-        return f"{self.seconds / 3600:.1f}{'+ ?' if self.unknown else ''}"
+        return _hours(self.seconds, self.unknown)
+
+    @property
+    def adopting(self) -> str:
+        """As `left`, of a sweep that adopts the runs of the tables."""
+        return _hours(self.new_seconds, self.new_unknown)
 
 
 def status(experiment: Experiment) -> Status:
@@ -106,7 +111,16 @@ def status(experiment: Experiment) -> Status:
         known = seconds.get(pace(runs[name]))
         found.seconds += rest * (known or 0.0)
         found.unknown += known is None
+        if name not in tabled:
+            found.new_seconds += rest * (known or 0.0)
+            found.new_unknown += known is None
     return found
+
+
+def _hours(seconds: float, unknown: int) -> str:
+    if unknown and not seconds:
+        return "?"
+    return f"{seconds / 3600:.1f}{'+ ?' if unknown else ''}"
 
 
 def _members(experiment: Experiment, group_id: str) -> set[str]:

@@ -90,6 +90,10 @@ def test_committed_tables_say_how_long_a_run_takes_on_a_machine_that_has_none(tm
     assert (found.done, found.missing, found.tabled) == (0, len(runs), len(runs))
     assert found.unknown == 0
     assert found.seconds > 0
+    assert found.new_seconds == 0  # a sweep that adopts them has nothing to train
+    more = [*runs, Run(config=runs[0].config | {"seed": 99})]
+    found = status(experiment_of(more, tmp_path / "nothing/fig4", tmp_path / "results"))
+    assert 0 < found.new_seconds < found.seconds
 
 
 def test_the_command_shows_every_experiment_and_refuses_one_that_is_not_there(tmp_path, monkeypatch, capsys):

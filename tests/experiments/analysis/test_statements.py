@@ -54,7 +54,7 @@ def test_the_committed_report_opens_with_all_of_them() -> None:
     before, _, after = text.partition("## Every claim")
     assert [int(n) for n in re.findall(r"^\| (\d+) \|", before, re.MULTILINE)] == list(range(1, 27))
     first = before.splitlines()[2]
-    assert first.startswith("**No decay at all is as good as the best arm of syre")
+    assert first.startswith("**By some measure no decay at all is as good as the best arm of syre")
     assert not re.findall(r"^\| \d+ \|", after, re.MULTILINE)
 
 
@@ -164,7 +164,7 @@ def test_the_first_sentence_counts_where_no_decay_is_as_good(monkeypatch) -> Non
     figures = {name: {"a": (verdict, 0.5), "b": (YES, 0.01)} for name, verdict in said.items()}
     first = page(monkeypatch, statements, **figures)[2]
     assert "or better, in 3 (fig3, fig5, fig12) of the 6 figures where the two are compared" in first
-    assert "wins outright in 1 (fig1); open: 2 (fig6, fig9)" in first
+    assert "by all measures syre wins in 1 (fig1); open: 2 (fig6, fig9)" in first
     assert first.endswith("The 7 statements: *not decided yet* 7.")
     none = page(monkeypatch, [statement(no_decay="fig1/a")], fig1=figures["fig1"])[2]
     assert "or better, in none of the 1 figures" in none
