@@ -72,6 +72,8 @@ def _train(group: Group, store: RunStore, config: DictConfig, *, alone: bool = F
         outcome = train_group(group, store, data_root=config.data_root, alone=alone, stop=stop)
     if outcome is Outcome.stopped:
         stop.leave()
+    if signal.SIGTERM in stop.asked:  # with the last step: it is for what comes next, the next group of a sweep say
+        signal.raise_signal(signal.SIGTERM)
     return outcome
 
 

@@ -12,14 +12,21 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from hydra.core.hydra_config import HydraConfig
 
+from experiments import run
 from experiments.analysis.results import without_provenance
+from experiments.engine import training
+from experiments.engine.config import Run, identity
+from experiments.engine.expand import Group
+from experiments.engine.store import Outcome, RunStore
 from tests.physics import needs_bullet
 
 KILLS = int(os.environ.get("SYRE_KILLS", "2"))
@@ -182,3 +189,24 @@ def test_a_run_asked_to_stop_keeps_a_checkpoint_of_that_very_step_and_goes_on_fr
     assert torch.load(path, weights_only=True)["state"]["step"] == step < total
     assert lone(folder, environment).wait() == 0
     assert result(folder) == expected
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_signal_that_comes_after_the_last_step_ends_what_would_come_next(tmp_path, composed, monkeypatch, asked):
+    """In the last evaluation nobody asks any more; a sweep in one process went on with its next group."""
+    heard: list[int] = []
+
+    def train(*_, **__):
+        if asked:
+            signal.raise_signal(signal.SIGTERM)
+        return Outcome.done
+
+    monkeypatch.setattr(training, "train_group", train)
+    monkeypatch.setattr(HydraConfig, "get", lambda: types.SimpleNamespace(launcher={}))
+    group = Group(runs=[Run(config=identity(composed()))])
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        assert run._train(group, RunStore(tmp_path), composed()) == Outcome.done
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIGTERM] * asked
