@@ -124,12 +124,18 @@ def names() -> list[str]:
 
 
 def available(folder: Path) -> list[str]:
-    """Names of the figures with results in `folder`, in reading order (fig2 before fig10)."""
+    """Names of the figures with all their results in `folder`, in reading order (fig2 before fig10)."""
     trained = {path.parent.name for path in Path(folder).glob("*/runs.csv")}
     drawn = {name for experiment in trained for name, sources in drawn_from(experiment).items() if sources <= trained}
     return sorted(
-        trained | drawn, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+        {name for name in trained if not lacking(name, trained)} | drawn,
+        key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)],
     )
+
+
+def lacking(name: str, trained: set[str]) -> set[str]:
+    """The experiments of which a figure draws runs as well, and which have no results."""
+    return set(sources(module_of(name), name)) - trained if name in names() else set()
 
 
 def drawn_from(experiment: str) -> dict[str, set[str]]:

@@ -164,8 +164,11 @@ def is_figure(name: str) -> bool:
 
 def _judge(name: str, place: Path, custom: bool) -> bool:
     """Verdicts and picture. A sweep of one's own may lack what they need, and ends with its tables."""
-    from experiments.analysis import report  # here, for training to need no matplotlib
+    from experiments.analysis import pages, report  # here, for training to need no matplotlib
 
+    if others := pages.lacking(name, {path.parent.name for path in place.glob("*/runs.csv")}):
+        print(f"no figure: it draws runs of {', '.join(sorted(others))} too, which are not in {place}", file=sys.stderr)
+        return True
     try:
         report.show([name], place)
     except (LookupError, ValueError, ResultsError) as error:

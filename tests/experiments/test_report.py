@@ -159,6 +159,13 @@ def test_a_figure_of_several_experiments_is_drawn_when_all_of_them_are_there(res
     assert pages.available(results) == ["synth2"]  # control
 
 
+def test_a_figure_that_draws_runs_of_another_too_waits_for_them():
+    assert pages.lacking("fig4_scale", {"fig4_scale"}) == {"fig4"}
+    assert pages.lacking("fig4_scale", {"fig4_scale", "fig4"}) == set()
+    assert pages.lacking("sigma_map", set()) == {"fig2", "fig5", "fig9", "fig11", "fig13"}
+    assert pages.lacking("mine", {"mine"}) == set()  # no figure of ours
+
+
 def test_without_names_every_figure_is_drawn_and_a_second_time_nothing_is_touched(results):
     assert report.main(["--results", str(results)]) == 0
     before = state(results)
