@@ -119,6 +119,8 @@ CLAIMS: tuple[Claim, ...] = (
 )
 
 NOTES = """
+**So far** no run in absolute units is in: the lower panels are empty until they are, and their claims not tested.
+
 **What it shows.** In relative units, where the paper's effects appear: between σ = 0.1 and 1, in figures 5, 9, 11 and
 13 alike, and they are whole at σ = 1. Only the symmetric neurons of figure 2 are parted sooner, a quarter of them at σ
 = 0.01, all at 0.1. The recommended 0.01 costs nothing and, outside figure 2, does nothing. Up to σ = 0.3 no cost is
