@@ -196,7 +196,10 @@ def against(verdict: Verdict) -> str:
 def _interval(mean: float, low: float, high: float) -> str:
     if np.isnan(mean):
         return "–"
-    return f"{mean:+.3g}" + (f" [{low:+.3g}, {high:+.3g}]" if not np.isnan(low) else "")
+    if np.isnan(low):
+        return f"{mean:+.3g}"
+    rounding = abs(mean) < 1e-9 * max(abs(low), abs(high))
+    return f"{0.0 if rounding else mean:+.3g} [{low:+.3g}, {high:+.3g}]"
 
 
 def _changed(report: Report) -> list[str]:

@@ -72,6 +72,14 @@ random weights has 23 to 29 % of low eigenvalues: ReLU and a square matrix make 
 **What decides it.** A head 128-128-32, of the paper's 4 to 1; the untrained network (step 0) as a reference; absolute
 σ = 0.01 and 0.1 beside relative 0.01 and 1, and norms and biases without decay. γ = 0.01, else as table1. An effect
 worth naming: 5 points of low-rankness, one point of accuracy.
+
+**What came of it** (three seeds). The head was the cause: untrained, one of 4 to 1 has no low eigenvalue, so that all
+low-rankness is the training's. Decay alone makes 19 % [11, 27] (the paper: 70 %), no decay none. Relative σ = 1 and
+absolute σ = 0.1 end at 0 %, as the paper's syre; the recommended 0.01 lowers it by 4 and 8 points, neither surely by 5.
+The paper's gain in accuracy of the last layer (22 % to about 32 %) does not appear: every arm lies between 8.6 and 9.4
+%, no decay as high as any. These are short trainings of a narrow network on a part of CIFAR-100, with probes at 9 to 12
+%, where the paper's have 47: that the rank buys accuracy there is neither shown nor excluded. Which parameters decay
+makes no difference that three seeds show.
 """
 
 PANELS = {LOW: "low-rankness", LAST: "accuracy, last layer", PENULTIMATE: "accuracy, penultimate layer"}
