@@ -94,6 +94,13 @@ connects the pair, in training of this length, is that Eq. (6) starts both from 
 differs between them. At σ = 0.01 there is no effect. σ-asym, in training of this length, raises the barrier (0.44
 against 0.24 nats).
 
+**The unit of σ, and what decays** (n = 5 pairs, γ = 0.03; the barrier of decay alone, 0.243 nats, less syre's).
+Relative σ = 0.01 takes 0.003 [−0.005, 0.012] off, absolute 0.01 0.086 [0.027, 0.144], absolute 0.1 all of it, 0.252
+[0.213, 0.291], at no cost (0.0 [−0.3, 0.3] points), as relative 1 does; absolute 1 takes all of it and costs 7.4 [6.8,
+8.0] points, 4.8 [4.3, 5.3] on the weight matrices alone. With fan-ins of 512 and 784 absolute 0.1 is relative 2.3 to
+2.8. Where the weight matrices alone decay and have anchors, every number is the same within 0.02 nats. So the paper's
+figure is borne out by relative 1 or absolute 0.1, not by 0.01; what it is that does it is the question of fig13_gamma.
+
 **The setting** is that of Lim et al. 2024 (arXiv 2405.20231), as the paper says: MLP 784-512-512-512-10 with LayerNorm
 before GELU, AdamW at 1e-3 with decay γ = 0.03, 25 points on the line, the test set of MNIST; W-asym with 64, 64, 64 and
 256 frozen entries a row at κ = 1, 1, ½ and ¼; σ-asym with C ~ N(0, 1), which replaces GELU. A run is a pair: two
