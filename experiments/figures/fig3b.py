@@ -90,13 +90,13 @@ rank rises, from 31 to 37 of 128: more rank is not more accuracy here, and less 
 There σ = 1 costs nothing that three seeds show. No decay at all is the least accurate of all, at 0.613: decay helps
 here, with syre or alone.
 
-**What decays, and around what** (PAPER's 6.1 does not say; n = 3, γ = 0.005). Decay alone of all parameters has 66.3 %,
-of the kernels alone 64.4 % (−1.9 [−2.5, −1.3] points), and with norm gains that decay towards 1 64.1 % (−2.2 [−4.0,
-−0.4]): here it helps that decay shrinks the gains. Anchors around 1 therefore cost 1.7 [1.1, 2.4] points at σ = 0.2; at
-σ = 1 they change nothing (+0.4 [−0.2, 1.0]), since there the drop is gone: with gains anchored around 1 the accuracy is
-64.1, 64.2 and 64.3 % for σ = 0, 0.2 and 1, with the kernels alone 64.4, 65.6 and 64.8 %. So the drop at σ = 1 is what
-random gains and biases do, and both ways of sparing them also lose what their decay brings. The library keeps 0, what
-weight decay does, as the default of `gains`; Table 1 is the other figure that decides it.
+**What decays, and around what** (6.1 does not say; n = 3, γ = 0.005). Decay alone of all parameters has 66.3 %, of the
+kernels alone 64.4 % (−1.9 [−2.5, −1.3] points), and with norm gains that decay towards 1 64.1 % (−2.2 [−4.0, −0.4]):
+here it helps that decay shrinks the gains. Anchors around 1 therefore cost 1.7 [1.1, 2.4] points at σ = 0.2; at σ = 1
+they change nothing (+0.4 [−0.2, 1.0]), since there the drop is gone: with gains anchored around 1 the accuracy is 64.1,
+64.2 and 64.3 % for σ = 0, 0.2 and 1, with the kernels alone 64.4, 65.6 and 64.8 %. So the drop at σ = 1 is what random
+gains and biases do, and both ways of sparing them also lose what their decay brings. The library keeps 0, what weight
+decay does, as the default of `gains`; Table 1, the other figure that decides it, shows nothing for 1 either.
 
 **The unit** (n = 3, γ = 0.005). In absolute units σ = 0.01 costs 0.2 [−1.0, 1.5] points, σ = 0.1 7.8 [6.2, 9.4]: with
 fan-ins of 27 to 1,152 absolute 0.1 is relative 0.5 to 3.4.
