@@ -5,9 +5,14 @@ its own `weight_decay`, and the hooks add only the missing constant pull; for an
 they move to theta before the step and back to w after it (the *shift* form).
 """
 
+import math
+import operator
+import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,8 +21,9 @@ from torch.optim import Optimizer
 
 from . import decay
 from .anchor import Sigma, checksum, draw_anchors, draw_scales, is_gain
-from .decay import AddAnchor, Effect, Handle, require_full_precision, require_start
+from .decay import SHARDED, AddAnchor, Effect, Handle, is_sharded, require_full_precision, require_start
 from .names import Slot, canonical_parameters, slots
+from .wrapped import as_model, stepped, surround
 
 # Optimizers whose decay is exactly `g += lambda w` (False) or `w -= eta lambda w` (True), and whose update does not
 # otherwise depend on w. A group's own `decoupled_weight_decay` wins. Compared by `is`: a subclass may have any rule.
@@ -35,6 +41,7 @@ EXACT: dict[type[Optimizer], bool] = {
 }
 
 Named = dict[str, Tensor]  # by canonical parameter name
+Draw = Callable[[Collection[str]], tuple[Named, Named]]  # the anchors, and the scales, of these parameters
 EARLIER = {"unit": "relative", "gains": 0.0}  # of a state that does not say so: there was no choice then
 
 _attached: "weakref.WeakSet[Optimizer]" = weakref.WeakSet()
@@ -75,16 +82,41 @@ class SyreHandle(Handle):
     """
 
     def __init__(
-        self, optimizer: Optimizer, anchors: Named, scales: Named, parts: list[_Part | None], form: str, recipe: Any
-    ) -> None:
+        self, optimizer: Optimizer, model: nn.Module, anchors: Named, scales: Named, form: str, recipe: Any
+    ) -> None:  # fmt: skip
         self.anchors, self.scales, self.form = anchors, scales, form
-        self._parts, self._recipe = parts, recipe
+        self.kept: nn.Module | None = None
+        self._recipe: Any = recipe
+        self._draw: Draw | None = None
         self._default_decoupled = EXACT.get(type(optimizer), False)
-        self._optimizer = weakref.ref(optimizer)
+        self._optimizer, self._model = weakref.ref(optimizer), weakref.ref(model)
+        parameters = canonical_parameters(model)
+        self._names = {id(parameters[name]): name for name in anchors}
+        self._known = {name: parameters[name] for name in anchors}  # keeps the identities above alive
+        decaying = [p for group in optimizer.param_groups if group.get("weight_decay", 0) > 0 for p in group["params"]]
+        self._plain = {id(p): p for p in decaying if id(p) not in self._names}
+        self._parts: dict[int, tuple[list[Tensor], _Part]] = {}  # group index -> its parameters, and what was made of
         self._shifted: list[_Part] = []
-        pre, post = (self._pre_pull, self._post_pull) if form == "pull" else (self._pre_shift, self._post_shift)
-        self.hooks = (optimizer.register_step_pre_hook(pre), optimizer.register_step_post_hook(post))
+        self._undo: list[Callable[[], None]] = []
+        self._depth = 0
+        try:
+            self._register(optimizer)
+        except BaseException:
+            self.detach()
+            raise
         _attached.add(optimizer)
+
+    def _register(self, optimizer: Optimizer) -> None:
+        pre, post = (self._pre_pull, self._post_pull) if self.form == "pull" else (self._pre_shift, self._post_shift)
+        self.hooks = (optimizer.register_step_pre_hook(pre),)
+        self.hooks = (*self.hooks, optimizer.register_step_post_hook(post))
+        self._undo.append(optimizer.register_load_state_dict_post_hook(_warn_if_inert).remove)
+        if self.form == "shift":
+            self._undo.append(surround(optimizer, "step", _nothing, _nothing, self._failed))
+            for mode in ("eval", "train"):  # the optimizer moves the weights, from one affine image of theta to another
+                if callable(getattr(optimizer, mode, None)):
+                    to_theta = partial(self._to_theta, optimizer)
+                    self._undo.append(surround(optimizer, mode, to_theta, self._restore, self._restore))
 
     def effect(self) -> Effect:
         """The anchors and D; nothing once detached.
@@ -98,9 +130,15 @@ class SyreHandle(Handle):
             raise ValueError("an ensemble takes syre in its constant-pull form, not in its shift form")
         return Effect(anchors=self.anchors, scales=self.scales)
 
+    def draw_later(self, draw: Draw) -> None:
+        """How to draw for parameters that come later; without it such a parameter is an error."""
+        self._draw = draw
+
     def detach(self) -> None:
         """Remove the hooks: from now on the optimizer decays toward 0 again. The weights stay where they are."""
         super().detach()
+        while self._undo:
+            self._undo.pop()()
         if (optimizer := self._optimizer()) is not None:
             _attached.discard(optimizer)
 
@@ -174,35 +212,91 @@ class SyreHandle(Handle):
     def _decayed(self, optimizer: Optimizer) -> Iterator[tuple[dict[str, Any], _Part]]:
         """The groups that decay now, with their anchored parameters."""
         for index, group in enumerate(optimizer.param_groups):
-            if group.get("weight_decay", 0) == 0:
-                continue
-            part = self._parts[index] if index < len(self._parts) else None
-            if part is None:
-                group_now = f"parameter group {index} decays (weight_decay={group['weight_decay']})"
-                before = "but did not, or did not exist, when syre was attached"
-                raise RuntimeError(f"{group_now} {before}: detach, and attach again with start='keep'")
-            yield group, part
+            if group.get("weight_decay", 0) != 0:
+                yield group, self._part(index, group)
+
+    def _part(self, index: int, group: dict[str, Any]) -> _Part:
+        """The anchored parameters of a group, by identity: those of the step before, unless the group has changed."""
+        parameters: list[Tensor] = group["params"]
+        held, part = self._parts.get(index, (None, None))
+        if held is None or part is None or len(held) != len(parameters) or not all(map(operator.is_, held, parameters)):
+            if unknown := [p for p in parameters if id(p) not in self._names and id(p) not in self._plain]:
+                self._adopt(unknown)
+            part = _make_part(parameters, self._names, self.anchors, self.scales)
+            self._parts[index] = list(parameters), part
+        return part
+
+    def _adopt(self, unknown: list[Tensor]) -> None:
+        """Anchor parameters that have come since, as start="keep"; one that took another's place has its anchor."""
+        model = self._model()
+        parameters = {} if model is None else canonical_parameters(model)
+        names = {id(p): name for name, p in parameters.items()}
+        for p in unknown:
+            name = names.get(id(p))
+            if name is None:
+                raise RuntimeError(f"the optimizer decays a parameter of shape {tuple(p.shape)} that the model lacks")
+            if is_sharded(p):
+                raise RuntimeError(f"parameter {name!r} was sharded after syre.attach, which cannot follow: {SHARDED}")
+            if name not in self.anchors:
+                if self._draw is None:
+                    before = "but did not, or did not exist, when syre was attached"
+                    raise RuntimeError(
+                        f"parameter {name!r} decays {before}: detach, and attach again with start='keep'"
+                    )
+                require_full_precision(name, p)
+                anchors, scales = self._draw([name])
+                self.anchors.update(anchors)
+                self.scales.update(scales)
+            elif self.anchors[name].shape != p.shape:
+                was, now = tuple(self.anchors[name].shape), tuple(p.shape)
+                raise RuntimeError(f"parameter {name!r} has shape {now}, and had {was} when syre was attached")
+            self._names = {key: other for key, other in self._names.items() if other != name} | {id(p): name}
+            self._known[name] = parameters[name]
 
     # ----------------------------------------------------------------------------------------------------- shift form
 
     def _pre_shift(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        list(self._decayed(optimizer))  # for its error
-        self._shifted = [part.live(lambda p: p.requires_grad) for part in self._parts if part is not None]
-        self._shift(-1)
+        self._depth += 1
+        if self._depth > 1:  # the step of a class that calls its parent's, for which torch calls the hooks again
+            return None
+        self._to_theta(optimizer)
         closure, replace = _closure_of(args, kwargs)
         if closure is None:
             return None
 
         def at_w() -> Any:  # the closure's forward pass sees w, however often the optimizer calls it
-            self._shift(+1)
+            shifted = self._shifted
+            self._restore()
             loss = closure()
+            self._shifted = shifted
             self._shift(-1)
             return loss
 
         return replace(at_w)
 
     def _post_shift(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self._restore()
+
+    def _failed(self) -> None:
+        """After a step that raised, wherever."""
+        self._depth = 0
+        self._restore()
+
+    def _to_theta(self, optimizer: Optimizer) -> None:
+        held = [(index, group) for index, group in enumerate(optimizer.param_groups) if self._anchored(group)]
+        self._shifted = [self._part(index, group).live(lambda p: p.requires_grad) for index, group in held]
+        self._shift(-1)
+
+    def _anchored(self, group: dict[str, Any]) -> bool:
+        """Whether a group decays, or has anchors from when it did."""
+        return group.get("weight_decay", 0) != 0 or any(id(p) in self._names for p in group["params"])
+
+    def _restore(self) -> None:
+        """Back to w, once, also after an exception."""
         self._shift(+1)
+        self._shifted = []
 
     @torch.no_grad()
     def _shift(self, sign: int) -> None:
@@ -212,8 +306,9 @@ class SyreHandle(Handle):
 
 def attach(
     optimizer: Optimizer,
-    model: nn.Module,
+    model: nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module],
     *,
+    weight_decay: float | None = None,
     sigma: Sigma = 0.01,
     unit: str = "relative",
     gains: float = 0.0,
@@ -239,8 +334,15 @@ def attach(
       - With coupled decay `p.grad` holds the pull after the step: zero it before the next backward, as is usual.
       - A learning rate that is a tensor on a GPU is read back once per step where it is needed (decoupled decay).
       - Frozen parameters are anchored but not shifted, and pulled only once they get gradients.
+      - Parameters are followed by identity. Those that begin to decay later, as a group that is added does, get their
+        anchors then, as with start="keep"; one that is replaced in the model and in the optimizer keeps its anchor.
+      - The shift form goes on from w if a step fails, and surrounds an optimizer's own `eval()` and `train()` too.
 
     Args:
+        optimizer: a torch optimizer, or a wrapper that holds one (accelerate's, SAM): the one inside is attached to.
+        model: whose parameters it steps; a list or a dict of several, where it steps those of several.
+        weight_decay: for a script that has none: lambda for every parameter group (1e-4 is usual with SGD and Adam,
+            0.01 with AdamW), biases and norms included. Default: the groups' own.
         sigma: in the unit below; or a function (name, parameter) -> std.
         unit: of sigma. `"relative"`: std = sigma / sqrt(fan_in) of each tensor (table `FAN_IN`), as section 5.4 has it;
             `"absolute"`: std = sigma for every entry, as others have used the method (arXiv 2606.04754). At a fan-in of
@@ -258,28 +360,78 @@ def attach(
             step, in its last digit.
 
     Raises:
-        ValueError: no group with weight_decay > 0; an optimizer that has syre already; a decayed parameter that the
-            model does not have, that is not float32 or float64, or whose scale is unknown; a model in module form;
-            sigma, unit, gains, sigma_d, start or form out of range; sigma_d > 0 or form="pull" with an optimizer not in
-            `EXACT`.
-        RuntimeError: at a step: a group decays that did not when attached; a fused optimizer under a GradScaler.
+        TypeError: no optimizer, or no model, or in the other order. Whatever is raised, nothing has changed.
+        ValueError: no group with weight_decay > 0, or one although weight_decay is given; an optimizer that has syre
+            already; a decayed parameter that the model does not have, that is not float32 or float64, or whose scale is
+            unknown; a model in module form; sigma, unit, gains, sigma_d, start or form out of range; sigma_d > 0 or
+            form="pull" with an optimizer not in `EXACT`.
+        RuntimeError: at a step: a parameter decays that the model lacks, or that was sharded since; a fused optimizer
+            under a GradScaler.
     """
+    optimizer, whole = stepped(optimizer), as_model(model)
+    sigma = sigma if callable(sigma) else float(sigma)
+    seed, sigma_d, gains = operator.index(seed), float(sigma_d), float(gains)
+    with _decaying(optimizer, weight_decay):
+        handle = _attach(optimizer, whole, sigma, unit, gains, seed, sigma_d, start, anchor_dtype, form)
+    handle.kept = whole if whole is not model else None
+    return handle
+
+
+def _attach(
+    optimizer: Optimizer, model: nn.Module, sigma: Sigma, unit: str, gains: float, seed: int, sigma_d: float,
+    start: str, anchor_dtype: torch.dtype | None, form: str | None,
+) -> SyreHandle:  # fmt: skip
     found = slots(model)
     if any(isinstance(module, AddAnchor) for module in model.modules()):
         raise ValueError("the model is in module form already (syre.parametrize): merge it first, or do not attach")
     names = _decayed_names(optimizer, found)
     drawn: dict[str, Any] = {"seed": seed, "sigma": sigma, "unit": unit, "gains": gains}
-    anchors = draw_anchors(model, **drawn, anchor_dtype=anchor_dtype, parameters=names)
-    scales = draw_scales(model, sigma_d=sigma_d, seed=seed, parameters=names) if sigma_d else None
+
+    def draw(parameters: Collection[str]) -> tuple[Named, Named]:
+        anchors = draw_anchors(model, **drawn, anchor_dtype=anchor_dtype, parameters=parameters)
+        return anchors, draw_scales(model, sigma_d=sigma_d, seed=seed, parameters=parameters) if sigma_d else {}
+
+    anchors, scales = draw(names)
     named = getattr(sigma, "__qualname__", "function") if callable(sigma) else sigma
     recipe = drawn | {"sigma": named, "sigma_d": sigma_d}
     handle = attach_anchors(optimizer, model, anchors, scales=scales, start=start, form=form, recipe=recipe)
+    handle.draw_later(draw)
     if gains and start == "shift":  # from init + b to init + (b - its mean)
         with torch.no_grad():
             for name in names:
                 if is_gain(found[name]) and found[name].parameter.requires_grad:
                     found[name].parameter.sub_(gains)
     return handle
+
+
+@contextmanager
+def _decaying(optimizer: Optimizer, weight_decay: float | None) -> Iterator[None]:
+    """Give every group this decay, and its own back if what follows raises.
+
+    Raises:
+        ValueError: not a number > 0; a group decays already; an optimizer that knows no decay.
+    """
+    if weight_decay is None:
+        yield
+        return
+    if not 0 < weight_decay < math.inf:
+        raise ValueError(f"weight_decay must be a finite number > 0, or None for the groups' own, got {weight_decay}")
+    before = [group.get("weight_decay") for group in optimizer.param_groups]
+    if None in before:
+        raise ValueError(f"{type(optimizer).__name__} knows no weight_decay: take one that does (AdamW, say)")
+    if any(before):
+        raise ValueError(
+            f"weight_decay={weight_decay} is for a script without decay; the groups have {before}: drop it"
+        )
+    try:
+        for group in optimizer.param_groups:
+            group["weight_decay"] = weight_decay
+        yield
+    except BaseException:
+        for group, own in zip(optimizer.param_groups, before, strict=True):
+            group["weight_decay"] = own
+        raise
+    optimizer.defaults["weight_decay"] = weight_decay  # of groups that come later
 
 
 def attach_anchors(
@@ -309,11 +461,14 @@ def attach_anchors(
             lacks.
     """
     require_start(start)
+    optimizer = stepped(optimizer)
     form = _choose_form(optimizer, form, has_scales=bool(scales))
     if optimizer in _attached:
         raise ValueError("this optimizer has syre attached already: detach the first handle")
     if not any(group.get("weight_decay", 0) > 0 for group in optimizer.param_groups):
-        raise ValueError("no parameter group has weight_decay > 0, and without decay syre does nothing: set it")
+        usual = "1e-4 is usual with SGD and Adam, 0.01 with AdamW"
+        needs = "no parameter group has weight_decay > 0, and without decay syre does nothing"
+        raise ValueError(f"{needs}: set it, or syre.attach(..., weight_decay=); {usual}")
     scales = dict(scales or {})
     parameters = canonical_parameters(model)
     for name, tensor in (*anchors.items(), *scales.items()):
@@ -326,34 +481,38 @@ def attach_anchors(
     centres = dict(anchors)
     for name in scales.keys() - centres.keys():
         centres[name] = parameters[name].new_zeros(()).expand_as(parameters[name])  # costs no memory
-    parts = _partition(optimizer, parameters, centres, scales)
-    if start == "shift":
+    inside = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if outside := [name for name in centres if id(parameters[name]) not in inside]:
+        raise ValueError(f"parameter {outside[0]!r} has an anchor or a scale, but is not in the optimizer")
+    handle = SyreHandle(optimizer, model, centres, scales, form, dict(recipe or {}))
+    if start == "shift":  # last: what raises before has moved nothing
         trained = [name for name in anchors if parameters[name].requires_grad]
         with torch.no_grad():
             decay.shift_([*map(parameters.__getitem__, trained)], [anchors[name] for name in trained], sign=+1)
-    return SyreHandle(optimizer, centres, scales, parts, form, dict(recipe or {}))
+    return handle
 
 
-def _partition(
-    optimizer: Optimizer, parameters: dict[str, nn.Parameter], anchors: Named, scales: Named
-) -> list[_Part | None]:
-    """One part per parameter group; None for a group that neither decays nor has an anchor."""
-    names = {id(parameters[name]): name for name in anchors}
-    parts: list[_Part | None] = []
-    for group in optimizer.param_groups:
-        held: list[Tensor] = [p for p in group["params"] if id(p) in names]
-        mine = [names.pop(id(p)) for p in held]
-        diagonals = [scales.get(name, p.new_ones(()).expand_as(p)) for name, p in zip(mine, held, strict=True)]
-        part = _Part(
-            parameters=held,
-            anchors=[anchors[name] for name in mine],
-            scales=diagonals if any(name in scales for name in mine) else None,
-        )
-        parts.append(part if held or group.get("weight_decay", 0) > 0 else None)
-    if names:
-        first = next(iter(names.values()))
-        raise ValueError(f"parameter {first!r} has an anchor or a scale, but is not in the optimizer")
-    return parts
+def _make_part(parameters: list[Tensor], names: dict[int, str], anchors: Named, scales: Named) -> _Part:
+    """The anchored ones among the parameters of a group."""
+    held = [p for p in parameters if id(p) in names]
+    mine = [names[id(p)] for p in held]
+    diagonals = [scales.get(name, p.new_ones(()).expand_as(p)) for name, p in zip(mine, held, strict=True)]
+    return _Part(
+        parameters=held,
+        anchors=[anchors[name] for name in mine],
+        scales=diagonals if any(name in scales for name in mine) else None,
+    )
+
+
+def _nothing() -> None:
+    pass
+
+
+def _warn_if_inert(optimizer: Optimizer) -> None:
+    """After `optimizer.load_state_dict`, which brings the groups' weight_decay along."""
+    if not any(group.get("weight_decay", 0) > 0 for group in optimizer.param_groups):
+        what = "the loaded optimizer state has weight_decay 0 in every group, and without decay syre does nothing"
+        warnings.warn(f"{what}: set it in optimizer.param_groups", stacklevel=2)
 
 
 def _decayed_names(optimizer: Optimizer, found: dict[str, Slot]) -> list[str]:
@@ -364,7 +523,10 @@ def _decayed_names(optimizer: Optimizer, found: dict[str, Slot]) -> list[str]:
     names = [name for name, slot in found.items() if decayed.pop(id(slot.parameter), None) is not None]
     if decayed:
         shape = tuple(next(iter(decayed.values())).shape)
-        raise ValueError(f"the optimizer decays a parameter of shape {shape} that the model lacks: pass its model")
+        raise ValueError(
+            f"the optimizer decays a parameter of shape {shape} that the model lacks: pass the model that it "
+            "belongs to, or all of them: syre.attach(optimizer, [policy, value])"
+        )
     for name in names:
         require_full_precision(name, found[name].parameter)
     return names

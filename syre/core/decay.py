@@ -85,12 +85,27 @@ def require_start(start: str) -> None:
 
 
 def require_full_precision(name: str, parameter: Tensor) -> None:
-    """Raise ValueError unless the parameter is float32 or float64: bfloat16 rounds a pull of 1e-3 of a weight away."""
+    """Raise ValueError unless the parameter is one whole float32 or float64 tensor.
+
+    bfloat16 rounds a pull of 1e-3 of a weight away.
+    """
+    if is_sharded(parameter):
+        raise ValueError(f"parameter {name!r} is a DTensor, a shard of one: {SHARDED}")
+    if parameter.is_complex():
+        raise ValueError(f"parameter {name!r} is complex, and anchors are real: leave it out of the decayed groups")
     if parameter.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f"parameter {name!r} is {parameter.dtype}, in which the pull toward the anchor would be rounded away: "
             "keep the parameters in float32 (or float64) and compute in low precision with torch.autocast"
         )
+
+
+def is_sharded(parameter: Tensor) -> bool:
+    """Whether a tensor is a DTensor, of which this process has a part. Asked by name: the import takes a second."""
+    return any(kind.__name__ == "DTensor" for kind in type(parameter).__mro__)
+
+
+SHARDED = "FSDP2 (fully_shard) and tensor parallel are not supported yet; DDP and ZeroRedundancyOptimizer are"
 
 
 # ---- the decay -------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
@@ -69,13 +70,15 @@ def slots(model: nn.Module) -> dict[str, Slot]:
     """Canonical name -> slot, each parameter once: a tied parameter goes by the first of its names.
 
     Raises:
-        ValueError: two parameters get the same canonical name.
+        ValueError: two parameters get the same canonical name; one of a lazy module that has no shape yet.
     """
     found: dict[str, Slot] = {}
     seen: set[int] = set()
     for slot in walk(model):
         if id(slot.parameter) in seen:
             continue
+        if is_lazy(slot.parameter):
+            raise ValueError(f"parameter {slot.name!r} has no shape yet (a lazy module): run one forward pass first")
         if slot.name in found:
             raise ValueError(f"two parameters have the canonical name {slot.name!r}: rename one of the modules")
         seen.add(id(slot.parameter))

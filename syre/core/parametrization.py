@@ -92,6 +92,12 @@ def merge(model: nn.Module) -> nn.Module:
     for _, leaf, kinds in mine:
         if len(kinds) > 1:
             raise ValueError(f"{leaf!r} has another parametrization on top of syre's: remove that first")
+    for module in {id(module): module for module, _, _ in mine}.values():
+        # The class that torch makes for a parametrized module is shared by its copies, and removing takes the leaf off
+        # the class: of the original too, if this is a copy. So it gets one of its own first.
+        kind = type(module)
+        own = {key: value for key, value in vars(kind).items() if key not in ("__dict__", "__weakref__")}
+        module.__class__ = type(kind.__name__, kind.__bases__, own)
     for module, leaf, _ in mine:
         remove_parametrizations(module, leaf, leave_parametrized=True)
     return model

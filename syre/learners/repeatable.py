@@ -41,6 +41,7 @@ def effects(replicas: Sequence[Replica]) -> list[Effect]:
             list the parameters in the module's order; a handle that does not state its effect; and whatever else acts
             on a replica that its row could not repeat: hooks, overwritten methods, attributes that differ.
     """
+    found = [_effect(replica.handle) for replica in replicas]
     for replica in replicas:
         _refuse_optimizer(replica.optimizer, replica.handle)
         _refuse_model(replica.model)
@@ -48,7 +49,7 @@ def effects(replicas: Sequence[Replica]) -> list[Effect]:
         in_order = stepped == [id(p) for p in replica.model.parameters()]
         refuse(not in_order, "the optimizer of a replica must step all its parameters, in the module's order")
         _refuse_difference(replicas[0].model, replica.model)
-    return [_effect(replica.handle) for replica in replicas]
+    return found
 
 
 def _effect(handle: Any) -> Effect:

@@ -152,26 +152,6 @@ def test_a_group_whose_decay_is_switched_off_feels_no_pull_and_on_again_does():
     assert not equal(values(model), values(plain))
 
 
-@pytest.mark.parametrize("form", ["pull", "shift"])
-def test_a_group_that_decays_only_after_attaching_is_refused_at_the_step(form):
-    model, extra = mlp(), nn.Linear(2, 2)
-    optimizer = torch.optim.SGD(
-        [{"params": model[0].parameters(), "weight_decay": 0.1}, {"params": model[2].parameters()}]
-    )
-    handle = attach(optimizer, model, form=form)
-    optimizer.add_param_group({"params": extra.parameters()})
-    step(optimizer, model)  # undecayed groups are nobody's business
-    for late in (1, 2):
-        optimizer.param_groups[late]["weight_decay"] = 0.1
-        with pytest.raises(RuntimeError, match=f"parameter group {late} decays"):
-            step(optimizer, model)
-        optimizer.param_groups[late]["weight_decay"] = 0.0
-    optimizer.param_groups[1]["weight_decay"] = 0.1
-    handle.detach()
-    assert len(attach(optimizer, model, form=form, start="keep").anchors) == 4
-    step(optimizer, model)
-
-
 # ------------------------------------------------------------------------------------------------------------ precision
 
 
