@@ -136,9 +136,9 @@ is rank: 261 against 200 on small inputs.
 0.0 [−0.3, 0.3] points, absolute 0.01 2.9 [2.0, 3.9], absolute 0.1 7.4 [5.6, 9.2], relative 1 8.6 [6.5, 10.6], absolute
 1 11.8 [10.9, 12.8]. At γ = 0.3 (decay alone at chance) both 0.01 stay at chance, though absolute 0.01 has an effective
 rank of 62; absolute 0.1 has 84, relative 1 87 and absolute 1 93 %. Under mild decay (γ = 1e-4) absolute 0.1 costs 0.5
-[0.0, 0.9] points and absolute 1 3.9, relative 1 nothing. On small inputs (α = 0.01; 95.0 %) absolute 0.1 wins 0.7 [0.2,
-1.1] points, relative 1 0.9 [0.7, 1.2], absolute 1 loses 2.1 [1.2, 2.9]. With the weight matrices alone decaying, each
-of these gains is the same within a point, on small inputs a little larger: 1.4 [0.7, 2.0] and 1.3 [0.8, 1.9]. At
+[−0.1, 1.1] points and absolute 1 3.9, relative 1 nothing. On small inputs (α = 0.01; 95.0 %) absolute 0.1 wins 0.7
+[0.2, 1.1] points, relative 1 0.9 [0.7, 1.2], absolute 1 loses 2.1 [1.2, 2.9]. With the weight matrices alone decaying,
+each of these gains is the same within a point, on small inputs a little larger: 1.4 [0.7, 2.0] and 1.3 [0.8, 1.9]. At
 fan-ins of 300 and 784 absolute 0.1 is relative 1.7 to 2.8.
 
 **Ranks need care.** At γ = 0.3, σ = 0.1 is at chance and yet has a numerical rank of about 120, σ = 0.01 more than

@@ -27,17 +27,10 @@ from .wrapped import as_model, stepped, surround
 
 # Optimizers whose decay is exactly `g += lambda w` (False) or `w -= eta lambda w` (True), and whose update does not
 # otherwise depend on w. A group's own `decoupled_weight_decay` wins. Compared by `is`: a subclass may have any rule.
+_COUPLED = ("SGD", "Adam", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop")
+_DECOUPLED = ("AdamW", "Muon")  # Muon came with torch 2.9
 EXACT: dict[type[Optimizer], bool] = {
-    torch.optim.SGD: False,
-    torch.optim.Adam: False,
-    torch.optim.AdamW: True,
-    torch.optim.NAdam: False,
-    torch.optim.RAdam: False,
-    torch.optim.Adamax: False,
-    torch.optim.Adagrad: False,
-    torch.optim.Adadelta: False,
-    torch.optim.RMSprop: False,
-    torch.optim.Muon: True,
+    kind: name in _DECOUPLED for name in (*_COUPLED, *_DECOUPLED) if (kind := getattr(torch.optim, name, None))
 }
 
 Named = dict[str, Tensor]  # by canonical parameter name
