@@ -78,7 +78,7 @@ class SyreHandle(Handle):
         self, optimizer: Optimizer, model: nn.Module, anchors: Named, scales: Named, form: str, recipe: Any
     ) -> None:  # fmt: skip
         self.anchors, self.scales, self.form = anchors, scales, form
-        self.kept: nn.Module | None = None
+        self._several: nn.Module | None = None  # keeps a list of models together
         self._recipe: Any = recipe
         self._draw: Draw | None = None
         self._default_decoupled = EXACT.get(type(optimizer), False)
@@ -366,7 +366,7 @@ def attach(
     seed, sigma_d, gains = operator.index(seed), float(sigma_d), float(gains)
     with _decaying(optimizer, weight_decay):
         handle = _attach(optimizer, whole, sigma, unit, gains, seed, sigma_d, start, anchor_dtype, form)
-    handle.kept = whole if whole is not model else None
+    handle._several = whole if whole is not model else None
     return handle
 
 

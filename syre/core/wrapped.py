@@ -3,7 +3,6 @@
 import functools
 import types
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any, cast
 
 from torch import nn
@@ -91,7 +90,6 @@ def surround(
         if own is not None:
             setattr(owner, name, own)
         else:
-            with suppress(AttributeError):
-                delattr(owner, name)
+            delattr(owner, name)
 
     return undo
