@@ -5,6 +5,7 @@ to the optimizer's decayed group. "vanilla" is no decay at all. The paper often 
 that is always "weight_decay".
 """
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from torch.optim import Optimizer
 
 from syre import checks
 from syre.checks import Settings, among, at_least, check, each, fraction, positive
-from syre.core import Effect, Handle, SyreHandle, attach, attach_anchors
+from syre.core import Effect, Handle, SharedAnchors, SyreHandle, attach, attach_anchors
 from syre.core.anchor import TOKENS, UNITS, draw_anchors
 from syre.core.frozen import Frozen, FrozenHandle, draw_frozen
 from syre.core.names import canonical_name, canonical_parameters, drawn_as
@@ -85,6 +86,13 @@ def anchor_seed(seed: int) -> int:
     return derive_seed(seed, "anchor")
 
 
+def paired(optimizer: Optimizer, model: nn.Module, **options: Any) -> SyreHandle:
+    """`attach` for runs that are compared seed by seed: that those of one seed share their anchors is meant."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SharedAnchors)
+        return attach(optimizer, model, **options)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Vanilla(Regularizer):
     """No regularizer and no decay."""
@@ -109,7 +117,7 @@ class Syre(_Anchored):
     name: ClassVar[str] = "syre"
 
     def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> SyreHandle:
-        return attach(optimizer, model, **self.drawn(seed), start=self.start)
+        return paired(optimizer, model, **self.drawn(seed), start=self.start)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +132,7 @@ class SyreAdvanced(_Anchored):
         check(0 < self.sigma_d < 3**-0.5, f"regularizer.sigma_d must be in (0, 1/sqrt(3)), got {self.sigma_d}")
 
     def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> SyreHandle:
-        return attach(optimizer, model, **self.drawn(seed), sigma_d=self.sigma_d, start=self.start)
+        return paired(optimizer, model, **self.drawn(seed), sigma_d=self.sigma_d, start=self.start)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ The anchor `b` is the static random bias of arXiv 2408.15495v3, Eq. (6); the sca
 import hashlib
 import math
 import operator
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from .names import Slot, drawn_as, select
+from .sharded import is_sharded, shard_like
 
 Sigma = float | Callable[[str, nn.Parameter], float]
 UNITS = ("relative", "absolute")  # of sigma
+
+
+def named(sigma: Sigma) -> float | str:
+    """What stands for sigma in a state: the number, or the name of the function."""
+    return getattr(sigma, "__qualname__", "function") if callable(sigma) else sigma
+
 
 # ---- scales ----------------------------------------------------------------------------------------------------------
 
@@ -114,6 +121,7 @@ def draw_anchors(
     gains: float = 0.0,
     anchor_dtype: torch.dtype | None = None,
     parameters: Collection[str] | None = None,
+    whole: bool = False,
 ) -> dict[str, Tensor]:
     """Draw `b ~ N(0, sigma^2 / fan_in)` for every parameter: canonical name -> tensor of its shape, on its device.
 
@@ -128,6 +136,7 @@ def draw_anchors(
         anchor_dtype: default the parameter's; `torch.bfloat16` halves the memory (a rounded draw is just another
             draw).
         parameters: canonical names to draw for; default all.
+        whole: leave each on the CPU, and whole where the parameter is sharded over processes (a DTensor).
 
     Raises:
         ValueError: sigma negative or not finite, an unknown unit, gains not finite, a parameter of unknown kind, an
@@ -144,12 +153,12 @@ def draw_anchors(
             tuple(slot.parameter.shape), dtype=np.float32
         )
         mean = np.float32(gains if is_gain(slot) else 0)
-        anchors[name] = _like(slot.parameter, np.asarray(draw) * np.float32(std) + mean, anchor_dtype)
+        anchors[name] = _like(slot.parameter, np.asarray(draw) * np.float32(std) + mean, anchor_dtype, whole)
     return anchors
 
 
 def draw_scales(
-    model: nn.Module, *, sigma_d: float, seed: int, parameters: Collection[str] | None = None
+    model: nn.Module, *, sigma_d: float, seed: int, parameters: Collection[str] | None = None, whole: bool = False
 ) -> dict[str, Tensor]:
     """Draw the diagonal `D_ii ~ U(1 - sqrt(3) sigma_d, 1 + sqrt(3) sigma_d)`, of mean 1 and std sigma_d.
 
@@ -164,22 +173,30 @@ def draw_scales(
     scales = {}
     for name, slot in select(model, parameters).items():
         uniform = philox(seed, "scale", drawn_as(model, name)).random(tuple(slot.parameter.shape), dtype=np.float32)
-        scales[name] = _like(
-            slot.parameter, 1 + math.sqrt(3) * sigma_d * (2 * np.asarray(uniform, np.float64) - 1), None
-        )
+        diagonal = 1 + math.sqrt(3) * sigma_d * (2 * np.asarray(uniform, np.float64) - 1)
+        scales[name] = _like(slot.parameter, diagonal, None, whole)
     return scales
 
 
-def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """blake2 digest of names, dtypes, shapes and bytes: equal when the tensors are, on any device, in any order."""
+def checksum(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str:
+    """blake2 digest of names, dtypes, shapes and bytes: equal when the tensors are, on any device.
+
+    Of a mapping in any order; of pairs as they come, in the order of their names.
+    """
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(tensors.items()):
+    for name, tensor in sorted(tensors.items()) if isinstance(tensors, Mapping) else tensors:
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
-def _like(parameter: Tensor, values: np.ndarray, dtype: torch.dtype | None) -> Tensor:
-    """`values` on the parameter's device, in its memory format (foreach is fast only on equal strides)."""
-    like = torch.empty_like(parameter, dtype=dtype or parameter.dtype, requires_grad=False)
-    return like.copy_(torch.from_numpy(np.asarray(values)))
+def _like(parameter: Tensor, values: np.ndarray, dtype: torch.dtype | None, whole: bool) -> Tensor:
+    """`values` on the parameter's device, in its memory format (foreach is fast only on equal strides), or its shard.
+
+    `whole`: on the CPU, and no shard.
+    """
+    drawn = torch.from_numpy(np.asarray(values))
+    if whole or is_sharded(parameter):
+        full = drawn.to(dtype or parameter.dtype)
+        return full if whole else shard_like(full, parameter)
+    return torch.empty_like(parameter, dtype=dtype or parameter.dtype, requires_grad=False).copy_(drawn)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from .sharded import is_sharded
+
 # ---- what is attached to a run ---------------------------------------------------------------------------------------
 
 
@@ -84,28 +86,30 @@ def require_start(start: str) -> None:
         raise ValueError(f"start must be 'shift' (w_0 = init + b) or 'keep' (w_0 = init), got {start!r}")
 
 
-def require_full_precision(name: str, parameter: Tensor) -> None:
-    """Raise ValueError unless the parameter is one whole float32 or float64 tensor.
+FULL = (torch.float32, torch.float64)  # in which a sum with the pull is more than its last digit
 
-    bfloat16 rounds a pull of 1e-3 of a weight away.
+
+def require_decayable(name: str, parameter: Tensor, stochastic: bool = False) -> None:
+    """Raise ValueError unless the parameter is a float32 or float64 tensor that is there.
+
+    A bfloat16 weight rounds a pull of 1e-3 of itself away: `stochastic` takes those too, and float16.
     """
-    if is_sharded(parameter):
-        raise ValueError(f"parameter {name!r} is a DTensor, a shard of one: {SHARDED}")
+    if parameter.is_meta:
+        raise ValueError(f"parameter {name!r} is on the meta device: give it its values first (to_empty, and an init)")
     if parameter.is_complex():
         raise ValueError(f"parameter {name!r} is complex, and anchors are real: leave it out of the decayed groups")
-    if parameter.dtype not in (torch.float32, torch.float64):
+    if parameter.dtype not in FULL and not (stochastic and parameter.dtype in (torch.bfloat16, torch.float16)):
         raise ValueError(
             f"parameter {name!r} is {parameter.dtype}, in which the pull toward the anchor would be rounded away: "
-            "keep the parameters in float32 (or float64) and compute in low precision with torch.autocast"
+            "keep the parameters in float32 (or float64) and compute in low precision with torch.autocast, or "
+            "attach(..., stochastic_rounding=True), which rounds the pull stochastically, so that it arrives on average"
         )
 
 
-def is_sharded(parameter: Tensor) -> bool:
-    """Whether a tensor is a DTensor, of which this process has a part. Asked by name: the import takes a second."""
-    return any(kind.__name__ == "DTensor" for kind in type(parameter).__mro__)
-
-
-SHARDED = "FSDP2 (fully_shard) and tensor parallel are not supported yet; DDP and ZeroRedundancyOptimizer are"
+def require_whole(name: str, parameter: Tensor) -> None:
+    """Raise ValueError for a DTensor, which cannot be parametrized."""
+    if is_sharded(parameter):
+        raise ValueError(f"parameter {name!r} is a DTensor, a shard of one: use syre.attach, which takes it")
 
 
 # ---- the decay -------------------------------------------------------------------------------------------------------

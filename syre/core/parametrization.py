@@ -3,14 +3,14 @@
 from collections import defaultdict
 from collections.abc import Collection
 
-import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization, remove_parametrizations
 from torch.optim import Optimizer
 
-from .anchor import Sigma, draw_anchors, draw_scales, is_gain
+from . import once
+from .anchor import Sigma, checksum, draw_anchors, draw_scales, is_gain, named
 from .attach import attach_anchors
-from .decay import AddAnchor, require_full_precision, require_start
+from .decay import AddAnchor, require_decayable, require_start, require_whole
 from .names import Slot, slots, walk
 
 
@@ -60,14 +60,17 @@ def parametrize(
     _refuse_tied(model, anchors)
     for name in anchors:
         _refuse_unfit(found[name])
+    recipe = {"seed": seed, "sigma": named(sigma), "unit": unit, "gains": gains}
+    if start == "shift":  # planned before the model is touched: this may raise
+        shift = {name: anchor - gains if is_gain(found[name]) else anchor for name, anchor in anchors.items()}
+        plan = once.plan(found, shift, once.line(recipe, anchors, checksum), resumed=False)
     if optimizer is not None:  # before the model is touched: this may raise
         scales = draw_scales(model, sigma_d=sigma_d, seed=seed, parameters=anchors)
         attach_anchors(optimizer, model, {}, scales=scales, recipe={"seed": seed, "sigma_d": sigma_d})
+    if start == "shift":
+        plan.carry_out()  # registering takes b off again
     for name, anchor in anchors.items():
         slot = found[name]
-        if start == "shift" and slot.parameter.requires_grad:
-            with torch.no_grad():
-                slot.parameter.add_(anchor - gains if is_gain(slot) else anchor)  # registering takes b off again
         register_parametrization(slot.module, slot.leaf, AddAnchor(anchor))
     return model
 
@@ -114,6 +117,7 @@ def _refuse_tied(model: nn.Module, names: Collection[str]) -> None:
 
 
 def _refuse_unfit(slot: Slot) -> None:
-    require_full_precision(slot.name, slot.parameter)
+    require_whole(slot.name, slot.parameter)
+    require_decayable(slot.name, slot.parameter)
     if is_parametrized(slot.module, slot.leaf):
         raise ValueError(f"{slot.name!r} is parametrized already: use syre.attach, or remove that first")

@@ -17,6 +17,8 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as stock
 
 from syre.core.decay import Effect, effect_of
+from syre.core.handle import Probe
+from syre.core.once import MARK
 from syre.learners.protocol import Replica
 from syre.models.base import Model, has_running_statistics
 
@@ -69,6 +71,7 @@ def _refuse_optimizer(optimizer: Optimizer, handle: Any) -> None:
     everywhere = [*stock._global_optimizer_pre_hooks.values(), *stock._global_optimizer_post_hooks.values()]
     refuse(everywhere, f"{_names(everywhere)} hooks the steps of every optimizer")
     own = [name for name in vars(optimizer) if callable(getattr(type(optimizer), name, None))]
+    own = [name for name in own if name != "__getstate__"]  # which copies it, and does not step
     refuse(own, f"{', '.join(own)} of this {kind} was overwritten")
     refuse(optimizer.state, f"this {kind} has taken steps already, and has a state of its own")
 
@@ -89,7 +92,7 @@ def _refuse_model(model: nn.Module) -> None:
 
 
 def _refuse_hooks(what: str, place: Any, kinds: Iterable[str]) -> None:
-    hooks = [hook for kind in kinds for hook in (getattr(place, kind) or {}).values()]
+    hooks = [hook for kind in kinds for hook in (getattr(place, kind) or {}).values() if not isinstance(hook, Probe)]
     refuse(hooks, f"{_names(hooks)} hooks {what}, and no handle says what it does")
 
 
@@ -126,7 +129,7 @@ def _shapes(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, tuple[torch.Size
 def _attributes(module: nn.Module) -> dict[str, Any]:
     """What a module has of its own, beside parameters, buffers, modules and hooks."""
     aside = module.bookkeeping if isinstance(module, Model) else ()
-    return {name: value for name, value in vars(module).items() if name not in (*OF_EVERY_MODULE, *aside)}
+    return {name: value for name, value in vars(module).items() if name not in (*OF_EVERY_MODULE, *aside, MARK)}
 
 
 def _equal(a: Any, b: Any) -> bool:

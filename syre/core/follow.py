@@ -1,0 +1,174 @@
+"""Which anchor belongs to which parameter of an optimizer's groups: by identity, however the groups change."""
+
+import operator
+import weakref
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .anchor import checksum
+from .decay import require_decayable
+from .names import canonical_parameters
+from .sharded import gradient, is_sharded, local, shard_like
+
+Named = dict[str, Tensor]  # by canonical parameter name
+Draw = Callable[[Collection[str]], tuple[Named, Named]]  # the anchors, and the scales, of these parameters
+Key = tuple[int, str]  # of a part: index of the group, dtype
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The anchored parameters of one parameter group and one dtype, as parallel lists.
+
+    Attributes:
+        anchors, scales: those of the shards that are here, where parameters are sharded; scales None where D = 1.
+    """
+
+    names: list[str]
+    parameters: list[Tensor]
+    anchors: list[Tensor]
+    scales: list[Tensor] | None
+    sharded: bool
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.parameters[0].dtype
+
+    def weights(self) -> list[Tensor]:
+        """What is here of the parameters: to write to."""
+        return [local(p) for p in self.parameters] if self.sharded else self.parameters
+
+    def gradients(self) -> list[Tensor]:
+        """What is here of their gradients, none of which is None."""
+        if self.sharded:
+            return [gradient(p) for p in self.parameters]
+        return [p.grad for p in self.parameters if p.grad is not None]
+
+    def live(self, has: Callable[[Tensor], bool]) -> "Part":
+        """The part whose parameters satisfy `has`; itself, at no cost, when all do."""
+        keep = [has(p) for p in self.parameters]
+        if all(keep):
+            return self
+        index = [i for i, kept in enumerate(keep) if kept]
+        return Part(
+            names=[self.names[i] for i in index],
+            parameters=[self.parameters[i] for i in index],
+            anchors=[self.anchors[i] for i in index],
+            scales=None if self.scales is None else [self.scales[i] for i in index],
+            sharded=self.sharded,
+        )
+
+
+class Followed:
+    """The parameters of an optimizer and their anchors.
+
+    Those that begin to decay later get their anchors then; one that took another's place, whole or sharded, has its
+    anchor.
+
+    Attributes:
+        anchors, scales: canonical name -> tensor, laid out as the parameter is.
+        draw: what draws for parameters that come later; without it such a parameter is an error.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, model: nn.Module, anchors: Named, scales: Named, *, whole: str | None = None,
+        stochastic: bool = False,
+    ) -> None:  # fmt: skip
+        """`whole`: the checksum of anchors and scales, if only shards of them are here."""
+        self.anchors, self.scales, self.stochastic = anchors, scales, stochastic
+        self.draw: Draw | None = None
+        self._checksum = whole
+        self.model = weakref.ref(model)
+        parameters = canonical_parameters(model)
+        self._names = {id(parameters[name]): name for name in anchors}
+        self._known = {name: parameters[name] for name in anchors}  # keeps the identities above alive
+        decaying = [p for group in optimizer.param_groups if group.get("weight_decay", 0) > 0 for p in group["params"]]
+        self._plain = {id(p): p for p in decaying if id(p) not in self._names}
+        self._parts: dict[int, tuple[list[Tensor], list[Part]]] = {}  # by group: its parameters, what was made of them
+
+    def known(self) -> Mapping[str, Tensor]:
+        """Canonical name -> parameter of all that have an anchor."""
+        return self._known
+
+    def checksum(self) -> str | None:
+        """Of all anchors and scales, while they are whole; of shards what it was before, or None."""
+        named = self.anchors | {f"{name}:scale": scale for name, scale in self.scales.items()}
+        if not any(map(is_sharded, named.values())):
+            self._checksum = checksum(named)
+        return self._checksum
+
+    def decayed(self, optimizer: Optimizer) -> Iterator[tuple[Key, dict[str, Any], Part]]:
+        """What decays now, part by part, each with its group."""
+        for index, group in enumerate(optimizer.param_groups):
+            if group.get("weight_decay", 0) != 0:
+                for part in self._of(index, group):
+                    yield (index, str(part.dtype)), group, part
+
+    def anchored(self, optimizer: Optimizer) -> list[Part]:
+        """What decays, or has anchors from when it did."""
+        return [
+            part
+            for index, group in enumerate(optimizer.param_groups)
+            if group.get("weight_decay", 0) != 0 or any(id(p) in self._names for p in group["params"])
+            for part in self._of(index, group)
+        ]
+
+    def _of(self, index: int, group: Mapping[str, Any]) -> list[Part]:
+        """The parts of a group: those of the step before, unless the group has changed."""
+        parameters: list[Tensor] = group["params"]
+        held, parts = self._parts.get(index, (None, []))
+        if held is None or len(held) != len(parameters) or not all(map(operator.is_, held, parameters)):
+            if unknown := [p for p in parameters if id(p) not in self._names and id(p) not in self._plain]:
+                self._adopt(unknown)
+            parts = self._make(parameters)
+            self._parts[index] = list(parameters), parts
+        return parts
+
+    def _make(self, parameters: list[Tensor]) -> list[Part]:
+        parts = []
+        mine = [(self._names[id(p)], p) for p in parameters if id(p) in self._names]
+        for dtype in dict.fromkeys(p.dtype for _, p in mine):
+            names = [name for name, p in mine if p.dtype is dtype]
+            held = [p for _, p in mine if p.dtype is dtype]
+            scales = None
+            if any(name in self.scales for name in names):
+                ones = [local(p).new_ones(()).expand_as(local(p)) for p in held]
+                scales = [local(self.scales.get(name, one)) for name, one in zip(names, ones, strict=True)]
+            anchors = [local(self.anchors[name]) for name in names]
+            sharded = any(map(is_sharded, held))
+            parts.append(Part(names=names, parameters=held, anchors=anchors, scales=scales, sharded=sharded))
+        return parts
+
+    def _adopt(self, unknown: list[Tensor]) -> None:
+        """Anchor parameters that have come since, as start="keep"; one that took another's place has its anchor."""
+        model = self.model()
+        parameters = {} if model is None else canonical_parameters(model)
+        names = {id(p): name for name, p in parameters.items()}
+        for p in unknown:
+            name = names.get(id(p))
+            if name is None:
+                raise RuntimeError(f"the optimizer decays a parameter of shape {tuple(p.shape)} that the model lacks")
+            if name not in self.anchors:
+                if self.draw is None:
+                    before = "but did not, or did not exist, when syre was attached"
+                    raise RuntimeError(
+                        f"parameter {name!r} decays {before}: detach, and attach again with start='keep'"
+                    )
+                require_decayable(name, p, self.stochastic)
+                anchors, scales = self.draw([name])
+                self.anchors.update(anchors)
+                self.scales.update(scales)
+            elif self.anchors[name].shape != p.shape:
+                was, now = tuple(self.anchors[name].shape), tuple(p.shape)
+                raise RuntimeError(f"parameter {name!r} has shape {now}, and had {was} when syre was attached")
+            if is_sharded(p) and not is_sharded(self.anchors[name]):
+                self.checksum()  # while they are whole
+            self.anchors[name] = shard_like(self.anchors[name], p)
+            if name in self.scales:
+                self.scales[name] = shard_like(self.scales[name], p)
+            self._names = {key: other for key, other in self._names.items() if other != name} | {id(p): name}
+            self._known[name] = parameters[name]

@@ -1,0 +1,287 @@
+"""What `attach` returns: the hooks on an optimizer, the anchors they decay towards, and the way to check them."""
+
+import warnings
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from . import once
+from .decay import Effect, Handle
+from .follow import Draw, Followed, Named
+from .forms import Pull, Shift
+from .sharded import local
+from .wrapped import surround
+
+GROUP = "syre"  # entry of the groups in a saved optimizer state: which anchors, and what is gathered for them
+EARLIER = {"unit": "relative", "gains": 0.0}  # of a state that does not say so: there was no choice then
+
+_attached: "weakref.WeakSet[Optimizer]" = weakref.WeakSet()
+_living: "weakref.WeakSet[SyreHandle]" = weakref.WeakSet()
+
+
+class SharedAnchors(UserWarning):
+    """Two models of one process have equal anchors."""
+
+
+class SyreHandle(Handle):
+    """What `attach` returns: the anchors, and the way to check or remove them.
+
+    Attributes:
+        anchors: canonical name -> b, laid out as the parameter is. Change them only in place.
+        scales: canonical name -> the diagonal of D, shape of the parameter; empty when D = 1.
+        form: `"pull"` or `"shift"`.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, model: nn.Module, anchors: Named, scales: Named, *, form: str,
+        recipe: Mapping[str, Any], line: str, whole: str | None = None, stochastic: bool = False,
+    ) -> None:  # fmt: skip
+        """`line` says which anchors these are; `whole` is their checksum, if only shards of them are here."""
+        self.anchors, self.scales, self.form, self.line = anchors, scales, form, line
+        self._recipe = dict(recipe)
+        self._several: nn.Module | None = None  # keeps a list of models together
+        self._optimizer, self._model = weakref.ref(optimizer), weakref.ref(model)
+        self._followed = Followed(optimizer, model, anchors, scales, whole=whole, stochastic=stochastic)
+        self._form: Pull | Shift = Shift(self._followed)
+        if form == "pull":
+            self._form = Pull(self._followed, type(optimizer), int(recipe.get("seed", 0)))
+        self._shifted: once.Shifted | None = None  # the way back until the first step
+        self._fresh = True  # no step has been seen
+        self._probe: RemovableHandle | None = None  # until a first step has called the hooks
+        self._seen: int | None = None  # the version of a weight at the last backward pass
+        self._moved = 0
+        self._resuming: dict[int, Any] = {}  # what an optimizer state that is being loaded says of each group
+        self._undo: list[Callable[[], None]] = []
+        try:
+            self._register(optimizer)
+        except BaseException:
+            self.detach()
+            raise
+        _attached.add(optimizer)
+        _living.add(self)
+
+    def _register(self, optimizer: Optimizer) -> None:
+        self.hooks = (optimizer.register_step_pre_hook(self._before),)
+        self.hooks = (*self.hooks, optimizer.register_step_post_hook(self._form.after))
+        for hook in (
+            optimizer.register_load_state_dict_pre_hook(self._loading),
+            optimizer.register_load_state_dict_post_hook(self._loaded),
+            optimizer.register_state_dict_post_hook(self._saving),
+        ):
+            self._undo.append(hook.remove)
+        self._undo.append(warn_of_copies(optimizer))
+        if isinstance(self._form, Shift):
+            shift = self._form
+            self._undo.append(surround(optimizer, "step", _nothing, _nothing, shift.failed))
+            for mode in ("eval", "train"):  # the optimizer moves the weights, from one affine image of theta to another
+                if callable(getattr(optimizer, mode, None)):
+                    to_theta = partial(shift.to_theta, optimizer)
+                    self._undo.append(surround(optimizer, mode, to_theta, shift.restore, shift.restore))
+        if probed := [p for p in self._followed.known().values() if p.requires_grad and p.is_leaf]:
+            self._probe = probed[0].register_post_accumulate_grad_hook(Probe(self))
+            self._undo.append(self._probe.remove)
+
+    # ------------------------------------------------------------------------------------------------- what it is asked
+
+    def effect(self) -> Effect:
+        """The anchors and D; nothing once detached.
+
+        Raises:
+            ValueError: the shift form, whose rounding of w an ensemble, which pulls, does not repeat.
+        """
+        if not self.hooks:
+            return Effect()
+        if self.form != "pull":
+            raise ValueError("an ensemble takes syre in its constant-pull form, not in its shift form")
+        return Effect(anchors=self.anchors, scales=self.scales)
+
+    def draw_later(self, draw: Draw) -> None:
+        """How to draw for parameters that come later; without it such a parameter is an error."""
+        self._followed.draw = draw
+
+    def keep(self, model: nn.Module) -> None:
+        """Keep a list of models alive, of which there is a weak reference only."""
+        self._several = model
+
+    @property
+    def moved(self) -> bool:
+        """Whether `attach` has moved weights to init + b, and no step has been taken since."""
+        return self._shifted is not None
+
+    def begin(self, plan: once.Plan) -> None:
+        """Carry out the shift to init + b; it can be taken back until the first step."""
+        self._shifted = plan.carry_out()
+
+    def detach(self) -> None:
+        """Remove the hooks: from now on the optimizer decays toward 0 again. The weights stay where they are."""
+        super().detach()
+        while self._undo:
+            self._undo.pop()()
+        _living.discard(self)
+        if (optimizer := self._optimizer()) is not None:
+            _attached.discard(optimizer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the anchors were drawn by, their names and a checksum: a few hundred bytes that identify them.
+
+        It is the same on every rank of a sharded model, and for every number of ranks.
+        """
+        return {**self._recipe, "names": sorted(self.anchors), "checksum": self._followed.checksum()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Check on resume that these anchors are the checkpoint's, and that the weights hold them once.
+
+        It tells that this is a resume: weights that were loaded before `attach`, and not touched since, are taken back
+        to what was loaded.
+
+        Raises:
+            ValueError: the anchors differ, and the message names the first entry that does; or the weights hold twice
+                the anchors, beyond doubt (`once.share`). Nothing has changed then.
+        """
+        state = EARLIER | dict(state)
+        for key, mine in self.state_dict().items():
+            if key not in state or state[key] != mine:
+                saved = state.get(key, "nothing")
+                raise ValueError(f"these are not the anchors of the checkpoint: {key} was {saved}, and is {mine} now")
+        if self._take_back():
+            return
+        trained = {name: p for name, p in self._followed.known().items() if p.requires_grad}
+        held, error = once.share([*trained.values()], [self.anchors[name] for name in trained])
+        if held > 1.5 and held - 1 > once.SURE * error:
+            raise ValueError(
+                f"the weights hold the anchors {held:.2f} +- {error:.2f} times: they were shifted twice. Load the "
+                "weights before the line attaches with start='keep', or after it attaches"
+            )
+
+    # ------------------------------------------------------------------------------------------------------ its hooks
+
+    def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._fresh and any(float(group.get("lr", 1)) != 0 for group in optimizer.param_groups):
+            self._fresh, self._shifted = False, None  # torch's checkpoints take a step at lr 0, to have a state
+            if self._probe is not None:
+                self._probe.remove()
+        return self._form.before(optimizer, args, kwargs)
+
+    def backward(self, parameter: Tensor) -> None:
+        """Of the first steps: whether the weights move from one backward pass to the next, and no hook was called.
+
+        Twice, since a method may take two gradients for a step (SAM does).
+        """
+        now = local(parameter)._version
+        self._moved += self._seen is not None and now != self._seen
+        self._seen = now
+        if self._fresh and self._moved == 2 and (optimizer := self._optimizer()) is not None:
+            self._fresh = False
+            kind = type(optimizer).__name__
+            warnings.warn(
+                f"syre does nothing: the weights move, and {kind}.step, to which it is attached, is not called (or "
+                "calls no hooks). Attach to the optimizer whose step() updates the weights",
+                stacklevel=2,
+            )
+
+    def _saving(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
+        gathered = self._form.state() if isinstance(self._form, Pull) else {}
+        for index, group in enumerate(state["param_groups"]):
+            group[GROUP] = {"anchors": self.line, "gathered": gathered.get(index, {})}
+
+    def _loading(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        groups = [dict(group) for group in state["param_groups"]]
+        self._resuming = check_saved([group.pop(GROUP, None) for group in groups], self.line)
+        return {**state, "param_groups": groups}
+
+    def _loaded(self, optimizer: Optimizer) -> None:
+        self.resume(self._resuming)
+        self._resuming = {}
+        if not any(group.get("weight_decay", 0) > 0 for group in optimizer.param_groups):
+            what = "the loaded optimizer state has weight_decay 0 in every group, and without decay syre does nothing"
+            warnings.warn(f"{what}: set it in optimizer.param_groups", stacklevel=2)
+
+    def resume(self, saved: Mapping[int, Any]) -> None:
+        """Go on from what a saved optimizer state says of its groups, if it says anything."""
+        if saved:
+            self._take_back()
+        if isinstance(self._form, Pull):
+            for index, entry in saved.items():
+                self._form.load(index, entry["gathered"])
+
+    def _take_back(self) -> bool:
+        """Undo the shift of weights that were shifted before they were loaded; whether there was anything to undo."""
+        model, shifted = self._model(), self._shifted
+        self._shifted = None
+        return shifted is not None and model is not None and shifted.take_back(list(model.parameters()))
+
+
+class Probe:
+    """The hook on a gradient that asks a handle, while it lives, whether its hooks are called."""
+
+    def __init__(self, handle: SyreHandle) -> None:
+        self._handle = weakref.ref(handle)
+
+    def __call__(self, parameter: Tensor) -> None:
+        if (handle := self._handle()) is not None:
+            handle.backward(parameter)
+
+
+def has_syre(optimizer: Optimizer) -> bool:
+    return optimizer in _attached
+
+
+def check_saved(saved: Sequence[Any], line: str) -> dict[int, Any]:
+    """What a saved optimizer state says, by group: of those that say anything.
+
+    Raises:
+        ValueError: it was trained with other anchors.
+    """
+    for entry in filter(None, saved):
+        if entry["anchors"] != line:
+            was = entry["anchors"]
+            raise ValueError(f"this optimizer state was trained with other anchors ({was}) than are attached ({line})")
+    return {index: entry for index, entry in enumerate(saved) if entry}
+
+
+def warn_of_shared(mine: SyreHandle) -> None:
+    """One warning if another living model of this process has some of these very anchors."""
+    for other in list(_living):
+        model, its = mine._model(), other._model()
+        if other is mine or its is None or model is None or other.line != mine.line:
+            continue
+        own = {id(p) for p in model.parameters()}
+        if any(id(p) in own for p in its.parameters()):
+            continue  # one model, two optimizers
+        shared = [n for n, b in mine.anchors.items() if n in other.anchors and other.anchors[n].shape == b.shape]
+        if shared:
+            warnings.warn(
+                f"{len(shared)} parameters ({shared[0]}, ...) have the very anchors that those of another "
+                f"{type(its).__name__} of this process have, drawn by the same seed, name and shape: pass another "
+                "seed= where the two should differ (a generator and a discriminator, say)",
+                SharedAnchors,
+                stacklevel=3,
+            )
+            return
+
+
+def warn_of_copies(optimizer: Optimizer) -> Callable[[], None]:
+    """Let deepcopy and pickle of this optimizer say that hooks are not copied. Returns the way back."""
+    living = weakref.ref(optimizer)  # a bound method would be a cycle
+
+    def state() -> Any:
+        warnings.warn(
+            "a copy of this optimizer (deepcopy, pickle) does not have the hooks of syre, and decays toward 0: attach "
+            "to the copy as well; the weights will not be shifted again",
+            stacklevel=4,
+        )
+        return Optimizer.__getstate__(cast(Optimizer, living()))
+
+    if type(optimizer).__getstate__ is not Optimizer.__getstate__:  # it has a say of its own in what is copied
+        return _nothing
+    vars(optimizer)["__getstate__"] = state
+    return lambda: vars(optimizer).pop("__getstate__", None)
+
+
+def _nothing() -> None:
+    pass

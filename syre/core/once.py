@@ -1,0 +1,175 @@
+"""The shift from init to init + b happens once in the life of a set of weights, whoever attaches how often.
+
+A checkpoint holds weights and nothing else, so that what is exported is a plain state dict. That they are shifted is
+known by four things:
+
+1. **The module** that owns a parameter carries a mark: by which anchors it was shifted, and a digest of some of its
+   entries before. The mark goes along with copies and pickles of the model. Attaching anew (an optimizer that was
+   rebuilt, a second fit) finds it and moves nothing, unless the weights are again what they were before the shift
+   (a learning-rate finder puts them back): then they are shifted anew. Other anchors than the mark's are an error.
+2. **The optimizer's state dict** carries the same line, in its groups. Loading it is a resume. If it comes after
+   `attach`, and the weights have not been touched since, they had been loaded before, shifted already: the shift is
+   taken back, to the last bit. If it came before, `attach` finds it in the groups and moves nothing.
+3. **The handle's state dict**: loading it is a resume as well.
+4. **The weights**: `b` is random, so what the weights hold of it can be measured, |b|^2 -> <w, b>. Large networks that
+   were loaded without any of the above are recognised, with a warning; this asks for 8 standard errors.
+
+What remains is a small network at a small sigma whose weights alone are loaded, before `attach`, into a new model:
+nothing there can tell, and `start="keep"` has to say so. That holds for checkpoints from before this mechanism too.
+"""
+
+import hashlib
+import math
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .decay import shift_
+from .names import Slot
+from .sharded import local, whole
+
+MARK = "_syre_shifted"  # attribute of a module: name of a parameter in it -> its mark
+SAMPLE = 64  # entries of a parameter that its digest is made of
+SURE = 8.0  # standard errors
+
+
+def line(
+    recipe: Mapping[str, Any], anchors: Mapping[str, Tensor], digest: Callable[[Mapping[str, Tensor]], str]
+) -> str:
+    """One line that says which anchors these are, the same in every process."""
+    keys = [key for key in ("seed", "sigma", "unit", "gains") if key in recipe]
+    return " ".join(f"{key}={recipe[key]}" for key in keys) if keys else f"anchors={digest(anchors)}"
+
+
+def digests(parameters: Sequence[Tensor]) -> list[str]:
+    """Of each, a digest of its shape and of entries at equal distances: read from the device in one go."""
+    if not parameters:
+        return []
+    samples = [local(p).detach().reshape(-1) for p in parameters]
+    samples = [flat[:: max(1, len(flat) // SAMPLE)][:SAMPLE] for flat in samples]
+    values = iter(torch.cat([sample.double().cpu() for sample in samples]).split([len(s) for s in samples]))
+    return [
+        hashlib.blake2b(repr(tuple(p.shape)).encode() + next(values).numpy().tobytes(), digest_size=8).hexdigest()
+        for p in parameters
+    ]
+
+
+def share(weights: Sequence[Tensor], anchors: Sequence[Tensor]) -> tuple[float, float]:
+    """How much of b the weights hold: 0 before a shift, 1 after it, 2 after two; and its standard error.
+
+    `sum_t a_t <w_t, b_t> / sum_t a_t |b_t|^2` over the tensors t, a_t = 1 / mean square of w_t. As b is independent of
+    weights that never saw it, the numerator has variance `sum_t a_t^2 |w_t|^2 std(b_t)^2`. Without anchors (0, inf).
+    Of sharded tensors it asks all ranks, which have to call it together.
+    """
+    numbers = []
+    for weight, anchor in zip(weights, anchors, strict=True):
+        w, b = weight.detach().float(), anchor.float()
+        numbers.append(torch.stack([whole(x.sum()) for x in (w * b, b * b, w * w)]).double().cpu())
+    over = signal = noise = 0.0
+    for weight, (both, own, power) in zip(weights, (n.tolist() for n in numbers), strict=True):
+        count = weight.numel()
+        if own > 0 and power > 0:
+            a = count / power
+            over, signal, noise = over + a * both, signal + a * own, noise + a * a * power * own / count
+    return (over / signal, math.sqrt(noise) / signal) if signal > 0 else (0.0, math.inf)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Which parameters a shift moves, by what, and which are only marked. Making it changes nothing."""
+
+    slots: Mapping[str, Slot]
+    anchors: Mapping[str, Tensor]  # of those that move
+    less: Mapping[str, float]  # the means of some anchors, which are no part of the shift
+    by: str
+    marked: Collection[str]  # all that are shifted after it
+
+    def carry_out(self) -> "Shifted | None":
+        """Move and mark; what can be taken back until the first step, if anything moved."""
+        parameters = [self.slots[name].parameter for name in self.anchors]
+        before = dict(zip(self.anchors, digests(parameters), strict=True))
+        copies = [p.detach().clone() for p in parameters]
+        with torch.no_grad():
+            shift_([local(p) for p in parameters], [local(anchor) for anchor in self.anchors.values()], sign=+1)
+            for name, mean in self.less.items():
+                local(self.slots[name].parameter).sub_(mean)
+        for name in self.marked:
+            slot = self.slots[name]
+            marks = vars(slot.module).setdefault(MARK, {})
+            earlier = marks.get(slot.leaf, {}).get("before", "")
+            marks[slot.leaf] = {"by": self.by, "before": before.get(name, earlier)}
+        return Shifted(parameters, copies) if parameters else None
+
+
+def plan(
+    slots: Mapping[str, Slot], anchors: Mapping[str, Tensor], by: str, *, resumed: bool,
+    less: Mapping[str, float] | None = None,
+) -> Plan:  # fmt: skip
+    """What the start w = init + b takes: nothing of weights that are shifted already. Frozen ones stay.
+
+    Args:
+        by: the `line` of the anchors.
+        resumed: the optimizer's state says that the weights are those of a run with these anchors.
+        less: name -> the mean of its anchor, where that is no part of the shift (gains).
+
+    Raises:
+        ValueError: the weights were shifted by other anchors.
+    """
+    trained = [name for name in anchors if slots[name].parameter.requires_grad]
+    marks = {name: vars(slots[name].module).get(MARK, {}).get(slots[name].leaf) for name in trained}
+    known = [name for name in trained if marks[name] is not None]
+    now = dict(zip(known, digests([slots[name].parameter for name in known]), strict=True))
+    back = {name for name in known if marks[name]["before"] == now[name]}  # put back since
+    for name in known:
+        if name not in back and marks[name]["by"] != by:
+            other = marks[name]["by"]
+            raise ValueError(
+                f"parameter {name!r} was shifted by other anchors ({other}; these are {by}), which is not undone: "
+                "build the model anew, or train on toward these anchors with start='keep'"
+            )
+    new = [name for name in trained if marks[name] is None]
+    if resumed or _hold(slots, anchors, new):
+        new = []
+    moved = [name for name in trained if name in new or (name in back and not resumed)]
+    means = {name: mean for name, mean in (less or {}).items() if name in moved}
+    return Plan(slots=slots, anchors={n: anchors[n] for n in moved}, less=means, by=by, marked=trained)
+
+
+def _hold(slots: Mapping[str, Slot], anchors: Mapping[str, Tensor], names: Sequence[str]) -> bool:
+    """Whether unmarked weights hold their anchors already, beyond doubt; with a word if they do."""
+    held, error = share([slots[name].parameter for name in names], [anchors[name] for name in names])
+    if not (held > 0.5 and held > SURE * error):
+        return False
+    warnings.warn(
+        f"the weights hold these anchors already ({held:.2f} +- {error:.2f} of b), so they are not shifted again: "
+        "start='keep' says so without a warning",
+        stacklevel=5,
+    )
+    return True
+
+
+class Shifted:
+    """Weights that were shifted just now, and what they were: the way back until they are touched."""
+
+    def __init__(self, parameters: Sequence[Tensor], copies: Sequence[Tensor]) -> None:
+        self._held = [
+            (p, copy, local(p)._version, local(p).data_ptr()) for p, copy in zip(parameters, copies, strict=True)
+        ]
+        self._after = digests(parameters)  # writing to `p.data` leaves no other trace
+
+    @torch.no_grad()
+    def take_back(self, current: Collection[Tensor]) -> bool:
+        """To the last bit what they were, if all are still in `current`, and none was written to since."""
+        identities = {id(p) for p in current}
+        for p, _, version, where in self._held:
+            if id(p) not in identities or local(p)._version != version or local(p).data_ptr() != where:
+                return False
+        if digests([p for p, *_ in self._held]) != self._after:
+            return False
+        for p, copy, *_ in self._held:
+            local(p).copy_(local(copy))
+        return True
