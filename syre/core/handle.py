@@ -51,7 +51,7 @@ class SyreHandle(Handle):
         if form == "pull":
             self._form = Pull(self._followed, type(optimizer), int(recipe.get("seed", 0)))
         self._shifted: once.Shifted | None = None  # the way back until the first step
-        self._fresh = True  # no step has been seen
+        self._fresh, self._idle = True, False  # no step has been seen; one at learning rate 0 is under way
         self._probe: RemovableHandle | None = None  # until a first step has called the hooks
         self._seen: int | None = None  # the version of a weight at the last backward pass
         self._moved = 0
@@ -67,7 +67,7 @@ class SyreHandle(Handle):
 
     def _register(self, optimizer: Optimizer) -> None:
         self.hooks = (optimizer.register_step_pre_hook(self._before),)
-        self.hooks = (*self.hooks, optimizer.register_step_post_hook(self._form.after))
+        self.hooks = (*self.hooks, optimizer.register_step_post_hook(self._after))
         for hook in (
             optimizer.register_load_state_dict_pre_hook(self._loading),
             optimizer.register_load_state_dict_post_hook(self._loaded),
@@ -161,11 +161,25 @@ class SyreHandle(Handle):
     # ------------------------------------------------------------------------------------------------------ its hooks
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._fresh and any(float(group.get("lr", 1)) != 0 for group in optimizer.param_groups):
-            self._fresh, self._shifted = False, None  # torch's checkpoints take a step at lr 0, to have a state
-            if self._probe is not None:
-                self._probe.remove()
+        if self._fresh:
+            # torch's distributed checkpoint takes a step at learning rate 0 before it loads, to have a state.
+            if any(float(group.get("lr", 1)) != 0 for group in optimizer.param_groups):
+                self._fresh, self._shifted = False, None
+                if self._probe is not None:
+                    self._probe.remove()
+            elif self._shifted is not None and self._shifted.untouched(self._current()):
+                self._idle = True
         return self._form.before(optimizer, args, kwargs)
+
+    def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._form.after(optimizer, args, kwargs)
+        if self._idle and self._shifted is not None:
+            self._idle = False
+            self._shifted.renew()
+
+    def _current(self) -> list[Tensor]:
+        model = self._model()
+        return [] if model is None else list(model.parameters())
 
     def backward(self, parameter: Tensor) -> None:
         """Of the first steps: whether the weights move from one backward pass to the next, and no hook was called.
@@ -211,9 +225,8 @@ class SyreHandle(Handle):
 
     def _take_back(self) -> bool:
         """Undo the shift of weights that were shifted before they were loaded; whether there was anything to undo."""
-        model, shifted = self._model(), self._shifted
-        self._shifted = None
-        return shifted is not None and model is not None and shifted.take_back(list(model.parameters()))
+        shifted, self._shifted = self._shifted, None
+        return shifted is not None and shifted.take_back(self._current())
 
 
 class Probe:
@@ -279,8 +292,13 @@ def warn_of_copies(optimizer: Optimizer) -> Callable[[], None]:
 
     if type(optimizer).__getstate__ is not Optimizer.__getstate__:  # it has a say of its own in what is copied
         return _nothing
+
+    def undo() -> None:
+        if (alive := living()) is not None:
+            vars(alive).pop("__getstate__", None)
+
     vars(optimizer)["__getstate__"] = state
-    return lambda: vars(optimizer).pop("__getstate__", None)
+    return undo
 
 
 def _nothing() -> None:

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from .decay import shift_
 from .names import Slot
-from .sharded import local, whole
+from .sharded import is_sharded, local, whole
 
 MARK = "_syre_shifted"  # attribute of a module: name of a parameter in it -> its mark
 SAMPLE = 64  # entries of a parameter that its digest is made of
@@ -67,8 +67,8 @@ def share(weights: Sequence[Tensor], anchors: Sequence[Tensor]) -> tuple[float, 
     """
     numbers = []
     for weight, anchor in zip(weights, anchors, strict=True):
-        w, b = weight.detach().float(), anchor.float()
-        numbers.append(torch.stack([whole(x.sum()) for x in (w * b, b * b, w * w)]).double().cpu())
+        w, b = (t.detach().to(torch.promote_types(t.dtype, torch.float32)) for t in (weight, anchor))
+        numbers.append(torch.stack([_dot(w, b), _dot(b, b), _dot(w, w)]).double().cpu())
     over = signal = noise = 0.0
     for weight, (both, own, power) in zip(weights, (n.tolist() for n in numbers), strict=True):
         count = weight.numel()
@@ -76,6 +76,14 @@ def share(weights: Sequence[Tensor], anchors: Sequence[Tensor]) -> tuple[float, 
             a = count / power
             over, signal, noise = over + a * both, signal + a * own, noise + a * a * power * own / count
     return (over / signal, math.sqrt(noise) / signal) if signal > 0 else (0.0, math.inf)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """`<a, b>` of two whole or sharded tensors; of whole ones without a temporary copy, however they are laid out."""
+    if is_sharded(a) or a.stride() != b.stride() or a.dtype is not b.dtype:
+        return whole((a * b).sum())
+    order = sorted(range(a.dim()), key=a.stride, reverse=True)
+    return torch.dot(a.permute(order).reshape(-1), b.permute(order).reshape(-1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,20 +164,33 @@ class Shifted:
     """Weights that were shifted just now, and what they were: the way back until they are touched."""
 
     def __init__(self, parameters: Sequence[Tensor], copies: Sequence[Tensor]) -> None:
-        self._held = [
-            (p, copy, local(p)._version, local(p).data_ptr()) for p, copy in zip(parameters, copies, strict=True)
-        ]
+        self._held = list(zip(parameters, copies, strict=True))
         self._after = digests(parameters)  # writing to `p.data` leaves no other trace
+        self.renew()
+
+    def renew(self) -> None:
+        """Count what has been written so far as no touch."""
+        self._written = [_written(p) for p, _ in self._held]
+
+    def untouched(self, current: Collection[Tensor]) -> bool:
+        """Whether all are still in `current`, and none was written to."""
+        identities = {id(p) for p in current}
+        parameters = [p for p, _ in self._held]
+        if any(id(p) not in identities for p in parameters) or [*map(_written, parameters)] != self._written:
+            return False
+        return digests(parameters) == self._after
 
     @torch.no_grad()
     def take_back(self, current: Collection[Tensor]) -> bool:
-        """To the last bit what they were, if all are still in `current`, and none was written to since."""
-        identities = {id(p) for p in current}
-        for p, _, version, where in self._held:
-            if id(p) not in identities or local(p)._version != version or local(p).data_ptr() != where:
-                return False
-        if digests([p for p, *_ in self._held]) != self._after:
+        """To the last bit what they were, if they are untouched."""
+        if not self.untouched(current):
             return False
-        for p, copy, *_ in self._held:
+        for p, copy in self._held:
             local(p).copy_(local(copy))
         return True
+
+
+def _written(parameter: Tensor) -> tuple[int, int]:
+    """Changes with every write to a parameter."""
+    here = local(parameter)
+    return here._version, here.data_ptr()

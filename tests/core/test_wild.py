@@ -4,7 +4,10 @@ The reference is the same optimizer on theta, gradients taken at theta + b: the 
 """
 
 import copy
+import gc
+import pickle
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -12,9 +15,18 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from syre.core import attach, attach_anchors, canonical_parameters, draw_anchors, merge, parametrize
+from syre.core import (
+    SharedAnchors,
+    attach,
+    attach_anchors,
+    canonical_parameters,
+    draw_anchors,
+    merge,
+    parametrize,
+)
 
 SETTINGS = {"sigma": 0.5, "seed": 3}
+pytestmark = pytest.mark.filterwarnings("ignore::syre.core.SharedAnchors")
 
 
 def net(seed=0):
@@ -453,3 +465,141 @@ def test_merging_a_copy_leaves_the_original_in_module_form():
     merge(model)
     assert torch.equal(flat(model), before)
     assert type(model[0]) is nn.Linear
+
+
+# ---- what is noticed -------------------------------------------------------------------------------------------------
+
+
+def test_two_models_of_one_script_do_not_share_anchors_unawares():
+    generator, discriminator = net(1), net(2)
+    attach(sgd(generator), generator, **SETTINGS)
+    optimizer = sgd(discriminator)
+    with pytest.warns(
+        SharedAnchors, match=r"4 parameters \(0.weight, ...\) have the very anchors .* pass another seed="
+    ):
+        handle = attach(optimizer, discriminator, **SETTINGS)
+    handle.detach()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        other = net(5)
+        attach(sgd(other), other, sigma=0.5, seed=4)  # another seed
+        twin = copy.deepcopy(generator)
+        attach(sgd(twin), twin, **SETTINGS)  # a copy: an average of its weights, a teacher
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+def test_a_copied_optimizer_is_said_to_have_lost_its_hooks_and_another_attach_mends_it(duplicate):
+    model = net()
+    optimizer = sgd(model)
+    attach(optimizer, model, **SETTINGS)
+    steps(optimizer, model, 2)
+    with pytest.warns(UserWarning, match=r"a copy of this optimizer \(deepcopy, pickle\) does not have the hooks"):
+        twin, its = duplicate((model, optimizer))
+    attach(its, twin, **SETTINGS)
+    for pair in ((optimizer, model), (its, twin)):
+        steps(*pair, 3)
+        close(flat(pair[1]), reference())
+    with warnings.catch_warnings():  # neither saving its state nor a copy of the model says anything
+        warnings.simplefilter("error")
+        copy.deepcopy(model)
+        pickle.dumps(optimizer.state_dict())
+
+
+def by_hand(optimizer):
+    with torch.no_grad():
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                p.sub_(group["lr"] * p.grad)
+
+
+def descend(optimizer, model, count):
+    for _ in range(count):
+        backward(model)
+        by_hand(optimizer)
+
+
+@pytest.mark.parametrize("form", ["pull", "shift"])
+def test_an_optimizer_whose_step_is_never_called_is_noticed(form):
+    model = net()
+    optimizer = sgd(model)
+    attach(optimizer, model, form=form, **SETTINGS)
+    with pytest.warns(UserWarning, match=r"syre does nothing: the weights move, and SGD.step, to which it is attached"):
+        descend(optimizer, model, 3)
+    with warnings.catch_warnings():  # once
+        warnings.simplefilter("error")
+        backward(model)
+
+
+def test_a_step_that_calls_no_hooks_is_noticed():
+    class Silent(torch.optim.SGD):
+        def step(self, closure=None):
+            by_hand(self)
+
+    model = net()
+    optimizer = Silent(model.parameters(), lr=0.1, weight_decay=0.3)
+    type(optimizer).step = lambda self, closure=None: by_hand(self)  # past the wrapper that torch puts around it
+    attach(optimizer, model, **SETTINGS)
+    vars(optimizer).pop("step")
+    with pytest.warns(UserWarning, match="syre does nothing"):
+        steps(optimizer, model, 3)
+
+
+@pytest.mark.parametrize("usual", ["steps", "accumulation", "two gradients", "loaded", "closure"])
+def test_what_trains_as_usual_is_not_noticed(usual):
+    model = net()
+    optimizer = sgd(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", SharedAnchors)
+        attach(optimizer, model, **SETTINGS)
+        if usual == "accumulation":
+            for _ in range(5):
+                backward(model)
+        if usual == "two gradients":  # extragradient, SAM
+            backward(model)
+            by_hand(optimizer)
+            backward(model)
+        if usual == "loaded":
+            backward(model)
+            model.load_state_dict(net(4).state_dict())
+            backward(model)
+        if usual == "closure":
+            optimizer.step(lambda: backward(model))
+        steps(optimizer, model)
+
+
+def test_the_hooks_keep_no_model_alive():
+    model = net()
+    optimizer = sgd(model)
+    handle = attach(optimizer, model, **SETTINGS)
+    alive = weakref.ref(model), weakref.ref(optimizer)
+    gc.disable()
+    try:
+        del model, optimizer, handle
+        assert [one() for one in alive] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_a_parameter_on_the_meta_device_is_refused():
+    with torch.device("meta"):
+        model = nn.Linear(3, 2)
+    with pytest.raises(ValueError, match=r"'weight' is on the meta device: give it its values first"):
+        attach(torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1), model)
+
+
+def test_a_decay_that_came_with_a_loaded_state_may_be_given_again():
+    """`weight_decay=` stands in the script, and the optimizer's state was loaded before the line."""
+    model = net()
+    optimizer = sgd(model, weight_decay=0)
+    attach(optimizer, model, weight_decay=0.3, **SETTINGS)
+    steps(optimizer, model, 2)
+    kept = copy.deepcopy([model.state_dict(), optimizer.state_dict()])
+    steps(optimizer, model, 3)
+    resumed = net(1)
+    resumed.load_state_dict(kept[0])
+    its = sgd(resumed, weight_decay=0)
+    its.load_state_dict(kept[1])
+    attach(its, resumed, weight_decay=0.3, **SETTINGS)
+    steps(its, resumed, 3)
+    assert torch.equal(flat(resumed), flat(model))

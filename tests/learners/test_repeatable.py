@@ -232,7 +232,7 @@ PLANTED: dict[str, tuple[Callable[[list[Replica]], None], str]] = {
     ),
     "handles of other optimizers": (swapped, "hooks the steps of SGD, and no handle says what it does"),
     "a handle of an optimizer that is gone": (
-        replaced(lambda r: Syre(weight_decay=0.1).attach(SGD(lr=0.1).build(r.model, 0.1), r.model, 0)),
+        replaced(lambda r: Syre(weight_decay=0.1, start="keep").attach(SGD(lr=0.1).build(r.model, 0.1), r.model, 0)),
         "SyreHandle has hooks elsewhere than on its replica's optimizer",
     ),
     "a step of its own": (overwritten, "step of this SGD was overwritten"),
