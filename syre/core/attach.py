@@ -127,6 +127,7 @@ def _attach(
     handle = _bind(
         optimizer, found, model, anchors, scales, start=start, form=form, recipe=recipe, stochastic=stochastic,
         less={name: gains for name in anchors if gains and is_gain(found[name])},
+        by=once.line(recipe),
         full=lambda: checksum(_sorted_draws(draw, [*anchors, *(f"{name}:scale" for name in scales)])),
     )  # fmt: skip
     handle.draw_later(draw)
@@ -143,8 +144,8 @@ def _sorted_draws(draw: Callable[..., tuple[Named, Named]], keys: Collection[str
 
 def _bind(
     optimizer: Optimizer, found: Mapping[str, Slot], model: nn.Module, anchors: Named, scales: Named, *, start: str,
-    form: str | None, recipe: Mapping[str, Any], full: Callable[[], str], less: Mapping[str, float] | None = None,
-    stochastic: bool = False,
+    form: str | None, recipe: Mapping[str, Any], by: str, full: Callable[[], str],
+    less: Mapping[str, float] | None = None, stochastic: bool = False,
 ) -> SyreHandle:  # fmt: skip
     """Check all, then hook the optimizer, then move the weights, if they are not where they belong."""
     require_start(start)
@@ -169,7 +170,6 @@ def _bind(
     if outside := [name for name in centres if id(found[name].parameter) not in inside]:
         raise ValueError(f"parameter {outside[0]!r} has an anchor or a scale, but is not in the optimizer")
 
-    by = once.line(recipe, anchors, checksum)
     saved = check_saved([group.get(GROUP) for group in optimizer.param_groups], by)
     plan = once.plan(found, anchors, by, resumed=bool(saved), less=less) if start == "shift" else None
     sharded = any(is_sharded(found[name].parameter) for name in centres)
@@ -242,15 +242,15 @@ def attach_anchors(
             lacks.
     """
     found = slots(model)
-    given = {**anchors, **{f"{name}:scale": scale for name, scale in (scales or {}).items()}}
+    named = {**anchors, **{f"{name}:scale": scale for name, scale in (scales or {}).items()}}
+    given = checksum({name: whole(tensor) for name, tensor in named.items()})
 
     def laid(tensors: Mapping[str, Tensor]) -> Named:
         return {n: shard_like(t, found[n].parameter) if n in found else t for n, t in tensors.items()}
 
     return _bind(
         stepped(optimizer), found, model, laid(anchors), laid(scales or {}), start=start, form=form,
-        recipe=recipe or {},
-        full=lambda: checksum({key: whole(tensor) for key, tensor in given.items()}),
+        recipe=recipe or {}, by=once.line(recipe or {}) or f"anchors={given}", full=lambda: given,
     )  # fmt: skip
 
 

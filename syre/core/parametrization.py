@@ -8,7 +8,7 @@ from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 from torch.optim import Optimizer
 
 from . import once
-from .anchor import Sigma, checksum, draw_anchors, draw_scales, is_gain, named
+from .anchor import Sigma, draw_anchors, draw_scales, is_gain, named
 from .attach import attach_anchors
 from .decay import AddAnchor, require_decayable, require_start, require_whole
 from .names import Slot, slots, walk
@@ -63,7 +63,7 @@ def parametrize(
     recipe = {"seed": seed, "sigma": named(sigma), "unit": unit, "gains": gains}
     if start == "shift":  # planned before the model is touched: this may raise
         shift = {name: anchor - gains if is_gain(found[name]) else anchor for name, anchor in anchors.items()}
-        plan = once.plan(found, shift, once.line(recipe, anchors, checksum), resumed=False)
+        plan = once.plan(found, shift, once.line(recipe), resumed=False)
     if optimizer is not None:  # before the model is touched: this may raise
         scales = draw_scales(model, sigma_d=sigma_d, seed=seed, parameters=anchors)
         attach_anchors(optimizer, model, {}, scales=scales, recipe={"seed": seed, "sigma_d": sigma_d})

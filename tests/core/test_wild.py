@@ -472,8 +472,8 @@ def test_merging_a_copy_leaves_the_original_in_module_form():
 
 def test_two_models_of_one_script_do_not_share_anchors_unawares():
     generator, discriminator = net(1), net(2)
-    attach(sgd(generator), generator, **SETTINGS)
-    optimizer = sgd(discriminator)
+    first, optimizer = sgd(generator), sgd(discriminator)
+    attach(first, generator, **SETTINGS)
     with pytest.warns(
         SharedAnchors, match=r"4 parameters \(0.weight, ...\) have the very anchors .* pass another seed="
     ):
