@@ -50,16 +50,22 @@ def attach(
     twice with D.
 
     Know before use:
-      - Call it when the model is on its device.
-      - Hooks are not in `optimizer.state_dict()`; `deepcopy` and pickle of it drop them. On resume attach
-        again, then load the model's state, then check with `handle.load_state_dict`. If the weights are loaded
-        already, attach with `start="keep"`, or they are shifted a second time.
+      - Call it when the model is on its device and has its values.
+      - The weights are shifted once, whoever calls this how often (`syre.core.once` says how that is known): put the
+        line where the optimizer is made, and load weights and optimizer state before or after it. The optimizer's
+        saved state says which anchors it was trained with. Only where the weights alone of a small network are
+        loaded before this line, `start="keep"` has to say so.
+      - `deepcopy` and pickle of the optimizer drop the hooks, with a warning: attach to the copy.
       - With coupled decay `p.grad` holds the pull after the step: zero it before the next backward, as is usual.
+      - A decoupled pull below the last digit of a float32 weight is gathered and rounded stochastically
+        (`syre.core.rounding`), at most 16 steps late. So the pull arrives at every learning rate.
       - A learning rate that is a tensor on a GPU is read back once per step where it is needed (decoupled decay).
       - Frozen parameters are anchored but not shifted, and pulled only once they get gradients.
       - Parameters are followed by identity. Those that begin to decay later, as a group that is added does, get their
-        anchors then, as with start="keep"; one that is replaced in the model and in the optimizer keeps its anchor.
+        anchors then, as with start="keep"; one that is replaced in the model and in the optimizer, or sharded
+        (`fully_shard`, tensor parallel), keeps its anchor, of which each rank holds its shard.
       - The shift form goes on from w if a step fails, and surrounds an optimizer's own `eval()` and `train()` too.
+      - Until the first step a copy of the weights is kept, to take the shift back if a resume turns up.
 
     Args:
         optimizer: a torch optimizer, or a wrapper that holds one (accelerate's, SAM): the one inside is attached to.
@@ -81,15 +87,21 @@ def attach(
         form: `"pull"`, `"shift"`, or None: the constant pull where it is exact (table `EXACT`), the shift
             elsewhere. The pull with sigma = 0 is bit-identical to plain decay; the shift rounds w once or twice per
             step, in its last digit.
+        stochastic_rounding: take bfloat16 and float16 parameters too, and round the pull stochastically, so that it
+            arrives on average. The pull form only. The update itself is the optimizer's, rounded as it rounds.
 
     Raises:
         TypeError: no optimizer, or no model, or in the other order. Whatever is raised, nothing has changed.
-        ValueError: no group with weight_decay > 0, or one although weight_decay is given; an optimizer that has syre
-            already; a decayed parameter that the model does not have, that is not float32 or float64, or whose scale is
-            unknown; a model in module form; sigma, unit, gains, sigma_d, start or form out of range; sigma_d > 0 or
+        ValueError: no group with weight_decay > 0, or another one although weight_decay is given; an optimizer that has
+            syre already, or whose loaded state is that of other anchors; weights that other anchors have shifted; a
+            decayed parameter that the model does not have, that is not float32 or float64, or whose scale is unknown; a
+            model in module form or in FSDP1; sigma, unit, gains, sigma_d, start or form out of range; sigma_d > 0 or
             form="pull" with an optimizer not in `EXACT`.
-        RuntimeError: at a step: a parameter decays that the model lacks, or that was sharded since; a fused optimizer
-            under a GradScaler.
+        RuntimeError: at a step: a parameter decays that the model lacks; a fused optimizer under a GradScaler.
+
+    Warns:
+        UserWarning: the weights hold these anchors already; the loaded state has no decay; no hook is called although
+            the weights move. SharedAnchors: another model of the process has the same anchors.
     """
     optimizer, one = stepped(optimizer), as_model(model)
     sigma = sigma if callable(sigma) else float(sigma)
@@ -111,6 +123,8 @@ def _attach(
     found = slots(model)
     if any(isinstance(module, AddAnchor) for module in model.modules()):
         raise ValueError("the model is in module form already (syre.parametrize): merge it first, or do not attach")
+    if any(kind.__name__ == "FullyShardedDataParallel" for module in model.modules() for kind in type(module).__mro__):
+        raise ValueError("FSDP1 flattens the parameters that it shards: use fully_shard (FSDP2)")
     names = _decayed_names(optimizer, found, stochastic)
     drawn: dict[str, Any] = {"seed": seed, "sigma": sigma, "unit": unit, "gains": gains}
     living = weakref.ref(model)  # the hooks keep what draws later, and should not keep the model

@@ -15,15 +15,19 @@ FORMATS = {
     torch.bfloat16: (torch.float32, torch.int32, 16),
     torch.float16: (torch.float32, torch.int32, 13),
 }
+# A compiled step would compile this anew for every name. torch.compiler.disable would import the compiler, for seconds.
+_eager = getattr(torch, "_disable_dynamo", lambda function: function)
 CHUNK = 1 << 22  # entries whose exact sum is held at a time: 32 MB
 
 
+@_eager
 def stream(seed: int, count: int, name: str, device: torch.device) -> torch.Generator:
     """The random bits of the `count`-th sum of the tensor `name`: alike in every process, and in none twice."""
     key = hashlib.blake2b(f"{seed}\0{count}\0{name}".encode(), digest_size=7).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(key, "little"))
 
 
+@_eager
 def add_rounded_(
     target: Tensor, anchor: Tensor, amount: float, bits: torch.Generator, scale: Tensor | None = None
 ) -> None:

@@ -603,3 +603,14 @@ def test_a_decay_that_came_with_a_loaded_state_may_be_given_again():
     attach(its, resumed, weight_decay=0.3, **SETTINGS)
     steps(its, resumed, 3)
     assert torch.equal(flat(resumed), flat(model))
+
+
+def test_the_first_fsdp_is_refused():
+    class FullyShardedDataParallel(nn.Module):  # needs processes, and is known by its name
+        def __init__(self):
+            super().__init__()
+            self._fsdp_wrapped_module = net()
+
+    model = FullyShardedDataParallel()
+    with pytest.raises(ValueError, match=r"use fully_shard \(FSDP2\)"):
+        attach(sgd(model), model)
