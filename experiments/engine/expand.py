@@ -36,7 +36,7 @@ from experiments.engine.config import GROUPS, TYPED, Run, identity
 from experiments.engine.errors import ConfigError
 
 Compose = Callable[[list[str]], DictConfig]  # Hydra overrides -> composed configuration
-SETTABLE = ("seed", *GROUPS, *TYPED)  # what may differ between the runs of one sweep
+SETTABLE = ("seed", "recipe", *GROUPS, *TYPED)  # what may differ between the runs of one sweep
 
 
 @dataclass(frozen=True, kw_only=True)

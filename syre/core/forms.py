@@ -20,9 +20,9 @@ EXACT: dict[type[Optimizer], bool] = {
     kind: name in _DECOUPLED for name in (*_COUPLED, *_DECOUPLED) if (kind := getattr(torch.optim, name, None))
 }
 
-# A decoupled pull `eta lambda b` smaller than this of b is below the last digit of a float32 weight, or near it. It is
+# A decoupled pull `eta lambda b` with a smaller factor than this may be below the last digit of a float32 weight. It is
 # gathered over steps and added rounded stochastically: after each of the first 32 steps, then ever more rarely, so that
-# what waits is at most 1/32 of all that was due, and never more than 16 steps of it.
+# what waits is at most 1/32 of all that was due, never more than 16 steps of it, and a factor no larger than this.
 SMALL = 2.0**-10
 WAITS, SHARE = 16, 32
 
@@ -37,7 +37,7 @@ class Gathered:
     part: Part | None = None  # whose it is; None: of those that take the next step
 
     def due(self) -> bool:
-        return self.waiting >= min(WAITS, 1 + self.steps // SHARE)
+        return self.waiting >= min(WAITS, 1 + self.steps // SHARE) or self.amount >= SMALL
 
     def belongs_to(self, part: Part) -> bool:
         mine = self.part
