@@ -2,7 +2,7 @@
 
 import operator
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,6 @@ from .sharded import gradient, is_sharded, local, shard_like
 
 Named = dict[str, Tensor]  # by canonical parameter name
 Draw = Callable[[Collection[str]], tuple[Named, Named]]  # the anchors, and the scales, of these parameters
-Key = tuple[int, str]  # of a part: index of the group, dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +49,12 @@ class Part:
 
     def live(self, has: Callable[[Tensor], bool]) -> "Part":
         """The part whose parameters satisfy `has`; itself, at no cost, when all do."""
-        keep = [has(p) for p in self.parameters]
-        if all(keep):
+        return self.at([i for i, p in enumerate(self.parameters) if has(p)])
+
+    def at(self, index: list[int]) -> "Part":
+        """The part at these indices, which are in order; itself, at no cost, when they are all."""
+        if len(index) == len(self.parameters):
             return self
-        index = [i for i, kept in enumerate(keep) if kept]
         return Part(
             names=[self.names[i] for i in index],
             parameters=[self.parameters[i] for i in index],
@@ -94,6 +95,10 @@ class Followed:
         """Canonical name -> parameter of all that have an anchor."""
         return self._known
 
+    def names(self, parameters: Sequence[Tensor]) -> list[str]:
+        """Of those that have an anchor."""
+        return [self._names[id(p)] for p in parameters if id(p) in self._names]
+
     def checksum(self) -> str | None:
         """Of all anchors and scales, while they are whole; of shards what it was before, or None."""
         named = self.anchors | {f"{name}:scale": scale for name, scale in self.scales.items()}
@@ -101,12 +106,12 @@ class Followed:
             self._checksum = checksum(named)
         return self._checksum
 
-    def decayed(self, optimizer: Optimizer) -> Iterator[tuple[Key, dict[str, Any], Part]]:
+    def decayed(self, optimizer: Optimizer) -> Iterator[tuple[dict[str, Any], Part]]:
         """What decays now, part by part, each with its group."""
         for index, group in enumerate(optimizer.param_groups):
             if group.get("weight_decay", 0) != 0:
                 for part in self._of(index, group):
-                    yield (index, str(part.dtype)), group, part
+                    yield group, part
 
     def anchored(self, optimizer: Optimizer) -> list[Part]:
         """What decays, or has anchors from when it did."""

@@ -1,7 +1,7 @@
 """What the hooks do before and after a step: the constant pull, and the shift to theta and back."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from . import decay
-from .follow import Followed, Key, Part
-from .rounding import add_rounded_, stream
+from .follow import Followed, Part
+from .rounding import add_rounded_, entries, stream
 
 # Optimizers whose decay is exactly `g += lambda w` (False) or `w -= eta lambda w` (True), and whose update does not
 # otherwise depend on w. A group's own `decoupled_weight_decay` wins. Compared by `is`: a subclass may have any rule.
@@ -20,29 +20,12 @@ EXACT: dict[type[Optimizer], bool] = {
     kind: name in _DECOUPLED for name in (*_COUPLED, *_DECOUPLED) if (kind := getattr(torch.optim, name, None))
 }
 
-# A decoupled pull `eta lambda b` with a smaller factor than this may be below the last digit of a float32 weight. It is
-# gathered over steps and added rounded stochastically: after each of the first 32 steps, then ever more rarely, so that
-# what waits is at most 1/32 of all that was due, never more than 16 steps of it, and a factor no larger than this.
-SMALL = 2.0**-10
-WAITS, SHARE = 16, 32
-
-
-@dataclass(kw_only=True)
-class Gathered:
-    """The pull of one part that is still to be added: a factor of b."""
-
-    amount: float = 0.0
-    waiting: int = 0  # steps
-    steps: int = 0  # since it was attached
-    part: Part | None = None  # whose it is; None: of those that take the next step
-
-    def due(self) -> bool:
-        return self.waiting >= min(WAITS, 1 + self.steps // SHARE) or self.amount >= SMALL
-
-    def belongs_to(self, part: Part) -> bool:
-        mine = self.part
-        same = mine is None or mine is part
-        return same or [*map(id, mine.parameters)] == [*map(id, part.parameters)]  # type: ignore[union-attr]
+# A decoupled pull `eta lambda b` with a smaller factor than this may be below the last digit of a float32 weight. Such
+# is added rounded stochastically, and to be cheap not to all entries: in turn to one of 64 parts of each tensor, 64
+# times as much. So at every moment all that was due has arrived, averaged over the entries, under any schedule. After
+# 128 steps two parts are done in every second step, then 4, 8, 16 in every 16th: at most 1/64 of it is late.
+SMALL = 2.0**-12
+PARTS, MOST = 64, 16
 
 
 class Pull:
@@ -51,7 +34,7 @@ class Pull:
     def __init__(self, followed: Followed, kind: type[Optimizer], seed: int) -> None:
         self._followed, self._seed = followed, seed
         self._default_decoupled = EXACT.get(kind, False)
-        self.gathered: dict[Key, Gathered] = {}
+        self.steps: dict[str, int] = {}  # by name: in how many its pull was rounded
 
     def before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if getattr(optimizer, "grad_scale", None) is not None or getattr(optimizer, "found_inf", None) is not None:
@@ -71,7 +54,7 @@ class Pull:
 
     @torch.no_grad()
     def _before_update(self, optimizer: Optimizer) -> None:
-        for (index, dtype), group, part in self._followed.decayed(optimizer):
+        for group, part in self._followed.decayed(optimizer):
             decoupled = self._is_decoupled(group)
             if decoupled and (part.scales is None or self._is_small(group, part)):
                 continue  # after the update
@@ -87,13 +70,13 @@ class Pull:
             elif part.dtype in decay.FULL:
                 decay.pull_coupled_(part.gradients(), anchors, weight_decay=rate, maximize=maximize)
             else:
-                counter = self.gathered.setdefault((index, f"{dtype} gradients"), Gathered())
-                counter.steps += 1
-                self._round(part, part.gradients(), rate if maximize else -rate, counter.steps)
+                for name, grad, anchor in zip(part.names, part.gradients(), anchors, strict=True):
+                    bits = stream(self._seed, self._count(name), name, grad.device)
+                    add_rounded_(grad, anchor, rate if maximize else -rate, bits)
 
     @torch.no_grad()
     def after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        for key, group, part in self._followed.decayed(optimizer):
+        for group, part in self._followed.decayed(optimizer):
             if not self._is_decoupled(group):
                 continue  # before the update
             small = self._is_small(group, part)
@@ -104,30 +87,41 @@ class Pull:
                 continue
             lr, rate = float(group["lr"]), float(group["weight_decay"])
             if small:
-                self._gather(key, part, lr * rate)
+                self._pull_small(part, lr * rate)
             else:
                 decay.pull_decoupled_(part.weights(), part.anchors, lr=lr, weight_decay=rate)
 
-    def _gather(self, key: Key, part: Part, amount: float) -> None:
-        gathered = self.gathered.setdefault(key, Gathered())
-        if not gathered.belongs_to(part):
-            self._add(gathered)
-        gathered.part = part
-        gathered.amount = gathered.amount * (1 - amount) + amount  # what is added waits decaying, as w does
-        gathered.waiting += 1
-        gathered.steps += 1
-        if gathered.due():
-            self._add(gathered)
+    def _pull_small(self, part: Part, rate: float) -> None:
+        """A pull that is rounded: of those parameters together that have taken as many steps, mostly all."""
+        alike: dict[int, list[int]] = {}
+        for index, name in enumerate(part.names):
+            alike.setdefault(self._count(name), []).append(index)
+        for step, indices in alike.items():
+            together = min(MOST, 1 << max(0, ((step - 1) // PARTS).bit_length() - 1))
+            if step % together == 0:
+                self._pull_parts(part.at(indices), rate, step, together)
 
-    def _add(self, gathered: Gathered) -> None:
-        if gathered.part is not None:
-            self._round(gathered.part, gathered.part.weights(), gathered.amount, gathered.steps)
-        gathered.amount, gathered.waiting = 0.0, 0
+    def _pull_parts(self, part: Part, rate: float, step: int, together: int) -> None:
+        """The pull of 64 steps on some of 64 parts: `1 - (1 - eta lambda)^64`, for w has decayed as often."""
+        amount = -math.expm1(PARTS * math.log1p(-rate))
+        end = (step - 1) % PARTS + 1
+        pairs = zip(part.weights(), part.anchors, *([] if part.scales is None else [part.scales]), strict=True)
+        found = [entries(list(tensors), end - together, end, PARTS) for tensors in pairs]
+        named = [(name, views) for name, views in zip(part.names, found, strict=True) if views is not None]
+        if part.sharded:  # replicas of a tensor round alike, whatever other tensors a rank has beside it
+            for name, views in named:
+                add_rounded_(*views[:2], amount, stream(self._seed, step, name, views[0].device), *views[2:])
+            return
+        for device in dict.fromkeys(views[0].device for _, views in named):
+            some = [views for _, views in named if views[0].device == device]
+            joined = [torch.cat([views[i].reshape(-1) for views in some]) for i in range(len(some[0]))]
+            add_rounded_(*joined[:2], amount, stream(self._seed, step, "", device), *joined[2:])
+            for views, new in zip(some, joined[0].split([views[0].numel() for views in some]), strict=True):
+                views[0].copy_(new.view_as(views[0]))
 
-    def _round(self, part: Part, targets: list[Tensor], amount: float, count: int) -> None:
-        scales: Sequence[Tensor | None] = part.scales or [None] * len(targets)
-        for name, target, anchor, scale in zip(part.names, targets, part.anchors, scales, strict=True):
-            add_rounded_(target, anchor, amount, stream(self._seed, count, name, target.device), scale)
+    def _count(self, name: str) -> int:
+        self.steps[name] = self.steps.get(name, 0) + 1
+        return self.steps[name]
 
     def _is_small(self, group: dict[str, Any], part: Part) -> bool:
         """Whether a decoupled pull would be lost, in part at least, in the last digit of w."""
@@ -137,19 +131,6 @@ class Pull:
 
     def _is_decoupled(self, group: dict[str, Any]) -> bool:
         return bool(group.get("decoupled_weight_decay", self._default_decoupled))
-
-    # ---- what a resume needs
-
-    def state(self) -> dict[int, dict[str, tuple[float, int, int]]]:
-        """By group and dtype: what is gathered, over how many steps, after how many."""
-        found: dict[int, dict[str, tuple[float, int, int]]] = {}
-        for (index, dtype), own in self.gathered.items():
-            found.setdefault(index, {})[dtype] = (own.amount, own.waiting, own.steps)
-        return found
-
-    def load(self, index: int, state: dict[str, tuple[float, int, int]]) -> None:
-        for dtype, (amount, waiting, steps) in state.items():
-            self.gathered[index, dtype] = Gathered(amount=amount, waiting=waiting, steps=steps)
 
 
 class Shift:

@@ -17,7 +17,7 @@ from .forms import Pull, Shift
 from .sharded import local
 from .wrapped import surround
 
-GROUP = "syre"  # entry of the groups in a saved optimizer state: which anchors, and what is gathered for them
+GROUP = "syre"  # entry of the groups in a saved optimizer state: which anchors, and how many steps were rounded
 EARLIER = {"unit": "relative", "gains": 0.0}  # of a state that does not say so: there was no choice then
 
 _attached: "weakref.WeakSet[Optimizer]" = weakref.WeakSet()
@@ -51,6 +51,7 @@ class SyreHandle(Handle):
         if form == "pull":
             self._form = Pull(self._followed, type(optimizer), int(recipe.get("seed", 0)))
         self._shifted: once.Shifted | None = None  # the way back until the first step
+        self._start = ""  # a digest of the weights before the shift: which shift it was
         self._fresh, self._idle = True, False  # no step has been seen; one at learning rate 0 is under way
         self._probe: RemovableHandle | None = None  # until a first step has called the hooks
         self._seen: int | None = None  # the version of a weight at the last backward pass
@@ -116,6 +117,8 @@ class SyreHandle(Handle):
     def begin(self, plan: once.Plan) -> None:
         """Carry out the shift to init + b; it can be taken back until the first step."""
         self._shifted = plan.carry_out()
+        if self._shifted is not None:
+            self._start = self._shifted.start
 
     def detach(self) -> None:
         """Remove the hooks: from now on the optimizer decays toward 0 again. The weights stay where they are."""
@@ -199,9 +202,17 @@ class SyreHandle(Handle):
             )
 
     def _saving(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
-        gathered = self._form.state() if isinstance(self._form, Pull) else {}
         for index, group in enumerate(state["param_groups"]):
-            group[GROUP] = {"anchors": self.line, "gathered": gathered.get(index, {})}
+            steps = self._steps_of(optimizer.param_groups[index]["params"])
+            group[GROUP] = {"anchors": self.line, "start": self._start, "rounded": steps}
+
+    def _steps_of(self, parameters: Sequence[Tensor]) -> dict[str, int] | int:
+        """In how many steps the pull of each was rounded; one number where it is the same of all."""
+        if not isinstance(self._form, Pull):
+            return 0
+        names = self._followed.names(parameters)
+        steps = {name: self._form.steps.get(name, 0) for name in names}
+        return steps if len(set(steps.values())) > 1 else max(steps.values(), default=0)
 
     def _loading(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         groups = [dict(group) for group in state["param_groups"]]
@@ -216,12 +227,17 @@ class SyreHandle(Handle):
             warnings.warn(f"{what}: set it in optimizer.param_groups", stacklevel=2)
 
     def resume(self, saved: Mapping[int, Any]) -> None:
-        """Go on from what a saved optimizer state says of its groups, if it says anything."""
-        if saved:
+        """Go on from what a saved optimizer state says of its groups, if it says anything.
+
+        Its own state (accelerate saves and loads it while it prepares) does not say that the weights were loaded.
+        """
+        if saved and any(entry["start"] != self._start for entry in saved.values()):
             self._take_back()
-        if isinstance(self._form, Pull):
+            self._start = next(iter(saved.values()))["start"]
+        if isinstance(self._form, Pull) and (optimizer := self._optimizer()) is not None:
             for index, entry in saved.items():
-                self._form.load(index, entry["gathered"])
+                names, steps = self._followed.names(optimizer.param_groups[index]["params"]), entry["rounded"]
+                self._form.steps |= steps if isinstance(steps, dict) else dict.fromkeys(names, steps)
 
     def _take_back(self) -> bool:
         """Undo the shift of weights that were shifted before they were loaded; whether there was anything to undo."""

@@ -7,9 +7,10 @@ known by four things:
    entries before. The mark goes along with copies and pickles of the model. Attaching anew (an optimizer that was
    rebuilt, a second fit) finds it and moves nothing, unless the weights are again what they were before the shift
    (a learning-rate finder puts them back): then they are shifted anew. Other anchors than the mark's are an error.
-2. **The optimizer's state dict** carries the same line, in its groups. Loading it is a resume. If it comes after
-   `attach`, and the weights have not been touched since, they had been loaded before, shifted already: the shift is
-   taken back, to the last bit. If it came before, `attach` finds it in the groups and moves nothing.
+2. **The optimizer's state dict** says in its groups which anchors, and a digest of the weights before the shift.
+   Loading that of another shift is a resume. If it comes after `attach`, and the weights have not been touched since,
+   they had been loaded before, shifted already: the shift is taken back, to the last bit. If it came before, `attach`
+   finds it in the groups and moves nothing.
 3. **The handle's state dict**: loading it is a resume as well.
 4. **The weights**: `b` is random, so what the weights hold of it can be measured, |b|^2 -> <w, b>. Large networks that
    were loaded without any of the above are recognised, with a warning; this asks for 8 standard errors.
@@ -107,7 +108,7 @@ class Plan:
             marks = vars(slot.module).setdefault(MARK, {})
             earlier = marks.get(slot.leaf, {}).get("before", "")
             marks[slot.leaf] = {"by": self.by, "before": before.get(name, earlier)}
-        return Shifted(parameters, copies) if parameters else None
+        return Shifted(parameters, copies, "".join(before.values())) if parameters else None
 
 
 def plan(
@@ -158,9 +159,14 @@ def _hold(slots: Mapping[str, Slot], anchors: Mapping[str, Tensor], names: Seque
 
 
 class Shifted:
-    """Weights that were shifted just now, and what they were: the way back until they are touched."""
+    """Weights that were shifted just now, and what they were: the way back until they are touched.
 
-    def __init__(self, parameters: Sequence[Tensor], copies: Sequence[Tensor]) -> None:
+    Attributes:
+        start: a digest of what they were.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], copies: Sequence[Tensor], before: str) -> None:
+        self.start = hashlib.blake2b(before.encode(), digest_size=8).hexdigest()
         self._held = list(zip(parameters, copies, strict=True))
         self._after = digests(parameters)  # writing to `p.data` leaves no other trace
         self.renew()

@@ -15,9 +15,10 @@ FORMATS = {
     torch.bfloat16: (torch.float32, torch.int32, 16),
     torch.float16: (torch.float32, torch.int32, 13),
 }
-# A compiled step would compile this anew for every name. torch.compiler.disable would import the compiler, for seconds.
+
+
+# A compiled step would compile these for every name. torch.compiler.disable would import the compiler, for seconds.
 _eager = getattr(torch, "_disable_dynamo", lambda function: function)
-CHUNK = 1 << 22  # entries whose exact sum is held at a time: 32 MB
 
 
 @_eager
@@ -40,15 +41,29 @@ def add_rounded_(
     if wide is torch.float64 and target.device.type == "mps":
         target.add_(anchor if scale is None else (1 - scale) * target + scale * anchor, alpha=amount)
         return
-    rows = max(1, CHUNK * len(target) // target.numel()) if target.dim() and target.numel() else 1
-    whole = [target, anchor] if scale is None else [target, anchor, scale]
-    for w, b, *d in zip(*(t.split(rows) if t.dim() else (t,) for t in whole), strict=True):
-        exact = w.to(wide, copy=True)
-        if d:
-            own = d[0].to(wide)
-            exact.add_(exact - own * exact + own * b, alpha=amount)
-        else:
-            exact.add_(b, alpha=amount)
-        noise = torch.empty_like(w, dtype=torch.int32).random_(0, 1 << lacking, generator=bits)
-        exact.view(integers).add_(noise).bitwise_and_(-(1 << lacking))
-        w.copy_(exact)
+    exact = target.to(wide, copy=True)
+    if scale is None:
+        exact.add_(anchor, alpha=amount)
+    else:
+        own = scale.to(wide)
+        exact.add_(exact - own * exact + own * anchor, alpha=amount)
+    noise = torch.empty((exact.numel() + 1) // 2, dtype=torch.int64, device=target.device).random_(generator=bits)
+    noise = noise.view(torch.int32)[: exact.numel()].bitwise_and_((1 << lacking) - 1).view(exact.shape)
+    exact.view(integers).add_(noise).bitwise_and_(-(1 << lacking))
+    target.copy_(exact)
+
+
+def entries(tensors: list[Tensor], start: int, end: int, parts: int) -> list[Tensor] | None:
+    """Parts `start` to `end` of `parts` equal ones of the entries of tensors of one shape, the same of each; or None.
+
+    Views, to write to: in the order of memory where the tensors share one, else along the first dimension. None if
+    there are fewer entries than parts, and none of these.
+    """
+    if not all(t.is_contiguous() for t in tensors):
+        order = sorted(range(tensors[0].dim()), key=tensors[0].stride, reverse=True)
+        turned = [t.permute(order) for t in tensors]
+        tensors = turned if all(t.is_contiguous() for t in turned) else tensors
+    flat = [t.view(-1) for t in tensors] if all(t.is_contiguous() for t in tensors) else tensors
+    size = len(flat[0])
+    first, last = start * size // parts, end * size // parts
+    return [t[first:last] for t in flat] if last > first else None

@@ -290,6 +290,39 @@ def test_a_state_of_a_run_without_syre_shifts_the_weights_it_comes_with():
     assert torch.equal(flat(model), torch.cat([kept["model"][name].reshape(-1) for name in kept["model"]]) + b)
 
 
+@pytest.mark.parametrize("make", [sgd, adamw, other])
+def test_an_optimizer_that_loads_its_own_state_has_resumed_nothing(make):
+    """accelerate's `prepare` does, and so does the Trainer; a learning-rate finder restores what it saved."""
+    model = net()
+    optimizer = make(model)
+    attach(optimizer, model, **SETTINGS)
+    shifted = flat(model)
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert torch.equal(flat(model), shifted)
+    kept = copy.deepcopy([model.state_dict(), optimizer.state_dict()])
+    steps(optimizer, model)
+    model.load_state_dict(kept[0])
+    optimizer.load_state_dict(kept[1])
+    assert torch.equal(flat(model), shifted)
+    optimizer = make(model)
+    attach(optimizer, model, **SETTINGS)
+    optimizer.load_state_dict(kept[1])
+    assert torch.equal(flat(model), shifted)
+
+
+def test_a_resumed_run_is_resumed_again():
+    kept, _ = checkpoint(sgd)
+    model, optimizer = first_weights(sgd, kept)
+    optimizer.load_state_dict(optimizer.state_dict())
+    steps(optimizer, model, 5)
+    again = saved({"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+    steps(optimizer, model, 5)
+    for resume in (first_attach, first_weights, last_attach):
+        twin, its = resume(sgd, copy.deepcopy(again))
+        steps(its, twin, 5)
+        assert torch.equal(flat(twin), flat(model))
+
+
 def test_a_step_at_learning_rate_zero_is_no_step():
     """torch's distributed checkpoint takes one before it loads, so that there is a state to load into."""
     kept, whole = checkpoint(adamw)

@@ -45,9 +45,9 @@ def test_the_decoupled_pull_arrives_whole_at_every_learning_rate(lr):
     assert arrived(lr, 30) == pytest.approx(1, abs=0.02)
 
 
-def test_what_waits_is_a_small_part_of_what_was_due():
+def test_at_every_moment_all_that_was_due_has_arrived():
     for steps in (1, 7, 40, 100, 333):
-        assert arrived(1e-4, steps) == pytest.approx(1, abs=0.05)
+        assert arrived(1e-4, steps) == pytest.approx(1, abs=0.03)
 
 
 def test_with_a_diagonal_it_arrives_as_well():
@@ -120,13 +120,13 @@ def test_a_parameter_whose_gradient_comes_and_goes_is_pulled_when_it_decays():
     plain = [p.detach().clone() for p in model.parameters()]
     handle = attach(optimizer, model, sigma=1.0, start="keep")
     counts = [0, 0]
-    for index in range(200):
+    for index in range(600):
         for which, p in enumerate(model.parameters()):
-            live = which == 0 or index % 50 == 48  # in the last step too what waits is added
+            live = which == 0 or index % 3 == 1
             p.grad = torch.zeros_like(p) if live else None
             counts[which] += live
         optimizer.step()
-    assert counts == [200, 4]
+    assert counts == [600, 200]
     for p, before, b, count in zip(model.parameters(), plain, handle.anchors.values(), counts, strict=True):
         kept = (1 - 1e-3 * DECAY) ** count
         moved = (p.detach() - kept * before).double()
