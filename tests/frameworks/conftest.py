@@ -1,5 +1,6 @@
 """These tests need `make test-frameworks`; in .venv alone, which has no frameworks, they are skipped."""
 
+import gc
 import os
 import warnings
 from importlib.util import find_spec
@@ -35,6 +36,10 @@ def fresh_process():
 
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
+
+
+def pytest_collection_finish(session):
+    gc.freeze()  # the Trainer collects garbage at each start, and there is none in what the frameworks have loaded
 
 
 @pytest.fixture(autouse=True)

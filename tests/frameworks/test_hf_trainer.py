@@ -118,6 +118,17 @@ def test_it_trains_on_in_the_same_process(way, tmp_path):
     same(weights(trainer.model), train_theta(Net(), WAYS[way]))
 
 
+def test_weights_alone_go_on_from_where_they_are_with_keep(tmp_path, monkeypatch):
+    """save_only_model: without the optimizer's state nothing tells that they were shifted, so say it."""
+    first = overridden(Net(), arguments(tmp_path, save_only_model=True))
+    first.train()
+    monkeypatch.setitem(SETTINGS, "start", "keep")
+    resumed = overridden(Net(seed=1), arguments(tmp_path, save_strategy="no"))
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.optimizer is not None
+    same(weights(resumed.model), weights(first.model), tolerance=0)
+
+
 # ---- controls --------------------------------------------------------------------------------------------------------
 
 

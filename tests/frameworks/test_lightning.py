@@ -1,4 +1,4 @@
-"""Lightning: the line in `configure_optimizers`, automatic and manual: fresh, resumed, accumulated, clipped, `lr_find`."""
+"""Lightning, automatic and manual: fresh, resumed, accumulated, clipped, and after `lr_find`."""
 
 import lightning as L
 import pytest

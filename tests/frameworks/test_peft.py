@@ -10,7 +10,12 @@ from transformers import Trainer, TrainingArguments
 import syre
 
 CLIP = 0.3
-MODES = {"plain": {}, "accumulated": {"accumulate": 2}, "clipped": {"clip": CLIP}, "both": {"accumulate": 3, "clip": CLIP}}
+MODES = {
+    "plain": {},
+    "accumulated": {"accumulate": 2},
+    "clipped": {"clip": CLIP},
+    "both": {"accumulate": 3, "clip": CLIP},
+}
 optimizers = pytest.mark.parametrize("make", [sgd, adamw])
 
 
@@ -95,6 +100,16 @@ def test_an_adapter_alone_goes_on_from_where_it_is_with_keep(tmp_path):
     again = PeftModel.from_pretrained(Net(), str(tmp_path), is_trainable=True).double()
     syre.attach(optimizer_of(again, sgd), again, **SETTINGS, start="keep")
     same(trained(again), mine, tolerance=0)
+
+
+def test_with_keep_training_begins_at_the_base_model():
+    def logits(model):
+        return torch.stack([model(**batch)["logits"] for batch in loader()])
+
+    for start, equal in (("keep", True), ("shift", False)):
+        model = lora()
+        syre.attach(optimizer_of(model, sgd), model, **SETTINGS, start=start)
+        assert torch.equal(logits(model), logits(Net())) is equal
 
 
 class WithSyre(Trainer):

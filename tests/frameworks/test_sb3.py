@@ -7,14 +7,15 @@ import gymnasium
 import pytest
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from theta import SETTINGS, differs, same
 
 import syre
 
 STEPS, DECAY = 64, 0.5
-# float32 rollouts of float64 policies: a last digit that differs there is 1e-7 of the weights.
-TOLERANCE = 1e-6
+# The policies are float64, their rollouts float32: equal, but for a last digit that may once in a million runs differ.
+TOLERANCE = 1e-9
 
 
 class Flat(FlattenExtractor):
@@ -34,14 +35,16 @@ class Double(ActorCriticPolicy):
 ALGORITHMS = {
     "ppo": (PPO, "CartPole-v1", {"n_steps": 32, "batch_size": 16, "n_epochs": 2}),
     "ppo, continuous actions": (PPO, "Pendulum-v1", {"n_steps": 32, "batch_size": 16, "n_epochs": 2}),
-    "a2c": (A2C, "CartPole-v1", {"n_steps": 8}),  # whose optimizer is its own RMSprop: the shift form
+    "a2c": (A2C, "CartPole-v1", {"n_steps": 8}),
+    "a2c, its own RMSprop": (A2C, "CartPole-v1", {"n_steps": 8}),  # no optimizer of torch: the shift form
 }
 algorithms = pytest.mark.parametrize("name", ALGORITHMS)
 
 
 def make(name, seed=0, *, decay=DECAY, **options):
     kind, env, settings = ALGORITHMS[name]
-    settings = {"learning_rate": 0.01, "policy_kwargs": {"net_arch": [8]}, "device": "cpu", **settings, **options}
+    policy = {"net_arch": [8]} | ({"optimizer_class": RMSpropTFLike} if "its own" in name else {})
+    settings = {"learning_rate": 0.01, "policy_kwargs": policy, "device": "cpu", **settings, **options}
     agent = kind(Double, gymnasium.make(env), seed=seed, **settings)
     agent.policy.optimizer.param_groups[0]["weight_decay"] = decay  # A2C does not listen to optimizer_kwargs
     return agent
@@ -77,7 +80,7 @@ def line(agent):
 @algorithms
 def test_it_trains_theta(name, norm):
     agent = make(name, max_grad_norm=norm)
-    assert line(agent).form == ("shift" if name == "a2c" else "pull")
+    assert line(agent).form == ("shift" if "its own" in name else "pull")
     for seed in (1, 2):
         learn(agent, name, seed)
     same(weights(agent), reference(name, max_grad_norm=norm), TOLERANCE)

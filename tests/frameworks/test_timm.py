@@ -80,6 +80,27 @@ def test_it_accumulates_and_clips(name, mode, accumulate):
     differs(mine, train_theta(Net(), of(name), epochs=EPOCHS))
 
 
+def test_its_adaptive_clipping_compares_gradients_with_w():
+    b = draw_anchors(Net(), **SETTINGS, parameters=["layers.0.weight", "layers.2.weight"])
+
+    @torch.no_grad()
+    def at_w(parameters):
+        named = dict(zip(weights(Net()), parameters, strict=True))
+        for sign in (1, -1):
+            if sign < 0:
+                dispatch_clip_grad(named.values(), 0.1, "agc")
+            for name in b:
+                named[name].add_(b[name], alpha=sign)
+
+    def at_theta(parameters):
+        dispatch_clip_grad(list(parameters), 0.1, "agc")
+
+    model, optimizer, _ = attached("momentum")
+    mine = train(model, optimizer, clip=at_theta)
+    same(mine, train_theta(Net(), of("momentum"), epochs=EPOCHS, clip=at_w))
+    differs(mine, train_theta(Net(), of("momentum"), epochs=EPOCHS, clip=at_theta))
+
+
 @pytest.mark.parametrize("place", ["before resume_checkpoint", "after resume_checkpoint"])
 @pytest.mark.parametrize("name", ["momentum", "adamw", "lamb", "lookahead_adamw"])
 def test_it_goes_on_from_a_checkpoint(name, place, tmp_path):
