@@ -19,14 +19,15 @@ RUN      := .venv/bin/python -m experiments.run -m
 # A process more than there are cores, for some tests wait for others' clocks; more than eight would wait for the slowest.
 PYTEST    = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 8 --dist loadgroup
 STAMP    := .venv/.complete
+LAYERED  := .venv-frameworks/.complete
 FIGURES  := $(patsubst configs/experiment/%.yaml,%,$(wildcard configs/experiment/*.yaml))
 DRAWN    := $(filter-out __init__ $(FIGURES),$(patsubst experiments/figures/%.py,%,$(wildcard experiments/figures/*.py)))
 
-.PHONY: help env again data $(FIGURES) $(DRAWN) status plots report smoke check test lint bench gpu clean
+.PHONY: help env again data $(FIGURES) $(DRAWN) status plots report smoke check test test-frameworks lint bench gpu clean
 
 help:  ## this list
 	@echo "make TARGET [SCALE=smoke|cpu|paper] [LAUNCHER=local|joblib|slurm] [DATA=mnist,...] [ARGS=\"any Hydra override\"]"
-	@awk -F ':.*## ' '/:.*## / && !/awk/ {sub(/^\$$\(FIGURES\).*/, "figN", $$1); printf "  %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/:.*## / && !/awk/ {sub(/^\$$\(FIGURES\).*/, "figN", $$1); printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  figures and tables: $(sort $(FIGURES) $(DRAWN))"
 
 env: $(STAMP)  ## build .venv from requirements.lock (every other target does, if need be)
@@ -34,9 +35,16 @@ env: $(STAMP)  ## build .venv from requirements.lock (every other target does, i
 $(STAMP): requirements.lock pyproject.toml
 	@PYTHON="$(PYTHON)" scripts/env.sh
 
+$(LAYERED): requirements-frameworks.lock $(STAMP)
+	@scripts/env.sh frameworks
+
 # A stamp counts while the Python that it names runs and finds its packages: until that is gone, or the checkout moved.
-ifneq ($(shell test ! -e $(STAMP) || "$$(cat $(STAMP))" -I -c 'import pip' 2>/dev/null || echo gone),)
+gone = $(shell test ! -e $(1) || "$$(cat $(1))" -I -c 'import pip' 2>/dev/null || echo gone)
+ifneq ($(call gone,$(STAMP)),)
 $(STAMP): again
+endif
+ifneq ($(and $(filter test-frameworks,$(MAKECMDGOALS)),$(call gone,$(LAYERED))),)
+$(LAYERED): again
 endif
 again:
 
@@ -84,6 +92,9 @@ test: $(STAMP)  ## lint, types, every experiment at smoke scale, all tests: what
 	@$(MAKE) --no-print-directory lint smoke
 	$(PYTEST) $(ARGS)
 
+test-frameworks: $(LAYERED)  ## HF Trainer, Lightning, accelerate, timm, SB3 and PEFT, in .venv-frameworks over .venv
+	OMP_NUM_THREADS=1 .venv-frameworks/bin/python -m pytest tests/frameworks $(ARGS)
+
 lint: $(STAMP)  ## ruff and mypy
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -95,5 +106,5 @@ bench: $(STAMP)  ## step time, memory, ensembles and whole sweeps, as ratios mea
 gpu: $(STAMP)  ## train what is missing at paper scale for nine minutes on a GPU: ARGS="--minutes 30 --out FOLDER"
 	@.venv/bin/python -m scripts.gpu_queue $(ARGS)
 
-clean:  ## remove .venv and caches; results and outputs stay
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache *.egg-info
+clean:  ## remove .venv, .venv-frameworks and caches; results and outputs stay
+	rm -rf .venv .venv-frameworks .pytest_cache .ruff_cache .mypy_cache *.egg-info

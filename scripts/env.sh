@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
 # Builds .venv from requirements.lock with $PYTHON (default: python3); `make env` calls it, in the root of the checkout.
+# `env.sh frameworks` builds .venv-frameworks: what requirements-frameworks.lock adds, over the packages of .venv.
 #
-# .venv may be a link, to a scratch disk say: then the folder it points to is filled. A folder that is neither empty nor
+# Either may be a link, to a scratch disk say: then the folder it points to is filled. A folder that is neither empty nor
 # an environment of this project is left as it is. Where the environment cannot be built, one line says why (exit
-# status 2); .venv/.complete is written last, so that what was interrupted is built again.
+# status 2); its .complete is written last, so that what was interrupted is built again.
 
 set -euo pipefail
 
 python=${PYTHON:-python3}
-stamp=.venv/.complete mark=.venv/.syre log=.venv/build.log  # mark: the folder is ours, complete or not
+venv=.venv lock=requirements.lock
+[[ ${1:-} != frameworks ]] || venv=.venv-frameworks lock=requirements-frameworks.lock python=.venv/bin/python
+stamp=$venv/.complete mark=$venv/.syre log=$venv/build.log  # mark: the folder is ours, complete or not
 
 fail() { echo "error: $*" >&2; exit 2; }
 
@@ -34,26 +37,33 @@ version=${facts%% *} base=${facts#* }
 "$base" -c 'import ensurepip, venv' 2>/dev/null ||
   fail "$base cannot make environments: on Debian and Ubuntu, apt-get install python$version-venv"
 
-if [[ -L .venv && ! -e .venv ]]; then
-  mkdir "$(readlink -m .venv)" 2>/dev/null || fail ".venv points to $(readlink -m .venv), which cannot be made"
-elif [[ ! -e .venv ]]; then
-  mkdir .venv 2>/dev/null || fail "$PWD cannot be written to"
+if [[ -L $venv && ! -e $venv ]]; then
+  mkdir "$(readlink -m $venv)" 2>/dev/null || fail "$venv points to $(readlink -m $venv), which cannot be made"
+elif [[ ! -e $venv ]]; then
+  mkdir $venv 2>/dev/null || fail "$PWD cannot be written to"
 fi
-[[ -d .venv ]] || fail "$PWD/.venv is in the way: it is no folder"
-if [[ -n $(ls -A .venv/) && ! -e $mark && ! -e $stamp ]]; then
+[[ -d $venv ]] || fail "$PWD/$venv is in the way: it is no folder"
+if [[ -n $(ls -A $venv/) && ! -e $mark && ! -e $stamp ]]; then
   # What has no mark was interrupted before there were marks, if it is an environment and lies here.
-  [[ ! -L .venv && -e .venv/pyvenv.cfg ]] ||
-    fail "$(readlink -f .venv) is neither empty nor an environment of this project: empty it, or move .venv away"
+  [[ ! -L $venv && -e $venv/pyvenv.cfg ]] ||
+    fail "$(readlink -f $venv) is neither empty nor an environment of this project: empty it, or move $venv away"
 fi
-touch "$mark" 2>/dev/null || fail "$(readlink -f .venv) cannot be written to"
-find .venv/ -mindepth 1 -maxdepth 1 ! -name "${mark##*/}" -exec rm -rf {} +
+touch "$mark" 2>/dev/null || fail "$(readlink -f $venv) cannot be written to"
+find $venv/ -mindepth 1 -maxdepth 1 ! -name "${mark##*/}" -exec rm -rf {} +
 
 writable "${UV_CACHE_DIR:-${XDG_CACHE_HOME:-${HOME:-/}/.cache}/uv}" || export UV_NO_CACHE=1 PIP_NO_CACHE_DIR=1
-echo "building .venv with Python $version from requirements.lock"
-install "$base" -m venv "$(readlink -f .venv)"  # which takes no link
-awk '/^uv==/ {on = 1} on {print} on && !/\\$/ {exit}' requirements.lock >.venv/uv.lock
-install .venv/bin/python -m pip install --disable-pip-version-check --require-hashes -r .venv/uv.lock
-install .venv/bin/uv pip install --python .venv/bin/python --require-hashes -r requirements.lock
-install .venv/bin/uv pip install --python .venv/bin/python --no-deps -e .
+echo "building $venv with Python $version from $lock"
+if [[ $venv == .venv ]]; then
+  install "$base" -m venv "$(readlink -f .venv)"  # which takes no link
+  awk '/^uv==/ {on = 1} on {print} on && !/\\$/ {exit}' $lock >.venv/uv.lock
+  install .venv/bin/python -m pip install --disable-pip-version-check --require-hashes -r .venv/uv.lock
+  install .venv/bin/uv pip install --python .venv/bin/python --require-hashes -r $lock
+  install .venv/bin/uv pip install --python .venv/bin/python --no-deps -e .
+else  # the packages of .venv come after its own; a .pth file that only named their folder would lose their own .pth files
+  install "$base" -m venv "$(readlink -f $venv)" --without-pip
+  .venv/bin/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+    >"$venv/lib/python$version/site-packages/venv.pth"
+  install .venv/bin/uv pip install --python $venv/bin/python --no-deps --require-hashes -r $lock
+fi
 rm -f "$log"
-echo "$PWD/.venv/bin/python" >"$stamp"
+echo "$PWD/$venv/bin/python" >"$stamp"

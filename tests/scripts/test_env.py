@@ -21,9 +21,12 @@ case "${0##*/} $1 $2" in
   *" -c import ensurepip, venv") exit "${WITHOUT_VENV:-0}" ;;
   *" -m venv")
     [[ ! -L $3 ]] || exit 1
-    mkdir -p "$3/bin"; touch "$3/pyvenv.cfg"; cp "$0" "$3/bin/python"; cp "$0" "$3/bin/uv" ;;
+    mkdir -p "$3/bin" "$3/lib/python3.11/site-packages"; touch "$3/pyvenv.cfg"
+    cp "$0" "$3/bin/python"; cp "$0" "$3/bin/uv" ;;
   *" -m pip") [[ -z $OFFLINE ]] || { echo retrying; echo "no route to host"; echo; exit 1; } ;;
-  uv*) [[ -z $KILLED || "$*" != *" -e ." ]] || kill -9 $PPID ;;
+  uv*)
+    [[ -z $KILLED || "$*" != *" -e ." ]] || kill -9 $PPID
+    [[ -z $LATER_OFFLINE || "$*" != *frameworks.lock ]] || { echo "no route to host"; exit 1; } ;;
 esac
 """
 
@@ -37,12 +40,13 @@ class Checkout:
         for name in (".gitignore", "Makefile", "pyproject.toml", "scripts/env.sh"):
             shutil.copy(ROOT / name, self.root / name)
         (self.root / "requirements.lock").write_text("a==1\nuv==0.1 \\\n    --hash=sha256:0\nz==1\n")
+        (self.root / "requirements-frameworks.lock").write_text("b==1\n")
         self.python.write_text(STAND_IN)
         self.python.chmod(0o755)
 
-    def make(self, *words: str, **environment: str) -> subprocess.CompletedProcess:
+    def make(self, *words: str, goal: str = "env", **environment: str) -> subprocess.CompletedProcess:
         self.calls.write_text("")
-        words = ("env", f"PYTHON={self.python}", *words)
+        words = (goal, f"PYTHON={self.python}", *words)
         own = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "MAKE", "PYTHON"))}
         return subprocess.run(
             ["make", *words],
@@ -94,6 +98,60 @@ def test_it_is_built_again_when_the_lock_changes(checkout):
     stamp = (checkout.root / STAMP).stat().st_mtime
     os.utime(checkout.root / "requirements.lock", (stamp + 1, stamp + 1))
     assert "building" in checkout.make().stdout
+
+
+# ---- .venv-frameworks, over .venv ------------------------------------------------------------------------------------
+
+LAYERED = ".venv-frameworks/.complete"
+BUILDS = "building .venv-frameworks with Python 3.11 from requirements-frameworks.lock\n"
+
+
+def test_the_frameworks_are_installed_over_it_once(checkout):
+    done = checkout.make(goal="test-frameworks")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert BUILDS in done.stdout
+    steps = checkout.calls.read_text().replace(f"{checkout.root}/", "").splitlines()
+    install = "uv pip install --python .venv-frameworks/bin/python --no-deps --require-hashes"
+    assert [line for line in steps if "frameworks" in line] == [
+        "python -m venv .venv-frameworks --without-pip",
+        f"{install} -r requirements-frameworks.lock",
+        "python -m pytest tests/frameworks",
+    ]
+    assert (checkout.root / ".venv-frameworks/lib/python3.11/site-packages/venv.pth").is_file()
+    assert "building" not in checkout.make(goal="test-frameworks").stdout
+    assert "building" not in checkout.make().stdout
+
+
+def test_they_are_installed_again_when_their_lock_or_what_lies_below_changes(checkout):
+    checkout.make(goal="test-frameworks")
+    for name in ("requirements-frameworks.lock", STAMP):
+        stamp = (checkout.root / LAYERED).stat().st_mtime
+        os.utime(checkout.root / name, (stamp + 1, stamp + 1))
+        assert checkout.make(goal="test-frameworks").stdout.count("building") == 1
+        os.utime(checkout.root / name, (stamp - 1, stamp - 1))
+    (checkout.root / ".venv-frameworks/bin/python").unlink()
+    assert BUILDS in checkout.make(goal="test-frameworks").stdout
+    checkout.root = checkout.root.rename(checkout.root.with_name("moved"))
+    assert checkout.make(goal="test-frameworks").stdout.count("building") == 2
+
+
+def test_without_a_network_for_them_it_says_so_in_one_line_and_nothing_is_tested(checkout):
+    done = checkout.make(goal="test-frameworks", LATER_OFFLINE="1")
+    first, second = done.stderr.splitlines()
+    assert (done.returncode, second[:10]) == (2, "make: *** ")
+    assert "(is there a network?), see .venv-frameworks/build.log; its last line: no route to host" in first
+    assert (checkout.root / STAMP).exists()
+    assert not (checkout.root / LAYERED).exists()
+    assert "-m pytest" not in checkout.calls.read_text()
+    assert BUILDS in checkout.make(goal="test-frameworks").stdout
+
+
+def test_a_folder_in_their_place_that_is_not_ours_stays_as_it_is(checkout):
+    (checkout.root / ".venv-frameworks").mkdir()
+    (checkout.root / ".venv-frameworks/thesis.tex").write_text("mine")
+    done = checkout.make(goal="test-frameworks")
+    assert ".venv-frameworks is neither empty nor an environment of this project" in done.stderr
+    assert (checkout.root / ".venv-frameworks/thesis.tex").read_text() == "mine"
 
 
 # ---- Python ----------------------------------------------------------------------------------------------------------
@@ -230,6 +288,8 @@ def test_clean_removes_a_link_and_not_what_it_points_to(checkout, tmp_path):
     (tmp_path / "scratch").mkdir()
     (checkout.root / ".venv").symlink_to(tmp_path / "scratch")
     checkout.builds()
+    (checkout.root / ".venv-frameworks").mkdir()
     subprocess.run(["make", "clean"], cwd=checkout.root, check=True, capture_output=True)
     assert not (checkout.root / ".venv").is_symlink()
+    assert not (checkout.root / ".venv-frameworks").exists()
     assert (tmp_path / "scratch/bin/python").exists()
