@@ -22,7 +22,7 @@ STAMP    := .venv/.complete
 FIGURES  := $(patsubst configs/experiment/%.yaml,%,$(wildcard configs/experiment/*.yaml))
 DRAWN    := $(filter-out __init__ $(FIGURES),$(patsubst experiments/figures/%.py,%,$(wildcard experiments/figures/*.py)))
 
-.PHONY: help env again data $(FIGURES) $(DRAWN) status plots report smoke check test lint bench gpu clean
+.PHONY: help env again data $(FIGURES) $(DRAWN) status plots report smoke check test lint matrix bench gpu clean
 
 help:  ## this list
 	@echo "make TARGET [SCALE=smoke|cpu|paper] [LAUNCHER=local|joblib|slurm] [DATA=mnist,...] [ARGS=\"any Hydra override\"]"
@@ -89,6 +89,9 @@ lint: $(STAMP)  ## ruff and mypy
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
+matrix: $(STAMP)  ## the library's tests on torch 2.4 to the newest, 5 GB each: ARGS=torch2.4 for one of them
+	@.venv/bin/python -m scripts.matrix $(ARGS)
+
 bench: $(STAMP)  ## step time, memory, ensembles and whole sweeps, as ratios measured in one run
 	@.venv/bin/python -m scripts.bench $(ARGS)
 
@@ -96,4 +99,4 @@ gpu: $(STAMP)  ## train what is missing at paper scale for nine minutes on a GPU
 	@.venv/bin/python -m scripts.gpu_queue $(ARGS)
 
 clean:  ## remove .venv and caches; results and outputs stay
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache *.egg-info
+	rm -rf .venv .matrix dist .pytest_cache .ruff_cache .mypy_cache *.egg-info
