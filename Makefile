@@ -23,7 +23,8 @@ LAYERED  := .venv-frameworks/.complete
 FIGURES  := $(patsubst configs/experiment/%.yaml,%,$(wildcard configs/experiment/*.yaml))
 DRAWN    := $(filter-out __init__ $(FIGURES),$(patsubst experiments/figures/%.py,%,$(wildcard experiments/figures/*.py)))
 
-.PHONY: help env again data $(FIGURES) $(DRAWN) status plots report smoke check test test-frameworks lint bench gpu clean
+.PHONY: help env again data $(FIGURES) $(DRAWN) status plots report smoke check test test-frameworks lint matrix bench \
+        gpu clean
 
 help:  ## this list
 	@echo "make TARGET [SCALE=smoke|cpu|paper] [LAUNCHER=local|joblib|slurm] [DATA=mnist,...] [ARGS=\"any Hydra override\"]"
@@ -100,11 +101,14 @@ lint: $(STAMP)  ## ruff and mypy
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
+matrix: $(STAMP)  ## the library's tests on torch 2.4 to the newest, 5 GB each: ARGS=torch2.4 for one of them
+	@.venv/bin/python -m scripts.matrix $(ARGS)
+
 bench: $(STAMP)  ## step time, memory, ensembles and whole sweeps, as ratios measured in one run
 	@.venv/bin/python -m scripts.bench $(ARGS)
 
 gpu: $(STAMP)  ## train what is missing at paper scale for nine minutes on a GPU: ARGS="--minutes 30 --out FOLDER"
 	@.venv/bin/python -m scripts.gpu_queue $(ARGS)
 
-clean:  ## remove .venv, .venv-frameworks and caches; results and outputs stay
-	rm -rf .venv .venv-frameworks .pytest_cache .ruff_cache .mypy_cache *.egg-info
+clean:  ## remove .venv, .venv-frameworks, .matrix and caches; results and outputs stay
+	rm -rf .venv .venv-frameworks .matrix dist .pytest_cache .ruff_cache .mypy_cache *.egg-info

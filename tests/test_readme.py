@@ -72,6 +72,7 @@ LEFT_OUT = {  # and why
     r"scripts/slurm_local\.sh install": "it installs packages; tests/scripts/test_slurm_local.py has stand-ins",
     r"\.venv/bin/torchrun .*": "four GPUs and CIFAR-10; tests/experiments/engine/test_torchrun.py has neither",
     r"(\.venv/bin/)?wandb (sync|login|sweep).*": "an account",
+    r"pip install syre-torch": "the network; test_package.py builds and installs the wheel",
 }
 
 

@@ -33,7 +33,10 @@ def shard_like(full: Tensor, parameter: Tensor) -> Tensor:
     """`full`, the same in every process, laid out over the processes as `parameter` is; itself, if that is whole."""
     if not is_sharded(parameter) or is_sharded(full):
         return full
-    from torch.distributed.tensor import distribute_tensor
+    try:
+        from torch.distributed.tensor import distribute_tensor
+    except ImportError:  # before torch 2.5
+        from torch.distributed._tensor import distribute_tensor
 
     # Without a source rank nothing is sent: each takes its own part of what it has (torch >= 2.6).
     quiet = {"src_data_rank": None} if "src_data_rank" in inspect.signature(distribute_tensor).parameters else {}

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, pad
 
 from syre.checks import Settings, above, at_least, check
+from syre.extras import extra
 
 Draws = dict[str, Tensor]
 Affine = tuple[Tensor | float, Tensor | float, Tensor | float]
@@ -318,7 +319,8 @@ def auto_contrast(x: Tensor, v: Tensor) -> Tensor:
 
 def equalize(x: Tensor, v: Tensor) -> Tensor:
     """Each channel's histogram, of 256 values, made flat."""
-    from torchvision.transforms.v2.functional import equalize  # here, for `import syre` to need torch alone
+    with extra("repro"):
+        from torchvision.transforms.v2.functional import equalize  # here, for `import syre` to need torch alone
 
     return equalize(x)
 

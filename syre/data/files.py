@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from syre.extras import extra
+
 SETS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
 # torchvision publishes the md5 of the MNIST-style archives only; these are of the files they hold. What one holds that
@@ -40,7 +42,8 @@ def data_root(root: str | Path | None = None) -> Path:
 
 def torchvision_class(name: str) -> Any:
     """The torchvision data set class of one of `SETS`."""
-    import torchvision.datasets  # here, so that `import syre` stays light
+    with extra("repro"):
+        import torchvision.datasets  # here, so that `import syre` stays light
 
     return getattr(torchvision.datasets, SETS[name])
 

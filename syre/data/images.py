@@ -12,6 +12,7 @@ from torch import Tensor
 from syre.checks import Settings, check, positive
 from syre.data.augment import Augmentation
 from syre.data.files import data_root, splits
+from syre.extras import extra
 from syre.seeding import generator
 
 Split = tuple[Tensor, Tensor]  # inputs and targets
@@ -161,7 +162,8 @@ def _pixels(images: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _read_digits() -> Dataset:
-    from sklearn.datasets import load_digits
+    with extra("repro"):
+        from sklearn.datasets import load_digits
 
     digits = load_digits()
     inputs = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16

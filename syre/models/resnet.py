@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from syre.checks import among, check, count
+from syre.extras import extra
 from syre.models.base import Architecture, Model
 from syre.models.layers import channels_last
 
@@ -70,7 +71,8 @@ class ResNetModule(Model):
 
 def _stage(before: int, after: int) -> nn.Sequential:
     """Two residual blocks, the first of stride 2 where the width changes."""
-    from torchvision.models.resnet import BasicBlock  # here, for `import syre` to need torch alone
+    with extra("repro"):
+        from torchvision.models.resnet import BasicBlock  # here, for `import syre` to need torch alone
 
     shortcut = None
     if before != after:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from torch import Tensor, nn
 
 from syre.checks import check, count, fraction
+from syre.extras import extra
 from syre.models.base import Architecture, Model
 from syre.models.layers import Activation
 from syre.models.noise import Dropout
@@ -67,7 +68,8 @@ class ViT(Architecture):
         check(self.dim % self.heads == 0, f"model.dim must be a multiple of model.heads={self.heads}, got {self.dim}")
 
     def build(self, input_shape: tuple[int, ...], outputs: int) -> ViTModule:
-        from torchvision.models import VisionTransformer  # here, so that other models do without
+        with extra("repro"):
+            from torchvision.models import VisionTransformer  # here, so that other models do without
 
         square = len(input_shape) == 3 and input_shape[1] == input_shape[2]
         check(square, f"a ViT takes square images [channels, size, size], not inputs of shape {input_shape}")

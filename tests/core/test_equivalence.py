@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import inspect
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ OPTIMIZERS = {
     "adadelta": (torch.optim.Adadelta, {"lr": 0.5, "maximize": True}),
     "rmsprop": (torch.optim.RMSprop, {"lr": 0.01, "maximize": True}),
     "asgd": (torch.optim.ASGD, {"lr": 0.05, "lambd": 0.1}),
-    "adafactor": (torch.optim.Adafactor, {"lr": 0.01}),
+    "adafactor": (getattr(torch.optim, "Adafactor", None), {"lr": 0.01}),  # came with torch 2.5
 }
 DECOUPLED = {name for name in OPTIMIZERS if "decoupled" in name or "adamw" in name}
 MODES = ["plain", "clipping", "schedule", "two_groups", "closure", "accumulation"]
@@ -68,6 +69,8 @@ def batches():
 def build(kind, parameters, mode, **overrides):
     """The optimizer over the parameters; in two groups, with their own lr and weight_decay, if the mode says so."""
     cls, options = OPTIMIZERS[kind]
+    if cls is None or options.keys() - inspect.signature(cls).parameters.keys():
+        pytest.skip(f"torch {torch.__version__} has no {kind}")
     options = {"weight_decay": 0.3, **options, **overrides}
     if "lr" in options and torch.is_tensor(options["lr"]):
         options["lr"] = options["lr"].clone()
@@ -221,10 +224,11 @@ def test_sigma_zero_is_plain_weight_decay_bit_for_bit(kind):
         assert torch.equal(p, q)
 
 
-@pytest.mark.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.AdamW, torch.optim.Muon])
+@pytest.mark.parametrize("name", ["SGD", "AdamW", "Muon"])
 @pytest.mark.parametrize("form", ["pull", "shift"])
-def test_without_gradient_the_weights_relax_to_the_anchor_as_powers_of_one_minus_eta_lambda(optimizer_class, form):
-    model = nn.Linear(4, 3, bias=optimizer_class is not torch.optim.Muon).double()  # Muon takes matrices only
+def test_without_gradient_the_weights_relax_to_the_anchor_as_powers_of_one_minus_eta_lambda(name, form):
+    optimizer_class = getattr(torch.optim, name, None) or pytest.skip(f"torch {torch.__version__} has no {name}")
+    model = nn.Linear(4, 3, bias=name != "Muon").double()  # Muon takes matrices only
     optimizer = optimizer_class(model.parameters(), lr=0.1, weight_decay=0.5)
     handle = attach(optimizer, model, sigma=1.0, form=form)
     start = {name: p.detach().clone() for name, p in model.named_parameters()}

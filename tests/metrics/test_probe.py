@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
 
 from syre.metrics import linear_probe
 from syre.metrics.probe import logistic_regression
@@ -28,7 +27,8 @@ def test_it_is_the_minimum_that_scikit_learn_finds():
     x, y = planted()
     decay = 0.01
     weight, bias = logistic_regression(x, y, decay=decay)
-    theirs = LogisticRegression(C=1 / (decay * N), tol=1e-10, max_iter=10_000).fit(x.numpy(), y.numpy())
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    theirs = linear_model.LogisticRegression(C=1 / (decay * N), tol=1e-10, max_iter=10_000).fit(x.numpy(), y.numpy())
     torch.testing.assert_close(weight, torch.tensor(theirs.coef_), rtol=0, atol=1e-4)
     intercept = torch.tensor(theirs.intercept_)
     torch.testing.assert_close(bias - bias.mean(), intercept - intercept.mean(), rtol=0, atol=1e-4)
