@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from . import decay
-from .anchor import Sigma, checksum, draw_anchors, draw_scales, is_gain
+from .anchor import checksum, draw_anchors, draw_scales
 from .decay import SHARDED, AddAnchor, Effect, Handle, is_sharded, require_full_precision, require_start
 from .names import Slot, canonical_parameters, slots
+from .scale import Sigma, decayable, is_gain
 from .wrapped import as_model, stepped, surround
 
 # Optimizers whose decay is exactly `g += lambda w` (False) or `w -= eta lambda w` (True), and whose update does not
@@ -236,8 +237,12 @@ class SyreHandle(Handle):
                     raise RuntimeError(
                         f"parameter {name!r} decays {before}: detach, and attach again with start='keep'"
                     )
-                require_full_precision(name, p)
+                if p.requires_grad:
+                    require_full_precision(name, p)
                 anchors, scales = self._draw([name])
+                if name not in anchors:  # left out, as it would have been from the start
+                    self._plain[id(p)] = p
+                    continue
                 self.anchors.update(anchors)
                 self.scales.update(scales)
             elif self.anchors[name].shape != p.shape:
@@ -310,6 +315,7 @@ def attach(
     start: str = "shift",
     anchor_dtype: torch.dtype | None = None,
     form: str | None = None,
+    strict: bool = False,
 ) -> SyreHandle:
     """Remove the symmetries of `model`: from now on `optimizer` decays w toward a static random b, not toward 0.
 
@@ -326,7 +332,10 @@ def attach(
         already, attach with `start="keep"`, or they are shifted a second time.
       - With coupled decay `p.grad` holds the pull after the step: zero it before the next backward, as is usual.
       - A learning rate that is a tensor on a GPU is read back once per step where it is needed (decoupled decay).
-      - Frozen parameters are anchored but not shifted, and pulled only once they get gradients.
+      - Frozen parameters are anchored but not shifted, and pulled only once they get gradients; those that could not
+        be decayed (bfloat16, quantised) have no anchor.
+      - Parameters that are not of a kind of torch's get the scale of a general rule (see `fan_in`), and one warning
+        names their kinds. Those of one entry, as a temperature, keep their plain decay; `scale_table` lists all.
       - Parameters are followed by identity. Those that begin to decay later, as a group that is added does, get their
         anchors then, as with start="keep"; one that is replaced in the model and in the optimizer keeps its anchor.
       - The shift form goes on from w if a step fails, and surrounds an optimizer's own `eval()` and `train()` too.
@@ -336,7 +345,8 @@ def attach(
         model: whose parameters it steps; a list or a dict of several, where it steps those of several.
         weight_decay: for a script that has none: lambda for every parameter group (1e-4 is usual with SGD and Adam,
             0.01 with AdamW), biases and norms included. Default: the groups' own.
-        sigma: in the unit below; or a function (name, parameter) -> std.
+        sigma: in the unit below; or a function (name, parameter) -> std, or None for what a sigma of 0.01 in this unit
+            gives that parameter.
         unit: of sigma. `"relative"`: std = sigma / sqrt(fan_in) of each tensor (table `FAN_IN`), as section 5.4 has it;
             `"absolute"`: std = sigma for every entry, as others have used the method (arXiv 2606.04754). At a fan-in of
             784, absolute 0.01 is relative 0.28.
@@ -351,13 +361,14 @@ def attach(
         form: `"pull"`, `"shift"`, or None: the constant pull where it is exact (table `EXACT`), the shift
             elsewhere. The pull with sigma = 0 is bit-identical to plain decay; the shift rounds w once or twice per
             step, in its last digit.
+        strict: raise for parameters of a kind that torch does not have, instead of going by the rule.
 
     Raises:
         TypeError: no optimizer, or no model, or in the other order. Whatever is raised, nothing has changed.
         ValueError: no group with weight_decay > 0, or one although weight_decay is given; an optimizer that has syre
-            already; a decayed parameter that the model does not have, that is not float32 or float64, or whose scale is
-            unknown; a model in module form; sigma, unit, gains, sigma_d, start or form out of range; sigma_d > 0 or
-            form="pull" with an optimizer not in `EXACT`.
+            already; a decayed parameter that the model does not have, or that is trained and not float32 or float64;
+            with strict, parameters of unknown kind (the message names all); a model in module form; sigma, unit, gains,
+            sigma_d, start or form out of range; sigma_d > 0 or form="pull" with an optimizer not in `EXACT`.
         RuntimeError: at a step: a parameter decays that the model lacks, or that was sharded since; a fused optimizer
             under a GradScaler.
     """
@@ -365,14 +376,14 @@ def attach(
     sigma = sigma if callable(sigma) else float(sigma)
     seed, sigma_d, gains = operator.index(seed), float(sigma_d), float(gains)
     with _decaying(optimizer, weight_decay):
-        handle = _attach(optimizer, whole, sigma, unit, gains, seed, sigma_d, start, anchor_dtype, form)
+        handle = _attach(optimizer, whole, sigma, unit, gains, seed, sigma_d, start, anchor_dtype, form, strict)
     handle._several = whole if whole is not model else None
     return handle
 
 
 def _attach(
     optimizer: Optimizer, model: nn.Module, sigma: Sigma, unit: str, gains: float, seed: int, sigma_d: float,
-    start: str, anchor_dtype: torch.dtype | None, form: str | None,
+    start: str, anchor_dtype: torch.dtype | None, form: str | None, strict: bool,
 ) -> SyreHandle:  # fmt: skip
     found = slots(model)
     if any(isinstance(module, AddAnchor) for module in model.modules()):
@@ -381,8 +392,8 @@ def _attach(
     drawn: dict[str, Any] = {"seed": seed, "sigma": sigma, "unit": unit, "gains": gains}
 
     def draw(parameters: Collection[str]) -> tuple[Named, Named]:
-        anchors = draw_anchors(model, **drawn, anchor_dtype=anchor_dtype, parameters=parameters)
-        return anchors, draw_scales(model, sigma_d=sigma_d, seed=seed, parameters=parameters) if sigma_d else {}
+        anchors = draw_anchors(model, **drawn, anchor_dtype=anchor_dtype, parameters=parameters, strict=strict)
+        return anchors, draw_scales(model, sigma_d=sigma_d, seed=seed, parameters=anchors) if sigma_d else {}
 
     anchors, scales = draw(names)
     named = getattr(sigma, "__qualname__", "function") if callable(sigma) else sigma
@@ -391,7 +402,7 @@ def _attach(
     handle.draw_later(draw)
     if gains and start == "shift":  # from init + b to init + (b - its mean)
         with torch.no_grad():
-            for name in names:
+            for name in anchors:
                 if is_gain(found[name]) and found[name].parameter.requires_grad:
                     found[name].parameter.sub_(gains)
     return handle
@@ -520,6 +531,7 @@ def _decayed_names(optimizer: Optimizer, found: dict[str, Slot]) -> list[str]:
             f"the optimizer decays a parameter of shape {shape} that the model lacks: pass the model that it "
             "belongs to, or all of them: syre.attach(optimizer, [policy, value])"
         )
+    names = [name for name in names if found[name].parameter.requires_grad or decayable(found[name].parameter)]
     for name in names:
         require_full_precision(name, found[name].parameter)
     return names

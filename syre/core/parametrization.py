@@ -8,10 +8,11 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization, remove_parametrizations
 from torch.optim import Optimizer
 
-from .anchor import Sigma, draw_anchors, draw_scales, is_gain
+from .anchor import draw_anchors, draw_scales
 from .attach import attach_anchors
 from .decay import AddAnchor, require_full_precision, require_start
 from .names import Slot, slots, walk
+from .scale import Sigma, is_gain
 
 
 def parametrize(
@@ -25,12 +26,14 @@ def parametrize(
     start: str = "shift",
     parameters: Collection[str] | None = None,
     optimizer: Optimizer | None = None,
+    strict: bool = False,
 ) -> nn.Module:
     """Make `model` compute `f(theta + b)`, in place: arXiv 2408.15495v3, Eq. (6). `merge` bakes b in again.
 
     The trained parameters are now theta (`<layer>.parametrizations.<name>.original`, the same Parameter objects as
     before, so an optimizer made earlier stays right), and the optimizer's weight_decay acts on them. Same anchors,
-    hence the same method, as `attach`; but every parameter gets an anchor, decayed or not. Attach nothing else.
+    hence the same method, as `attach`; but every parameter that could have one gets an anchor, decayed or not. Attach
+    nothing else.
 
     Eq. (7), sigma_d > 0: D enters through the decay alone, `lambda D theta`, and lambda belongs to the optimizer.
     (Rescaling `theta = phi / sqrt(D)` instead would change the metric of the gradient too, which is another
@@ -38,7 +41,7 @@ def parametrize(
     `attach(..., sigma_d=...)`.
 
     Args:
-        sigma, unit, gains, seed, sigma_d: as in `attach`.
+        sigma, unit, gains, seed, sigma_d, strict: as in `attach`.
         start: `"shift"` keeps theta = init, so w = init + b, as Eq. (6) (of gains: init less the mean of b);
             `"keep"` makes theta = init - b. Frozen parameters always keep their value.
         parameters: canonical names to parametrize; default all.
@@ -50,12 +53,12 @@ def parametrize(
     Raises:
         ValueError: tied weights (parametrizing one end would untie them), a parameter that is parametrized already,
             sigma_d > 0 without optimizer or the reverse; and as `attach` for sigma, unit, gains, sigma_d, start,
-            precision and unknown kinds.
+            precision and, with strict, unknown kinds.
     """
     require_start(start)
     if (sigma_d != 0) != (optimizer is not None):
         raise ValueError("the module form takes an optimizer with sigma_d > 0 (D acts by its decay), and only then")
-    anchors = draw_anchors(model, sigma=sigma, unit=unit, gains=gains, seed=seed, parameters=parameters)
+    anchors = draw_anchors(model, sigma=sigma, unit=unit, gains=gains, seed=seed, parameters=parameters, strict=strict)
     found = slots(model)
     _refuse_tied(model, anchors)
     for name in anchors:
