@@ -1,7 +1,7 @@
 """Module form: `w = theta + b` inside the model, Eq. (6) to the letter. Any optimizer's decay then acts on theta."""
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import nn
@@ -66,6 +66,7 @@ def parametrize(
     if optimizer is not None:  # before the model is touched: this may raise
         scales = draw_scales(model, sigma_d=sigma_d, seed=seed, parameters=anchors)
         attach_anchors(optimizer, model, {}, scales=scales, recipe={"seed": seed, "sigma_d": sigma_d})
+    _own_class(found[name].module for name in anchors)
     for name, anchor in anchors.items():
         slot = found[name]
         if start == "shift" and slot.parameter.requires_grad:
@@ -95,15 +96,22 @@ def merge(model: nn.Module) -> nn.Module:
     for _, leaf, kinds in mine:
         if len(kinds) > 1:
             raise ValueError(f"{leaf!r} has another parametrization on top of syre's: remove that first")
-    for module in {id(module): module for module, _, _ in mine}.values():
-        # The class that torch makes for a parametrized module is shared by its copies, and removing takes the leaf off
-        # the class: of the original too, if this is a copy. So it gets one of its own first.
-        kind = type(module)
-        own = {key: value for key, value in vars(kind).items() if key not in ("__dict__", "__weakref__")}
-        module.__class__ = type(kind.__name__, kind.__bases__, own)
+    _own_class(module for module, _, _ in mine)
     for module, leaf, _ in mine:
         remove_parametrizations(module, leaf, leave_parametrized=True)
     return model
+
+
+def _own_class(modules: Iterable[nn.Module]) -> None:
+    """Give each that is parametrized a class of its own.
+
+    torch makes one when it parametrizes a module, and its copies share it: a leaf that is put on the class, or taken
+    off, would change them all.
+    """
+    for module in {id(module): module for module in modules if is_parametrized(module)}.values():
+        kind = type(module)
+        own = {key: value for key, value in vars(kind).items() if key not in ("__dict__", "__weakref__")}
+        module.__class__ = type(kind.__name__, kind.__bases__, own)
 
 
 def _refuse_tied(model: nn.Module, names: Collection[str]) -> None:

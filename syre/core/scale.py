@@ -41,6 +41,7 @@ _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2
 FAN_IN: tuple[tuple[tuple[type[nn.Module], ...], tuple[str, ...], Callable[[Any, str], int]], ...] = (
     ((nn.Linear,), ("weight", "bias"), lambda m, leaf: m.in_features),
     (_CONVS, ("weight", "bias"), lambda m, leaf: m.in_channels // m.groups * math.prod(m.kernel_size)),
+    ((nn.Bilinear,), ("weight", "bias"), lambda m, leaf: m.in1_features * m.in2_features),
     ((nn.Embedding, nn.EmbeddingBag), ("weight",), lambda m, leaf: m.embedding_dim),
     ((nn.MultiheadAttention,), ("k_proj_weight",), lambda m, leaf: m.kdim),
     ((nn.MultiheadAttention,), ("v_proj_weight",), lambda m, leaf: m.vdim),
@@ -72,9 +73,11 @@ BY_NAME: tuple[tuple[str, str, str], ...] = (
     (r"CsmCodebooksHead|GroupedLinearLayer", r"weight", "nio"),
     (r"RecurrentGemmaRglru", r"\w+_gate_weight", "nio"),
     (r"DbrxExpertGLU", r"w2", "ffn_hidden_size"),  # (experts x in, out)
+    (r"Sam\w*PositionalEmbedding", r"positional_embedding", "io"),  # random Fourier features of a position
     (r".*", r"\w*(proj|projection|projection_weight)", "io"),  # bare: CLIP's text_projection, Gemma 3's projector
-    (r".*", r"attention_biases", "io"),  # one row per head: LeViT and its like; other tables have heads last
-    (r".*", r"rpb|relative_position_bias_table", "ioo"),  # heads x h x w: MaxViT from TensorFlow, NAT
+    (r".*", r"attention_biases", "io"),  # a bias of each head by offset, as T5's embedding has it: LeViT and its like
+    (r".*", r"relative_position_bias_table", "oi"),  # Swin, BEiT
+    (r".*", r"rpb|relative_position_bias_table", "ioo"),  # MaxViT from TensorFlow, NAT
     (r".*", r"lora_embedding_A", "io"),  # PEFT's, rank x vocabulary
     (r"Embedding", r"lora_A", "io"),  # loralib's
 )
@@ -127,7 +130,7 @@ def fan_in(slot: Slot) -> int:
     | half of a `weight_norm` | of the weight that it makes | `parametrizations.weight.original0` |
     | one entry, or none | left out: no symmetry to break | `logit_scale`, a temperature, `skipinit_gain` |
     | listed in `BY_NAME` | as it multiplies | GPT-2's `Conv1D.weight`, (in, out) |
-    | a bias of a matrix in its module | of that matrix | `gate_up_proj_bias` |
+    | a bias of a matrix or layer in its module | of that one | `gate_up_proj_bias` |
     | one large dimension | its length | RMSNorm look-alikes, layer scales, mask tokens, a scale for each head |
     | a weight of a module that says its `in_features` | these | a linear layer of another library |
     | experts, three dimensions | their input | (E, out, in) under `F.linear`, (E, in, out) under `x @ W` |
@@ -161,11 +164,15 @@ def _fan(slot: Slot) -> _Fan:
 
 def _listed(slot: Slot) -> int | None:
     """By the table, and by the names of bare parameters."""
-    for kinds, leaves, rule in FAN_IN:
-        if isinstance(slot.module, kinds) and slot.leaf.startswith(leaves):
-            return int(rule(slot.module, slot.leaf))
-    if slot.leaf in BARE:
+    if (d := _in_table(slot.module, slot.leaf)) is None and slot.leaf in BARE:
         return _by_channel(slot.parameter) or slot.parameter.shape[-1]
+    return d
+
+
+def _in_table(module: nn.Module, leaf: str) -> int | None:
+    for kinds, leaves, rule in FAN_IN:
+        if isinstance(module, kinds) and leaf.startswith(leaves):
+            return int(rule(module, leaf))
     return None
 
 
@@ -173,7 +180,7 @@ def _by_shape(module: nn.Module, leaf: str, parameter: Tensor) -> tuple[int, str
     """The rule, for more than one entry."""
     shape = parameter.shape
     large = [size for size in shape if size > 1]
-    for called, leaves, layout in BY_NAME if len(large) > 1 else ():
+    for called, leaves, layout in BY_NAME:
         if re.fullmatch(called, _kind_of(module)) and re.fullmatch(leaves, leaf):
             if hasattr(module, layout):
                 return int(getattr(module, layout)), layout
@@ -183,6 +190,8 @@ def _by_shape(module: nn.Module, leaf: str, parameter: Tensor) -> tuple[int, str
     if "bias" in leaf and (matrix := _matrix_of(module, leaf)) is not None:
         return _by_shape(module, *matrix)[0], f"as {matrix[0]}"
     if len(large) == 1:
+        if leaf == "bias" and (layer := _layer_before(module, large[0])) is not None:
+            return layer
         return large[0], "its length"
     weight = "weight" in leaf or "kernel" in leaf
     if weight and (inputs := getattr(module, "in_features", None)) in shape and isinstance(inputs, int):
@@ -209,6 +218,15 @@ def _matrix_of(module: nn.Module, leaf: str) -> tuple[str, Tensor] | None:
         matrix = module._parameters.get(name)
         if name != leaf and matrix is not None and matrix.dim() > 1 and matrix.numel() > 1:
             return name, matrix
+    return None
+
+
+def _layer_before(module: nn.Module, length: int) -> tuple[int, str] | None:
+    """Of a bias that its module adds to the output of a layer: that layer's, and its name."""
+    for name, child in module.named_children():
+        out = getattr(child, "out_features", getattr(child, "out_channels", None))
+        if out == length and (d := _in_table(child, "weight")) is not None:
+            return d, f"as {name}"
     return None
 
 
