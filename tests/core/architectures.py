@@ -171,7 +171,7 @@ TRANSFORMERS: dict[str, tuple[str, dict]] = {
                            "time_step_rank": 7}),
     "mamba2": ("CausalLM", {"hidden_size": 48, "num_hidden_layers": 2, "vocab_size": 96, "state_size": 10,
                             "num_heads": 6, "head_dim": 16, "expand": 2, "n_groups": 2}),
-    "rwkv": ("CausalLM", {"hidden_size": 48, "num_hidden_layers": 2, "vocab_size": 96, "attention_hidden_size": 40,
+    "rwkv": ("CausalLM", {"hidden_size": 48, "num_hidden_layers": 2, "vocab_size": 96, "attention_hidden_size": 48,
                           "intermediate_size": 80}),
     "recurrent_gemma": ("CausalLM", LLAMA | {"lru_width": 40, "head_dim": 10, "num_hidden_layers": 3}),
     "qwen3_next": ("CausalLM", EXPERTS | {
