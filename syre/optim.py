@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from syre.checks import Settings, check, each, fraction, one_of, positive
-from syre.core.anchor import TOKENS
+from syre.core.scale import TOKENS
 from syre.models.base import Model
 
 

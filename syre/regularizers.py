@@ -18,9 +18,10 @@ from torch.optim import Optimizer
 from syre import checks
 from syre.checks import Settings, among, at_least, check, each, fraction, positive
 from syre.core import Effect, Handle, SharedAnchors, SyreHandle, attach, attach_anchors
-from syre.core.anchor import TOKENS, UNITS, draw_anchors
+from syre.core.anchor import draw_anchors
 from syre.core.frozen import Frozen, FrozenHandle, draw_frozen
 from syre.core.names import canonical_name, canonical_parameters, drawn_as
+from syre.core.scale import TOKENS, UNITS
 from syre.models.layers import Activation, FiGLU
 from syre.models.noise import Dropout as DropoutModule
 from syre.models.pair import PairModule
@@ -235,7 +236,9 @@ class ShrinkPerturbHandle(Handle):
     def renew(self, parameters: Mapping[str, Tensor], stage: int) -> None:
         fresh = draw_anchors(self.model, sigma=self.settings.perturb, seed=derive_seed(self.seed, "perturb", stage))
         for name, weight in parameters.items():
-            weight.mul_(self.settings.shrink).add_(fresh[canonical_name(name)])
+            weight.mul_(self.settings.shrink)
+            if (draw := fresh.get(canonical_name(name))) is not None:
+                weight.add_(draw)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The anchors: the scale of each kind of parameter, the random draws, and the checksum that identifies them.
+"""The anchors: the random draws, and the checksum that identifies them.
 
 The anchor `b` is the static random bias of arXiv 2408.15495v3, Eq. (6); the scales are the diagonal `D` of Eq. (7).
 """
@@ -6,98 +6,20 @@ The anchor `b` is the static random bias of arXiv 2408.15495v3, Eq. (6); the sca
 import hashlib
 import math
 import operator
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .names import Slot, drawn_as, select
+from .names import drawn_as, select
+from .scale import Sigma, anchored, is_gain
 from .sharded import is_sharded, shard_like
-
-Sigma = float | Callable[[str, nn.Parameter], float]
-UNITS = ("relative", "absolute")  # of sigma
 
 
 def named(sigma: Sigma) -> float | str:
     """What stands for sigma in a state: the number, or the name of the function."""
     return getattr(sigma, "__qualname__", "function") if callable(sigma) else sigma
-
-
-# ---- scales ----------------------------------------------------------------------------------------------------------
-
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-_INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-_NORMALISE = (*_NORMS, *_INSTANCE_NORMS, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
-_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-
-# kind of module | its parameters (by prefix) | fan_in: how many inputs one output sums over. A bias has the fan_in of
-# its layer. The elementwise scale of a norm sums over nothing: it takes the width of its layer, the d of section 5.4.
-# An embedding takes its dimension, as the output layer that it may be tied to does.
-FAN_IN: tuple[tuple[tuple[type[nn.Module], ...], tuple[str, ...], Callable[[Any, str], int]], ...] = (
-    ((nn.Linear,), ("weight", "bias"), lambda m, leaf: m.in_features),
-    (_CONVS, ("weight", "bias"), lambda m, leaf: m.in_channels // m.groups * math.prod(m.kernel_size)),
-    ((nn.Embedding, nn.EmbeddingBag), ("weight",), lambda m, leaf: m.embedding_dim),
-    ((nn.MultiheadAttention,), ("k_proj_weight",), lambda m, leaf: m.kdim),
-    ((nn.MultiheadAttention,), ("v_proj_weight",), lambda m, leaf: m.vdim),
-    ((nn.MultiheadAttention,), ("in_proj_", "q_proj_weight", "bias_k", "bias_v"), lambda m, leaf: m.embed_dim),
-    (
-        (nn.RNNBase, nn.RNNCellBase),
-        ("weight_", "bias_"),
-        lambda m, leaf: getattr(m, leaf.replace("bias", "weight")).shape[1],
-    ),
-    ((*_NORMS, *_INSTANCE_NORMS), ("weight", "bias"), lambda m, leaf: m.num_features),
-    ((nn.GroupNorm,), ("weight", "bias"), lambda m, leaf: m.num_channels),
-    ((nn.LayerNorm, nn.RMSNorm), ("weight", "bias"), lambda m, leaf: math.prod(m.normalized_shape)),
-)
-# Bare parameters known by name, of which fan_in is the last dimension: the tokens of torchvision's and timm's vision
-# transformers, as wide as the token; and a Gaussian policy's log std (stable-baselines3), as wide as its action.
-TOKENS = ("class_token", "pos_embedding", "cls_token", "pos_embed")
-BARE = (*TOKENS, "log_std")
-
-
-def fan_in(slot: Slot) -> int:
-    """The `d` in `std = sigma / sqrt(d)` for one parameter, from the table `FAN_IN`.
-
-    Raises:
-        ValueError: the kind of parameter is in no row of the table.
-    """
-    for kinds, leaves, rule in FAN_IN:
-        if isinstance(slot.module, kinds) and slot.leaf.startswith(leaves):
-            return int(rule(slot.module, slot.leaf))
-    if slot.leaf in BARE:
-        return slot.parameter.shape[-1]
-    kind, shape = type(slot.module).__name__, tuple(slot.parameter.shape)
-    raise ValueError(
-        f"no known scale for parameter {slot.name!r} of {kind}, shape {shape}: "
-        "pass sigma as a function (name, parameter) -> std, or leave the parameter out of the decayed groups"
-    )
-
-
-def is_gain(slot: Slot) -> bool:
-    """Whether a parameter is the elementwise scale of a norm, which torch starts at 1."""
-    return isinstance(slot.module, _NORMALISE) and slot.leaf == "weight"
-
-
-def anchor_std(slot: Slot, sigma: Sigma, unit: str = "relative") -> float:
-    """Standard deviation of a parameter's anchor, or `sigma(name, parameter)` itself if that is a function.
-
-    unit: `"relative"`, `sigma / sqrt(fan_in)`, as in arXiv 2408.15495v3, section 5.4 (sigma_0 = 0.01 / sqrt(d), 1/d the
-    common initialisation variance); `"absolute"`, sigma.
-
-    Raises:
-        ValueError: the std is negative or not finite, the unit unknown, or the kind of parameter (of a relative one).
-    """
-    if unit not in UNITS:
-        raise ValueError(f"unit must be relative (std = sigma / sqrt(fan_in)) or absolute (std = sigma), got {unit!r}")
-    value = float(sigma(slot.name, slot.parameter) if callable(sigma) else sigma)
-    if not 0 <= value < math.inf:
-        raise ValueError(f"sigma must be finite and >= 0, got {value} for parameter {slot.name!r}")
-    return value if callable(sigma) or unit == "absolute" else value / math.sqrt(fan_in(slot))
-
-
-# ---- draws -----------------------------------------------------------------------------------------------------------
 
 
 def philox(seed: int, purpose: str, name: str) -> np.random.Generator:
@@ -121,34 +43,42 @@ def draw_anchors(
     gains: float = 0.0,
     anchor_dtype: torch.dtype | None = None,
     parameters: Collection[str] | None = None,
+    strict: bool = False,
     whole: bool = False,
 ) -> dict[str, Tensor]:
     """Draw `b ~ N(0, sigma^2 / fan_in)` for every parameter: canonical name -> tensor of its shape, on its device.
+
+    Without an anchor are parameters of one entry that are not of a kind of torch's (a temperature, `logit_scale`: there
+    is no symmetry to break), and frozen ones that cannot be decayed (bfloat16, quantised, complex).
 
     Source: arXiv 2408.15495v3, Eq. (6) and section 5.4. Drawn in float32 on the CPU, then moved and cast: the draw
     depends on the seed, the name and the shape, on nothing else.
 
     Args:
-        sigma: in the unit below; or a function (canonical name, parameter) -> std.
+        sigma: in the unit below; or a function (canonical name, parameter) -> std, or None for what a sigma of 0.01 in
+            this unit gives.
         seed: any integer.
         unit: of sigma: `"relative"` to 1/sqrt(fan_in), or `"absolute"`, the std of every entry.
         gains: the mean of the anchors of norm gains (`is_gain`); all others have mean 0.
         anchor_dtype: default the parameter's; `torch.bfloat16` halves the memory (a rounded draw is just another
             draw).
         parameters: canonical names to draw for; default all.
+        strict: raise where the table `FAN_IN` does not know a trained parameter, instead of going by the rule of
+            `fan_in` and announcing it once (`GuessedScale`).
         whole: leave each on the CPU, and whole where the parameter is sharded over processes (a DTensor).
 
     Raises:
-        ValueError: sigma negative or not finite, an unknown unit, gains not finite, a parameter of unknown kind, an
-            unknown name, a dtype that is not floating.
+        ValueError: sigma negative or not finite, an unknown unit, gains not finite, an unknown name, a dtype that is
+            not floating; with strict, parameters of unknown kind (the message names all).
     """
     if anchor_dtype is not None and not anchor_dtype.is_floating_point:
         raise ValueError(f"anchor_dtype must be a floating dtype, got {anchor_dtype}")
     if not math.isfinite(gains):
         raise ValueError(f"gains must be a finite number, the mean of the anchors of norm gains, got {gains}")
     anchors = {}
-    for name, slot in select(model, parameters).items():
-        std = anchor_std(slot, sigma, unit)
+    found = select(model, parameters)
+    for name, std in anchored(found, sigma, unit, strict).items():
+        slot = found[name]
         draw = philox(seed, "anchor", drawn_as(model, name)).standard_normal(
             tuple(slot.parameter.shape), dtype=np.float32
         )

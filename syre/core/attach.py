@@ -7,6 +7,7 @@ they move to theta before the step and back to w after it (the *shift* form).
 
 import math
 import operator
+import warnings
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,11 +18,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from . import forms, once
-from .anchor import Sigma, checksum, draw_anchors, draw_scales, is_gain, named
+from .anchor import checksum, draw_anchors, draw_scales, named
 from .decay import AddAnchor, require_decayable, require_start
 from .follow import Named
-from .handle import GROUP, SyreHandle, check_saved, has_syre, warn_of_shared
+from .handle import GROUP, SyreHandle, attached, check_saved, warn_of_shared
 from .names import Slot, slots
+from .scale import GuessedScale, Sigma, decayable, is_gain
 from .sharded import is_sharded, shard_like, whole
 from .wrapped import as_model, stepped
 
@@ -40,6 +42,7 @@ def attach(
     anchor_dtype: torch.dtype | None = None,
     form: str | None = None,
     stochastic_rounding: bool = False,
+    strict: bool = False,
 ) -> SyreHandle:
     """Remove the symmetries of `model`: from now on `optimizer` decays w toward a static random b, not toward 0.
 
@@ -60,7 +63,10 @@ def attach(
       - A decoupled pull near the last digit of a float32 weight (eta lambda < 2^-12) is rounded stochastically, and
         given to one of 64 parts of the entries at a time, 64 times as much: so it arrives at every learning rate.
       - A learning rate that is a tensor on a GPU is read back once per step where it is needed (decoupled decay).
-      - Frozen parameters are anchored but not shifted, and pulled only once they get gradients.
+      - Frozen parameters are anchored but not shifted, and pulled only once they get gradients; those that could not
+        be decayed (bfloat16, quantised) have no anchor.
+      - Parameters that are not of a kind of torch's get the scale of a general rule (see `fan_in`), and one warning
+        names their kinds. Those of one entry, as a temperature, keep their plain decay; `scale_table` lists all.
       - Parameters are followed by identity. Those that begin to decay later, as a group that is added does, get their
         anchors then, as with start="keep"; one that is replaced in the model and in the optimizer, or sharded
         (`fully_shard`, tensor parallel), keeps its anchor, of which each rank holds its shard.
@@ -72,7 +78,8 @@ def attach(
         model: whose parameters it steps; a list or a dict of several, where it steps those of several.
         weight_decay: for a script that has none: lambda for every parameter group (1e-4 is usual with SGD and Adam,
             0.01 with AdamW), biases and norms included. Default: the groups' own.
-        sigma: in the unit below; or a function (name, parameter) -> std.
+        sigma: in the unit below; or a function (name, parameter) -> std, or None for what a sigma of 0.01 in this unit
+            gives that parameter.
         unit: of sigma. `"relative"`: std = sigma / sqrt(fan_in) of each tensor (table `FAN_IN`), as section 5.4 has it;
             `"absolute"`: std = sigma for every entry, as others have used the method (arXiv 2606.04754). At a fan-in of
             784, absolute 0.01 is relative 0.28.
@@ -89,14 +96,16 @@ def attach(
             step, in its last digit.
         stochastic_rounding: take bfloat16 and float16 parameters too, and round the pull stochastically, so that it
             arrives on average. The pull form only. The update itself is the optimizer's, rounded as it rounds.
+        strict: raise for parameters of a kind that torch does not have, instead of going by the rule.
 
     Raises:
         TypeError: no optimizer, or no model, or in the other order. Whatever is raised, nothing has changed.
         ValueError: no group with weight_decay > 0, or another one although weight_decay is given; an optimizer that has
-            syre already, or whose loaded state is that of other anchors; weights that other anchors have shifted; a
-            decayed parameter that the model does not have, that is not float32 or float64, or whose scale is unknown; a
-            model in module form or in FSDP1; sigma, unit, gains, sigma_d, start or form out of range; sigma_d > 0 or
-            form="pull" with an optimizer not in `EXACT`.
+            syre already, otherwise than here, or whose loaded state is that of other anchors; weights that other
+            anchors have shifted; a decayed parameter that the model does not have, or that is trained and not float32
+            or float64; with strict, parameters of unknown kind (the message names all); a model in module form or in
+            FSDP1; sigma, unit, gains, sigma_d, start or form out of range; sigma_d > 0 or form="pull" with an optimizer
+            not in `EXACT`.
         RuntimeError: at a step: a parameter decays that the model lacks; a fused optimizer under a GradScaler.
 
     Warns:
@@ -106,9 +115,12 @@ def attach(
     optimizer, one = stepped(optimizer), as_model(model)
     sigma = sigma if callable(sigma) else float(sigma)
     seed, sigma_d, gains = operator.index(seed), float(sigma_d), float(gains)
+    asked = once.line({"seed": seed, "sigma": named(sigma), "unit": unit, "gains": gains}), sigma_d, form, start
+    if (handle := attached(optimizer)) is not None and handle.is_what(one, *asked):
+        return handle
     with _decaying(optimizer, weight_decay):
         drawn = sigma, unit, gains, seed, sigma_d
-        handle = _attach(optimizer, one, *drawn, start, anchor_dtype, form, stochastic_rounding)
+        handle = _attach(optimizer, one, *drawn, start, anchor_dtype, form, stochastic_rounding, strict)
     if one is not model:
         handle.keep(one)
     if handle.moved:  # the anchors of a copy are those of the original, and should be
@@ -118,7 +130,7 @@ def attach(
 
 def _attach(
     optimizer: Optimizer, model: nn.Module, sigma: Sigma, unit: str, gains: float, seed: int, sigma_d: float,
-    start: str, anchor_dtype: torch.dtype | None, form: str | None, stochastic: bool,
+    start: str, anchor_dtype: torch.dtype | None, form: str | None, stochastic: bool, strict: bool,
 ) -> SyreHandle:  # fmt: skip
     found = slots(model)
     if any(isinstance(module, AddAnchor) for module in model.modules()):
@@ -131,10 +143,11 @@ def _attach(
 
     def draw(parameters: Collection[str], full: bool = False) -> tuple[Named, Named]:
         model = cast(nn.Module, living())
-        anchors = draw_anchors(model, **drawn, anchor_dtype=anchor_dtype, parameters=parameters, whole=full)
+        options: dict[str, Any] = {"anchor_dtype": anchor_dtype, "strict": strict, "whole": full}
+        anchors = draw_anchors(model, **drawn, **options, parameters=parameters)
         if not sigma_d:
             return anchors, {}
-        return anchors, draw_scales(model, sigma_d=sigma_d, seed=seed, parameters=parameters, whole=full)
+        return anchors, draw_scales(model, sigma_d=sigma_d, seed=seed, parameters=anchors, whole=full)
 
     anchors, scales = draw(names)
     recipe = drawn | {"sigma": named(sigma), "sigma_d": sigma_d}
@@ -152,7 +165,9 @@ def _sorted_draws(draw: Callable[..., tuple[Named, Named]], keys: Collection[str
     """The whole tensors of these keys, one at a time."""
     for key in sorted(keys):
         name = key.removesuffix(":scale")
-        anchors, scales = draw([name], full=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", GuessedScale)  # it has been said
+            anchors, scales = draw([name], full=True)
         yield key, (anchors if key == name else scales)[name]
 
 
@@ -164,7 +179,7 @@ def _bind(
     """Check all, then hook the optimizer, then move the weights, if they are not where they belong."""
     require_start(start)
     form = forms.choose(type(optimizer), form, has_scales=bool(scales))
-    if has_syre(optimizer):
+    if attached(optimizer) is not None:
         raise ValueError("this optimizer has syre attached already: detach the first handle")
     if not any(group.get("weight_decay", 0) > 0 for group in optimizer.param_groups):
         usual = "1e-4 is usual with SGD and Adam, 0.01 with AdamW"
@@ -188,7 +203,7 @@ def _bind(
     plan = once.plan(found, anchors, by, resumed=bool(saved), less=less) if start == "shift" else None
     sharded = any(is_sharded(found[name].parameter) for name in centres)
     handle = SyreHandle(
-        optimizer, model, centres, scales, form=form, recipe=recipe, line=by, stochastic=stochastic,
+        optimizer, model, centres, scales, form=form, recipe=recipe, line=by, stochastic=stochastic, start=start,
         whole=full() if sharded else None,
     )  # fmt: skip
     handle.resume(saved)
@@ -280,6 +295,7 @@ def _decayed_names(optimizer: Optimizer, found: dict[str, Slot], stochastic: boo
             f"the optimizer decays a parameter of shape {shape} that the model lacks: pass the model that it "
             "belongs to, or all of them: syre.attach(optimizer, [policy, value])"
         )
+    names = [name for name in names if found[name].parameter.requires_grad or decayable(found[name].parameter)]
     for name in names:
         require_decayable(name, found[name].parameter, stochastic)
     return names

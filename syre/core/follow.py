@@ -163,8 +163,12 @@ class Followed:
                     raise RuntimeError(
                         f"parameter {name!r} decays {before}: detach, and attach again with start='keep'"
                     )
-                require_decayable(name, p, self.stochastic)
+                if p.requires_grad:
+                    require_decayable(name, p, self.stochastic)
                 anchors, scales = self.draw([name])
+                if name not in anchors:  # left out, as it would have been from the start
+                    self._plain[id(p)] = p
+                    continue
                 self.anchors.update(anchors)
                 self.scales.update(scales)
             elif self.anchors[name].shape != p.shape:

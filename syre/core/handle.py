@@ -20,7 +20,7 @@ from .wrapped import surround
 GROUP = "syre"  # entry of the groups in a saved optimizer state: which anchors, and how many steps were rounded
 EARLIER = {"unit": "relative", "gains": 0.0}  # of a state that does not say so: there was no choice then
 
-_attached: "weakref.WeakSet[Optimizer]" = weakref.WeakSet()
+_attached: "weakref.WeakKeyDictionary[Optimizer, weakref.ref[SyreHandle]]" = weakref.WeakKeyDictionary()
 _living: "weakref.WeakSet[SyreHandle]" = weakref.WeakSet()
 
 
@@ -40,10 +40,11 @@ class SyreHandle(Handle):
     def __init__(
         self, optimizer: Optimizer, model: nn.Module, anchors: Named, scales: Named, *, form: str,
         recipe: Mapping[str, Any], line: str, whole: str | None = None, stochastic: bool = False,
+        start: str = "keep",
     ) -> None:  # fmt: skip
         """`line` says which anchors these are; `whole` is their checksum, if only shards of them are here."""
         self.anchors, self.scales, self.form, self.line = anchors, scales, form, line
-        self._recipe = dict(recipe)
+        self._recipe, self._asked = dict(recipe), start
         self._several: nn.Module | None = None  # keeps a list of models together
         self._optimizer, self._model = weakref.ref(optimizer), weakref.ref(model)
         self._followed = Followed(optimizer, model, anchors, scales, whole=whole, stochastic=stochastic)
@@ -63,7 +64,7 @@ class SyreHandle(Handle):
         except BaseException:
             self.detach()
             raise
-        _attached.add(optimizer)
+        _attached[optimizer] = weakref.ref(self)
         _living.add(self)
 
     def _register(self, optimizer: Optimizer) -> None:
@@ -109,6 +110,13 @@ class SyreHandle(Handle):
         """Keep a list of models alive, of which there is a weak reference only."""
         self._several = model
 
+    def is_what(self, model: nn.Module, line: str, sigma_d: float, form: str | None, start: str) -> bool:
+        """Whether attaching this once more would be the same again."""
+        held = self._model()
+        same = held is not None and [*map(id, held.parameters())] == [*map(id, model.parameters())]
+        mine = self.line, self._recipe.get("sigma_d", 0.0), self._asked
+        return same and mine == (line, sigma_d, start) and form in (None, self.form)
+
     @property
     def moved(self) -> bool:
         """Whether `attach` has moved weights to init + b, and no step has been taken since."""
@@ -127,7 +135,7 @@ class SyreHandle(Handle):
             self._undo.pop()()
         _living.discard(self)
         if (optimizer := self._optimizer()) is not None:
-            _attached.discard(optimizer)
+            _attached.pop(optimizer, None)
 
     def state_dict(self) -> dict[str, Any]:
         """What the anchors were drawn by, their names and a checksum: a few hundred bytes that identify them.
@@ -256,8 +264,10 @@ class Probe:
             handle.backward(parameter)
 
 
-def has_syre(optimizer: Optimizer) -> bool:
-    return optimizer in _attached
+def attached(optimizer: Optimizer) -> SyreHandle | None:
+    """The handle that is attached to it now."""
+    held = _attached.get(optimizer)
+    return None if held is None else held()
 
 
 def check_saved(saved: Sequence[Any], line: str) -> dict[int, Any]:

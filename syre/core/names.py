@@ -1,13 +1,15 @@
 """The names of parameters: what anchors, scales and frozen entries are known and drawn by."""
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
+_SPLIT = ParametrizationList
+_CONTAINERS = (ParametrizationList, nn.ParameterList, nn.ParameterDict)
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 
 
@@ -45,12 +47,20 @@ def drawn_as(model: nn.Module, name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """One place where a parameter sits: `module.<leaf>`, under its canonical name."""
+    """One place where a parameter sits: `module.<leaf>`, under its canonical name.
+
+    Attributes:
+        place: (module, leaf); of an entry of a container (ParameterList, ParameterDict, what `weight_norm` splits), the
+            module that has the container, and what it is called there.
+        ties: the other places of a tied parameter.
+    """
 
     name: str
     module: nn.Module
     leaf: str
     parameter: nn.Parameter
+    place: tuple[nn.Module, str]
+    ties: list["Slot"] = field(default_factory=list)
 
 
 def walk(model: nn.Module) -> Iterator[Slot]:
@@ -60,10 +70,13 @@ def walk(model: nn.Module) -> Iterator[Slot]:
         for leaf, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             name = canonical_name(f"{path}.{leaf}" if path else leaf)
             owner, key = module, leaf
-            if isinstance(module, ParametrizationList) and leaf == "original":  # sits at <owner>.parametrizations.<key>
-                parent, key = path.rsplit("parametrizations.", 1)
-                owner = modules[parent.rstrip(".")]
-            yield Slot(name=name, module=owner, leaf=key, parameter=parameter)
+            if isinstance(module, _CONTAINERS) and path:
+                parent, key = path.rpartition(".")[::2]  # of a ParametrizationList: <owner>.parametrizations
+                parent = parent.removesuffix("parametrizations").rstrip(".") if isinstance(module, _SPLIT) else parent
+                owner = modules[parent]
+            whole = isinstance(module, _SPLIT) and leaf == "original"  # the parameter itself, not a part
+            where = (owner, key) if whole else (module, leaf)
+            yield Slot(name=name, module=where[0], leaf=where[1], parameter=parameter, place=(owner, key))
 
 
 def slots(model: nn.Module) -> dict[str, Slot]:
@@ -73,16 +86,16 @@ def slots(model: nn.Module) -> dict[str, Slot]:
         ValueError: two parameters get the same canonical name; one of a lazy module that has no shape yet.
     """
     found: dict[str, Slot] = {}
-    seen: set[int] = set()
+    seen: dict[int, Slot] = {}
     for slot in walk(model):
         if id(slot.parameter) in seen:
+            seen[id(slot.parameter)].ties.append(slot)
             continue
         if is_lazy(slot.parameter):
             raise ValueError(f"parameter {slot.name!r} has no shape yet (a lazy module): run one forward pass first")
         if slot.name in found:
             raise ValueError(f"two parameters have the canonical name {slot.name!r}: rename one of the modules")
-        seen.add(id(slot.parameter))
-        found[slot.name] = slot
+        seen[id(slot.parameter)] = found[slot.name] = slot
     return found
 
 

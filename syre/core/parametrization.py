@@ -1,17 +1,18 @@
 """Module form: `w = theta + b` inside the model, Eq. (6) to the letter. Any optimizer's decay then acts on theta."""
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization, remove_parametrizations
 from torch.optim import Optimizer
 
 from . import once
-from .anchor import Sigma, draw_anchors, draw_scales, is_gain, named
+from .anchor import draw_anchors, draw_scales, named
 from .attach import attach_anchors
 from .decay import AddAnchor, require_decayable, require_start, require_whole
 from .names import Slot, slots, walk
+from .scale import Sigma, is_gain
 
 
 def parametrize(
@@ -25,12 +26,14 @@ def parametrize(
     start: str = "shift",
     parameters: Collection[str] | None = None,
     optimizer: Optimizer | None = None,
+    strict: bool = False,
 ) -> nn.Module:
     """Make `model` compute `f(theta + b)`, in place: arXiv 2408.15495v3, Eq. (6). `merge` bakes b in again.
 
     The trained parameters are now theta (`<layer>.parametrizations.<name>.original`, the same Parameter objects as
     before, so an optimizer made earlier stays right), and the optimizer's weight_decay acts on them. Same anchors,
-    hence the same method, as `attach`; but every parameter gets an anchor, decayed or not. Attach nothing else.
+    hence the same method, as `attach`; but every parameter that could have one gets an anchor, decayed or not. Attach
+    nothing else.
 
     Eq. (7), sigma_d > 0: D enters through the decay alone, `lambda D theta`, and lambda belongs to the optimizer.
     (Rescaling `theta = phi / sqrt(D)` instead would change the metric of the gradient too, which is another
@@ -38,7 +41,7 @@ def parametrize(
     `attach(..., sigma_d=...)`.
 
     Args:
-        sigma, unit, gains, seed, sigma_d: as in `attach`.
+        sigma, unit, gains, seed, sigma_d, strict: as in `attach`.
         start: `"shift"` keeps theta = init, so w = init + b, as Eq. (6) (of gains: init less the mean of b);
             `"keep"` makes theta = init - b. Frozen parameters always keep their value.
         parameters: canonical names to parametrize; default all.
@@ -50,12 +53,12 @@ def parametrize(
     Raises:
         ValueError: tied weights (parametrizing one end would untie them), a parameter that is parametrized already,
             sigma_d > 0 without optimizer or the reverse; and as `attach` for sigma, unit, gains, sigma_d, start,
-            precision and unknown kinds.
+            precision and, with strict, unknown kinds.
     """
     require_start(start)
     if (sigma_d != 0) != (optimizer is not None):
         raise ValueError("the module form takes an optimizer with sigma_d > 0 (D acts by its decay), and only then")
-    anchors = draw_anchors(model, sigma=sigma, unit=unit, gains=gains, seed=seed, parameters=parameters)
+    anchors = draw_anchors(model, sigma=sigma, unit=unit, gains=gains, seed=seed, parameters=parameters, strict=strict)
     found = slots(model)
     _refuse_tied(model, anchors)
     for name in anchors:
@@ -69,6 +72,7 @@ def parametrize(
         attach_anchors(optimizer, model, {}, scales=scales, recipe={"seed": seed, "sigma_d": sigma_d})
     if start == "shift":
         plan.carry_out()  # registering takes b off again
+    _own_class(found[name].module for name in anchors)
     for name, anchor in anchors.items():
         slot = found[name]
         register_parametrization(slot.module, slot.leaf, AddAnchor(anchor))
@@ -95,15 +99,22 @@ def merge(model: nn.Module) -> nn.Module:
     for _, leaf, kinds in mine:
         if len(kinds) > 1:
             raise ValueError(f"{leaf!r} has another parametrization on top of syre's: remove that first")
-    for module in {id(module): module for module, _, _ in mine}.values():
-        # The class that torch makes for a parametrized module is shared by its copies, and removing takes the leaf off
-        # the class: of the original too, if this is a copy. So it gets one of its own first.
-        kind = type(module)
-        own = {key: value for key, value in vars(kind).items() if key not in ("__dict__", "__weakref__")}
-        module.__class__ = type(kind.__name__, kind.__bases__, own)
+    _own_class(module for module, _, _ in mine)
     for module, leaf, _ in mine:
         remove_parametrizations(module, leaf, leave_parametrized=True)
     return model
+
+
+def _own_class(modules: Iterable[nn.Module]) -> None:
+    """Give each that is parametrized a class of its own.
+
+    torch makes one when it parametrizes a module, and its copies share it: a leaf that is put on the class, or taken
+    off, would change them all.
+    """
+    for module in {id(module): module for module in modules if is_parametrized(module)}.values():
+        kind = type(module)
+        own = {key: value for key, value in vars(kind).items() if key not in ("__dict__", "__weakref__")}
+        module.__class__ = type(kind.__name__, kind.__bases__, own)
 
 
 def _refuse_tied(model: nn.Module, names: Collection[str]) -> None:

@@ -146,10 +146,10 @@ class Bare(nn.Module):
         self.register_parameter(name, nn.Parameter(torch.zeros(width)))
 
 
-def test_an_unknown_bare_parameter_is_refused_unless_sigma_is_a_function():
+def test_an_unknown_bare_parameter_is_refused_if_that_is_wanted_unless_sigma_is_a_function():
     model = Bare("temperature", 2)
-    with pytest.raises(ValueError, match=r"'temperature' of Bare, shape \(2,\).*function"):
-        draw_anchors(model, sigma=0.01, seed=0)
+    with pytest.raises(ValueError, match=r"'temperature' of Bare.temperature, shape \(2,\).*function"):
+        draw_anchors(model, sigma=0.01, seed=0, strict=True)
     assert draw_anchors(model, sigma=0.01, seed=0, parameters=["body.weight"]).keys() == {"body.weight"}
     drawn = draw_anchors(model, sigma=lambda name, p: 0.0 if name == "temperature" else p.shape[-1], seed=0)
     assert drawn["temperature"].abs().max() == 0 < drawn["body.weight"].abs().min()

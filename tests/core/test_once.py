@@ -163,6 +163,21 @@ def test_the_two_forms_know_of_one_another():
     torch.testing.assert_close(flat(model), shifted, rtol=0, atol=1e-15)
 
 
+def test_the_same_line_once_more_is_the_same_handle_and_another_is_an_error():
+    model = net()
+    optimizer = sgd(model)
+    handle = attach(optimizer, model, **SETTINGS)
+    before = flat(model)
+    assert attach(optimizer, model, **SETTINGS) is handle
+    for other in ({"sigma": 0.1, "seed": 3}, {"sigma": 0.5, "seed": 4}, {**SETTINGS, "form": "shift"}):
+        with pytest.raises(ValueError, match="this optimizer has syre attached already: detach the first handle"):
+            attach(optimizer, model, **other)
+    assert torch.equal(flat(model), before)
+    handle.detach()
+    assert attach(optimizer, model, **SETTINGS) is not handle
+    assert torch.equal(flat(model), before)
+
+
 # ---- on resume -------------------------------------------------------------------------------------------------------
 
 
