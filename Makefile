@@ -94,7 +94,7 @@ test: $(STAMP)  ## lint, types, every experiment at smoke scale, all tests: what
 	$(PYTEST) $(ARGS)
 
 test-frameworks: $(LAYERED)  ## HF Trainer, Lightning, accelerate, timm, SB3 and PEFT, in .venv-frameworks over .venv
-	OMP_NUM_THREADS=1 .venv-frameworks/bin/python -m pytest tests/frameworks $(ARGS)
+	OMP_NUM_THREADS=1 .venv-frameworks/bin/python -m pytest tests/frameworks tests/core/test_any_model.py $(ARGS)
 
 lint: $(STAMP)  ## ruff and mypy
 	.venv/bin/ruff check .

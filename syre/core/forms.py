@@ -116,8 +116,9 @@ class Pull:
             some = [views for _, views in named if views[0].device == device]
             joined = [torch.cat([views[i].reshape(-1) for views in some]) for i in range(len(some[0]))]
             add_rounded_(*joined[:2], amount, stream(self._seed, step, "", device), *joined[2:])
-            for views, new in zip(some, joined[0].split([views[0].numel() for views in some]), strict=True):
-                views[0].copy_(new.view_as(views[0]))
+            rounded = joined[0].split([views[0].numel() for views in some])
+            targets = [views[0] for views in some]
+            torch._foreach_copy_(targets, [new.view_as(to) for new, to in zip(rounded, targets, strict=True)])
 
     def _count(self, name: str) -> int:
         self.steps[name] = self.steps.get(name, 0) + 1
