@@ -181,13 +181,14 @@ FOUR = {
     "both-shift": Case(layout="both", world=4, optimizer="shift"),
     "hybrid": Case(layout="hybrid", world=4, optimizer="AdamW"),
 }
+REPLICAS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 8)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     run(2, CASES, folder)
-    run(4, FOUR, folder)
+    run(4, {name: case for name, case in FOUR.items() if case.layout != "hybrid" or REPLICAS}, folder)
     return {
         name: [
             torch.load(folder / f"{name}.{rank}") for rank in range(case.world) if (folder / f"{name}.{rank}").exists()
@@ -206,6 +207,8 @@ def alone(case: Case) -> dict[str, Any]:
 @pytest.mark.parametrize("name", [name for name in CASES | FOUR if name != "control"])
 def test_ranks_train_as_one_process(trained, name):
     case, kept = (CASES | FOUR)[name], trained[name]
+    if case.layout == "hybrid" and not REPLICAS:
+        pytest.skip("before torch 2.8, FSDP2 over replicas asks a CPU for an event of CUDA")
     expected = alone(case)
     for mine in kept:
         assert mine["anchors"].keys() == expected["handle"].anchors.keys()
