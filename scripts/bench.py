@@ -21,7 +21,7 @@ import gc
 import json
 import platform
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -64,6 +64,19 @@ def mlp() -> nn.Module:
     return MLP(hidden=[300, 300, 300]).build((784,), 10)
 
 
+def settle(forms: Mapping[str, tuple[nn.Module, Optimizer]], steps: Mapping[str, Step]) -> None:
+    """The state of a run under way: what is rounded after every step at first is so after every 16th from 1024 on.
+
+    Of a large model these steps would take minutes, and are not seen beside its own.
+    """
+    for form, (model, optimizer) in forms.items():
+        if sum(parameter.numel() for parameter in model.parameters()) > 2**20:
+            return
+        steps[form]()  # there are gradients now
+        for _ in range(1024):
+            optimizer.step()
+
+
 def step_time(effort: Effort) -> Iterator[Row]:
     batch = 2 if effort.quick else 32
     fewer = replace(effort, rounds=min(5, effort.rounds))
@@ -76,7 +89,10 @@ def step_time(effort: Effort) -> Iterator[Row]:
         inputs, labels = torch.randn(shape), torch.randint(10, shape[:1])
         for name, optimizer_of in OPTIMIZERS.items():
             forms = {form: with_syre(form, make(), optimizer_of, seed=0) for form in FORMS}
-            taken = spent.times({form: classification_step(*pair, inputs, labels) for form, pair in forms.items()})
+            steps = {form: classification_step(*pair, inputs, labels) for form, pair in forms.items()}
+            if not effort.quick:
+                settle(forms, steps)
+            taken = spent.times(steps)
             note = f"plain {1e3 * statistics.median(taken['plain']):.1f} ms"
             for form, goal in (("attach", target), ("parametrize", "")):
                 yield Row(f"{form} / plain: {what}, {name}", taken[form] / taken["plain"], goal, note)

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from syre.checks import among, at_least, count
-from syre.core import attach, parametrize
+from syre.core import parametrize
 from syre.metrics.cost import Step, clock, in_turns, peak_bytes
 from syre.models import MLP, ResNet18, ViT
 from syre.optim import SGD
 from syre.precision import full_float32
+from syre.regularizers import paired
 from syre.trainer import Measurement
 
 NETWORKS: dict[str, Callable[[int], Any]] = {  # of a width
@@ -36,7 +37,7 @@ def with_syre(
         model = parametrize(model, sigma=sigma, seed=seed)
     built = optimizer(model)
     if form == "attach":
-        attach(built, model, sigma=sigma, seed=seed)
+        paired(built, model, sigma=sigma, seed=seed)
     return model, built
 
 
