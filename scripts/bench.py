@@ -110,11 +110,19 @@ def allocated() -> int:
 
 
 def attached_bytes(make: Callable[[], nn.Module], dtype: torch.dtype | None) -> tuple[int, int, int]:
-    """Bytes of the decayed parameters, of their anchors, and by which attaching made all tensors alive grow."""
+    """Bytes of the decayed parameters, of their anchors, and by which attaching made all tensors alive grow.
+
+    After a step, since until then a copy of the weights is kept, to take the shift back.
+    """
     model = make()
     optimizer = OPTIMIZERS["SGD"](model)
     before = allocated()
     handle = syre.attach(optimizer, model, sigma=0.01, seed=0, anchor_dtype=dtype)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+    optimizer.state.clear()
     grown = allocated() - before
     decayed = sum(parameter.nbytes for parameter in model.parameters())
     return decayed, sum(anchor.nbytes for anchor in handle.anchors.values()), grown
