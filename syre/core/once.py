@@ -7,6 +7,7 @@ known by four things:
    entries before. The mark goes along with copies and pickles of the model. Attaching anew (an optimizer that was
    rebuilt, a second fit) finds it and moves nothing, unless the weights are again what they were before the shift
    (a learning-rate finder puts them back): then they are shifted anew. Other anchors than the mark's are an error.
+   Weights that are drawn anew in place keep the mark, until `forget`.
 2. **The optimizer's state dict** says in its groups which anchors, and a digest of the weights before the shift.
    Loading that of another shift is a resume. If it comes after `attach`, and the weights have not been touched since,
    they had been loaded before, shifted already: the shift is taken back, to the last bit. If it came before, `attach`
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .decay import shift_
 from .names import Slot
@@ -137,6 +138,7 @@ def plan(
                 f"parameter {name!r} was shifted by other anchors ({other}; these are {by}), which is not undone: "
                 "build the model anew, or train on toward these anchors with start='keep'"
             )
+    _doubt(slots, anchors, [name for name in known if name not in back])
     new = [name for name in trained if marks[name] is None]
     if resumed or _hold(slots, anchors, new):
         new = []
@@ -156,6 +158,23 @@ def _hold(slots: Mapping[str, Slot], anchors: Mapping[str, Tensor], names: Seque
         stacklevel=5,
     )
     return True
+
+
+def _doubt(slots: Mapping[str, Slot], anchors: Mapping[str, Tensor], names: Sequence[str]) -> None:
+    """A word if marked weights hold much less of the anchors than once, beyond doubt: they may have been drawn anew."""
+    held, error = share([slots[name].parameter for name in names], [anchors[name] for name in names])
+    if held < 0.5 and 1 - held > SURE * error:
+        warnings.warn(
+            f"the weights were shifted before, and hold {held:.2f} +- {error:.2f} of the anchors by now; they are not "
+            "shifted again. If they have been drawn anew since, call syre.core.forget(model) first",
+            stacklevel=5,
+        )
+
+
+def forget(model: nn.Module) -> None:
+    """Take the marks off a model whose weights were drawn anew in place: the next `attach` shifts them."""
+    for module in model.modules():
+        vars(module).pop(MARK, None)
 
 
 class Shifted:

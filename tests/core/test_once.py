@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from syre.core import attach, draw_anchors, merge, once, parametrize
+from syre.core import attach, draw_anchors, forget, merge, once, parametrize
 
 SETTINGS = {"sigma": 0.5, "seed": 3}
 
@@ -421,3 +421,23 @@ def test_the_handle_sees_weights_that_were_shifted_twice():
             p.add_(handle.anchors[name])
     with pytest.raises(ValueError, match=r"hold the anchors 2.0\d \+- 0.0\d times: they were shifted twice"):
         handle.load_state_dict(state)
+
+
+def test_weights_drawn_anew_in_place_are_doubted_and_shifted_once_forgotten():
+    model = large(0)
+    settings = {"sigma": 0.05, "seed": 1}
+    first = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
+    attach(first, model, **settings)
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            layer.reset_parameters()
+    before = flat(model)
+    with pytest.warns(UserWarning, match=r"hold -?0.0\d \+- 0.0\d of the anchors by now; they are not shifted again"):
+        attach(torch.optim.AdamW(model.parameters(), weight_decay=0.01), model, **settings)
+    assert torch.equal(flat(model), before)
+    forget(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attach(torch.optim.AdamW(model.parameters(), weight_decay=0.01), model, **settings)
+    b = torch.cat([a.reshape(-1) for a in draw_anchors(model, **settings).values()])
+    assert torch.equal(flat(model), before + b)
