@@ -57,11 +57,16 @@ def find_python(version: str) -> str | None:
     return None
 
 
-def call(log: Path, *command: str | Path, cwd: Path = ROOT) -> str:
-    """The output of a command, which goes to the end of a log. Raises: Failed."""
+def call(log: Path, *command: str | Path, cwd: Path = ROOT, path: str = "") -> str:
+    """The output of a command, which goes to the end of a log; path: $PYTHONPATH. Raises: Failed."""
     # `syre` is the wheel's, and not that of a folder where a test starts Python.
-    own = {"PYTHONSAFEPATH": "1", "UV_CACHE_DIR": str(log.parent / "cache"), "UV_PYTHON_DOWNLOADS": "never"}
-    environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": "", **own}
+    own = {
+        "PYTHONPATH": path,
+        "PYTHONSAFEPATH": "1",
+        "UV_CACHE_DIR": str(log.parent / "cache"),
+        "UV_PYTHON_DOWNLOADS": "never",
+    }
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, **own}
     pipe, both = subprocess.PIPE, subprocess.STDOUT
     done = subprocess.run(command, cwd=cwd, env=environment, stdout=pipe, stderr=both, text=True)
     with log.open("a") as file:
@@ -80,6 +85,7 @@ def build(folder: Path) -> Path:
     with tarfile.open(source) as archive:
         archive.extractall(folder, filter="data")
     (folder / source.name.removesuffix(".tar.gz")).rename(folder / "source")
+    shutil.rmtree(folder / "source/syre")  # for the tests not to find it
     (wheel,) = (folder / "dist").glob("*.whl")
     return wheel
 
@@ -95,7 +101,8 @@ def run(row: str, python: str, wheel: Path, folder: Path) -> str:
     *versions, place = call(log, own, "-c", VERSIONS).split()
     if not Path(place).is_relative_to(folder / row):
         raise Failed(f"syre is imported from {place}, and not from the wheel")
-    tests = call(log, own, "-m", "pytest", "-p", "no:cacheprovider", "tests", cwd=folder / "source")
+    source = folder / "source"  # where the tests find one another
+    tests = call(log, own, "-m", "pytest", "-p", "no:cacheprovider", "tests", cwd=source, path=str(source))
     return f"{' '.join(versions)}: {tests.splitlines()[-1]}"
 
 

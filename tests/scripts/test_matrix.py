@@ -129,3 +129,4 @@ def test_the_wheel_and_the_tests_of_the_source_distribution_are_built_anew(tmp_p
     assert matrix.build(tmp_path).name.startswith("syre_torch-")
     assert (tmp_path / "source/tests/core/test_attach.py").exists()
     assert not (tmp_path / "source/old").exists()
+    assert not (tmp_path / "source/syre").exists()  # that of the tests is the wheel's
