@@ -99,11 +99,15 @@ class Followed:
         """Of those that have an anchor."""
         return [self._names[id(p)] for p in parameters if id(p) in self._names]
 
+    def is_sharded(self) -> bool:
+        """Whether any of it is a part of a tensor only."""
+        return any(map(is_sharded, (*self.anchors.values(), *self.scales.values())))
+
     def checksum(self) -> str | None:
         """Of all anchors and scales, while they are whole; of shards what it was before, or None."""
-        named = self.anchors | {f"{name}:scale": scale for name, scale in self.scales.items()}
-        if not any(map(is_sharded, named.values())):
-            self._checksum = checksum(named)
+        if not self.is_sharded():
+            scales = {f"{name}:scale": scale for name, scale in self.scales.items()}
+            self._checksum = checksum(self.anchors | scales)
         return self._checksum
 
     def decayed(self, optimizer: Optimizer) -> Iterator[tuple[dict[str, Any], Part]]:

@@ -148,18 +148,19 @@ class SyreHandle(Handle):
         """Check on resume that these anchors are the checkpoint's, and that the weights hold them once.
 
         It tells that this is a resume: weights that were loaded before `attach`, and not touched since, are taken back
-        to what was loaded.
+        to what was loaded; unless that held none of the anchors, beyond doubt (`once.share`).
 
         Raises:
             ValueError: the anchors differ, and the message names the first entry that does; or the weights hold twice
-                the anchors, beyond doubt (`once.share`). Nothing has changed then.
+                the anchors, beyond doubt. Nothing has changed then.
         """
         state = EARLIER | dict(state)
         for key, mine in self.state_dict().items():
             if key not in state or state[key] != mine:
                 saved = state.get(key, "nothing")
                 raise ValueError(f"these are not the anchors of the checkpoint: {key} was {saved}, and is {mine} now")
-        if self._take_back():
+        fresh = self._shifted is not None and once.lacks(self._shifted.before(), self.anchors)
+        if not fresh and self._take_back():
             return
         trained = {name: p for name, p in self._followed.known().items() if p.requires_grad}
         held, error = once.share([*trained.values()], [self.anchors[name] for name in trained])

@@ -109,7 +109,11 @@ class Plan:
             marks = vars(slot.module).setdefault(MARK, {})
             earlier = marks.get(slot.leaf, {}).get("before", "")
             marks[slot.leaf] = {"by": self.by, "before": before.get(name, earlier)}
-        return Shifted(parameters, copies, "".join(before.values())) if parameters else None
+        return (
+            Shifted(dict(zip(self.anchors, zip(parameters, copies, strict=True), strict=True)), before)
+            if before
+            else None
+        )
 
 
 def plan(
@@ -162,13 +166,20 @@ def _hold(slots: Mapping[str, Slot], anchors: Mapping[str, Tensor], names: Seque
 
 def _doubt(slots: Mapping[str, Slot], anchors: Mapping[str, Tensor], names: Sequence[str]) -> None:
     """A word if marked weights hold much less of the anchors than once, beyond doubt: they may have been drawn anew."""
-    held, error = share([slots[name].parameter for name in names], [anchors[name] for name in names])
-    if held < 0.5 and 1 - held > SURE * error:
+    weights = {name: slots[name].parameter for name in names}
+    if lacks(weights, anchors):
+        held, error = share([*weights.values()], [anchors[name] for name in names])
         warnings.warn(
             f"the weights were shifted before, and hold {held:.2f} +- {error:.2f} of the anchors by now; they are not "
             "shifted again. If they have been drawn anew since, call syre.core.forget(model) first",
             stacklevel=5,
         )
+
+
+def lacks(weights: Mapping[str, Tensor], anchors: Mapping[str, Tensor]) -> bool:
+    """Whether weights hold much less of their anchors than once, beyond doubt."""
+    held, error = share([*weights.values()], [anchors[name] for name in weights])
+    return held < 0.5 and 1 - held > SURE * error
 
 
 def forget(model: nn.Module) -> None:
@@ -184,11 +195,17 @@ class Shifted:
         start: a digest of what they were.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], copies: Sequence[Tensor], before: str) -> None:
-        self.start = hashlib.blake2b(before.encode(), digest_size=8).hexdigest()
-        self._held = list(zip(parameters, copies, strict=True))
-        self._after = digests(parameters)  # writing to `p.data` leaves no other trace
+    def __init__(self, held: Mapping[str, tuple[Tensor, Tensor]], digest_of: Mapping[str, str]) -> None:
+        """By name: a parameter and a copy of what it was; and the digest of that."""
+        self._copies = {name: copy for name, (_, copy) in held.items()}
+        self._held = list(held.values())
+        self.start = hashlib.blake2b("".join(digest_of.values()).encode(), digest_size=8).hexdigest()
+        self._after = digests([p for p, _ in self._held])  # writing to `p.data` leaves no other trace
         self.renew()
+
+    def before(self) -> Mapping[str, Tensor]:
+        """What the weights were."""
+        return self._copies
 
     def renew(self) -> None:
         """Count what has been written so far as no touch."""

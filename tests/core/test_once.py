@@ -412,6 +412,14 @@ def test_a_large_network_that_was_loaded_alone_is_recognised():
     assert not torch.equal(flat(fresh), before)
 
 
+def test_a_handle_that_is_checked_on_fresh_weights_leaves_them():
+    model = large(0)
+    handle = attach(torch.optim.AdamW(model.parameters(), weight_decay=0.01), model, sigma=0.05, seed=1)
+    before = flat(model)
+    handle.load_state_dict(handle.state_dict())
+    assert torch.equal(flat(model), before)
+
+
 def test_the_handle_sees_weights_that_were_shifted_twice():
     model = large(0)
     handle = attach(torch.optim.AdamW(model.parameters(), weight_decay=0.01), model, sigma=0.05, seed=1)
