@@ -89,6 +89,7 @@ class Followed:
         self._known = {name: parameters[name] for name in anchors}  # keeps the identities above alive
         decaying = [p for group in optimizer.param_groups if group.get("weight_decay", 0) > 0 for p in group["params"]]
         self._plain = {id(p): p for p in decaying if id(p) not in self._names}
+        self._frozen = [p for p in self._plain.values() if not p.requires_grad]
         self._parts: dict[int, tuple[list[Tensor], list[Part]]] = {}  # by group: its parameters, what was made of them
 
     def known(self) -> Mapping[str, Tensor]:
@@ -112,6 +113,11 @@ class Followed:
 
     def decayed(self, optimizer: Optimizer) -> Iterator[tuple[dict[str, Any], Part]]:
         """What decays now, part by part, each with its group."""
+        if self._frozen and any(p.requires_grad for p in self._frozen):  # are trained since: asked about anew
+            for p in self._frozen:
+                self._plain.pop(id(p), None)
+            self._frozen = []
+            self._parts.clear()
         for index, group in enumerate(optimizer.param_groups):
             if group.get("weight_decay", 0) != 0:
                 for part in self._of(index, group):
@@ -172,6 +178,7 @@ class Followed:
                 anchors, scales = self.draw([name])
                 if name not in anchors:  # left out, as it would have been from the start
                     self._plain[id(p)] = p
+                    self._frozen += [] if p.requires_grad else [p]
                     continue
                 self.anchors.update(anchors)
                 self.scales.update(scales)

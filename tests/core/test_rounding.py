@@ -193,3 +193,15 @@ def test_anchors_in_bfloat16_are_pulled_to_as_they_are():
     b = draw_anchors(plain, sigma=SIGMA, seed=0)["weight"].double()
     moved = (model.weight - plain.weight).detach().double()
     assert float((moved * b).sum() / (30e-6 * b.square()).sum()) == pytest.approx(1, abs=0.02)
+
+
+def test_a_frozen_bfloat16_parameter_is_no_offender_until_it_is_trained():
+    model = nn.Sequential(layer(torch.bfloat16), layer())
+    model[0].weight.requires_grad_(False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=DECAY)
+    assert attach(optimizer, model).anchors.keys() == {"1.weight"}
+    model[1].weight.grad = GRADIENT.clone()
+    optimizer.step()
+    model[0].weight.requires_grad_(True)
+    with pytest.raises(ValueError, match=r"'0.weight' is torch.bfloat16, in which the pull .* would be rounded away"):
+        optimizer.step()
