@@ -214,8 +214,9 @@ def _kind_of(module: nn.Module) -> str:
 
 def _matrix_of(module: nn.Module, leaf: str) -> tuple[str, Tensor] | None:
     """The parameter of the same module that a bias belongs to: `bias` to `weight`, `x_bias` to `x_weight` or `x`."""
+    own = dict(module.named_parameters(recurse=False))
     for name in (leaf.replace("bias", "weight"), leaf.removesuffix("_bias")):
-        matrix = module._parameters.get(name)
+        matrix = own.get(name)
         if name != leaf and matrix is not None and matrix.dim() > 1 and matrix.numel() > 1:
             return name, matrix
     return None
@@ -244,7 +245,7 @@ def _of_stack(module: nn.Module, parameter: Tensor) -> int:
     _, middle, last = parameter.shape
     transposed = getattr(module, "is_transposed", None)
     if transposed is None:
-        stacks = {name: p for name, p in module._parameters.items() if p is not None and p.dim() == 3}
+        stacks = {name: p for name, p in module.named_parameters(recurse=False) if p.dim() == 3}
         up = next((p for name, p in stacks.items() if re.match("gate|up", name)), None)
         down = next((p for name, p in stacks.items() if name.startswith("down")), None)
         if up is not None and down is not None:

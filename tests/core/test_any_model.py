@@ -595,3 +595,13 @@ def takes(model, scales):
     optimizer.step()
     for name in left & trained:
         assert torch.equal(model.get_parameter(name), before[name] * (1 - 0.1 * 0.5))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::syre.core.GuessedScale")
+def test_a_scripted_model_is_one_too():
+    """Its layers do not say what they are: a matrix has its last dimension, and a bias that of its matrix."""
+    plain = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2))
+    model = torch.jit.script(plain)
+    handle = attach(torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1), model, sigma=1.0)
+    drawn = draw_anchors(plain, sigma=1.0, seed=0)
+    assert {name: torch.equal(b, drawn[name]) for name, b in handle.anchors.items()} == dict.fromkeys(drawn, True)
