@@ -24,7 +24,7 @@ EXACT: dict[type[Optimizer], bool] = {
 # is added rounded stochastically, and to be cheap not to all entries: in turn to one of 64 parts of each tensor, 64
 # times as much. So at every moment all that was due has arrived, averaged over the entries, under any schedule. After
 # 128 steps two parts are done in every second step, then 4, 8, 16 in every 16th: at most 1/64 of it is late.
-SMALL = 2.0**-12
+SMALL = 2.0**-14
 PARTS, MOST = 64, 16
 
 
