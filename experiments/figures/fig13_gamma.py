@@ -98,8 +98,8 @@ apart. W-asym is no other case: its start alone, with every entry free from ther
 and its mask with the entries frozen at 0 leaves a barrier higher by 0.24 [0.18, 0.29]. A bias of unit variance removes
 the barrier too, and costs 3.8 [3.4, 4.2] points of accuracy.
 
-**Trained anew.** The 20 runs of syre at γ = 0.03 are of recipe 2, as in fig13. No barrier moved by more than 0.0022 nats,
-no accuracy half-way by more than 0.16 points, and no verdict.
+**Trained anew.** The 20 runs of syre at γ = 0.03 are of recipe 2, as in fig13. No barrier moved by more than 0.0022
+nats, no accuracy half-way by more than 0.16 points, and no verdict.
 """
 
 LOOKS = {
