@@ -133,12 +133,16 @@ def test_control_another_run_is_another_trajectory(change):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_in_float32_a_replica_is_the_lone_run_to_1e_4(name):
-    """100 steps of rounding at 6e-8 each; weights are of order 1."""
-    data = gaussian(torch.float32)
+def test_in_float32_a_replica_is_the_lone_run_up_to_rounding(name):
+    """100 steps of rounding at 6e-8 each; weights are of order 1.
+
+    A lone AdamW run gives its entries a pull below 2^-14 in turns, 64 steps of it at a time (`syre.core.forms`), where a
+    row has a part of it in every step: half of 64 * 2^-14 of an anchor of order 1 apart, less what is averaged out.
+    """
+    data, apart = gaussian(torch.float32), 1e-3 if name == "adamw" else 1e-4
     team, _ = train_all(unlike(OPTIMIZERS[name]), data, CLIPPED)
     for k, run in enumerate(unlike(OPTIMIZERS[name])):
-        torch.testing.assert_close(row(team, k), row(train_all([run], data, CLIPPED)[0], 0), rtol=0, atol=1e-4)
+        torch.testing.assert_close(row(team, k), row(train_all([run], data, CLIPPED)[0], 0), rtol=0, atol=apart)
 
 
 def test_the_vmap_path_equals_the_direct_path(monkeypatch):
