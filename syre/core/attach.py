@@ -60,7 +60,7 @@ def attach(
         loaded before this line, `start="keep"` has to say so.
       - `deepcopy` and pickle of the optimizer drop the hooks, with a warning: attach to the copy.
       - With coupled decay `p.grad` holds the pull after the step: zero it before the next backward, as is usual.
-      - A decoupled pull near the last digit of a float32 weight (eta lambda < 2^-14) is rounded stochastically, and
+      - A decoupled pull near the last digit of a float32 weight (eta lambda < 2^-15) is rounded stochastically, and
         given to one of 64 parts of the entries at a time, 64 times as much: so it arrives at every learning rate.
       - A learning rate that is a tensor on a GPU is read back once per step where it is needed (decoupled decay).
       - Frozen parameters are anchored but not shifted, and pulled only once they get gradients; those that could not

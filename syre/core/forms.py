@@ -22,9 +22,9 @@ EXACT: dict[type[Optimizer], bool] = {
 
 # A decoupled pull `eta lambda b` with a smaller factor than this may be below the last digit of a float32 weight. Such
 # is added rounded stochastically, and to be cheap not to all entries: in turn to one of 64 parts of each tensor, 64
-# times as much. So at every moment all that was due has arrived, averaged over the entries, under any schedule. After
+# times as much (at most 0.2 % of b). So at every moment all that was due has arrived, averaged over the entries. After
 # 128 steps two parts are done in every second step, then 4, 8, 16 in every 16th: at most 1/64 of it is late.
-SMALL = 2.0**-14
+SMALL = 2.0**-15
 PARTS, MOST = 64, 16
 
 

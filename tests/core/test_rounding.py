@@ -68,7 +68,7 @@ def test_with_a_diagonal_it_arrives_as_well():
 
 
 def test_a_large_pull_is_added_as_it_always_was():
-    """Numbers of runs with eta lambda >= 2^-14 are what they were: one addition after the step."""
+    """Numbers of runs with eta lambda >= 2^-15 are what they were: one addition after the step."""
     model, plain = layer(), layer()
     lr = 2 * SMALL / DECAY
     optimizers = [torch.optim.AdamW(m.parameters(), lr=lr, weight_decay=DECAY) for m in (model, plain)]
