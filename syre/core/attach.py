@@ -194,7 +194,9 @@ def _bind(
             raise ValueError(f"{name!r} has shape {own}, its anchor or scale {its}")
     centres = dict(anchors)
     for name in scales.keys() - centres.keys():
-        centres[name] = torch.zeros_like(found[name].parameter, requires_grad=False)
+        parameter = found[name].parameter.detach()
+        zero = torch.zeros_like(parameter) if is_sharded(parameter) else parameter.new_zeros(()).expand_as(parameter)
+        centres[name] = zero  # which costs no memory where it is whole
     inside = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if outside := [name for name in centres if id(found[name].parameter) not in inside]:
         raise ValueError(f"parameter {outside[0]!r} has an anchor or a scale, but is not in the optimizer")
