@@ -1,5 +1,6 @@
 """Parameters of which each process has a part: FSDP2 and tensor parallel over gloo, 2 and 4 ranks, against one."""
 
+import multiprocessing
 import os
 import socket
 import warnings
@@ -153,8 +154,9 @@ def run(world: int, cases: dict[str, Case], folder: Path, job: Any = work) -> No
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
-    # Forked, since each would else import torch anew; there is one thread to fork.
-    mp.start_processes(job, args=(world, port, cases, str(folder)), nprocs=world, start_method="fork")
+    # Forked off a server that has imported torch and done nothing else: autograd's threads survive no fork.
+    multiprocessing.set_forkserver_preload(["torch.distributed.fsdp", "torch.distributed.checkpoint"])
+    mp.start_processes(job, args=(world, port, cases, str(folder)), nprocs=world, start_method="forkserver")
 
 
 CASES = {
