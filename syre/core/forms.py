@@ -1,7 +1,7 @@
 """What the hooks do before and after a step: the constant pull, and the shift to theta and back."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -56,7 +56,7 @@ class Pull:
     def _before_update(self, optimizer: Optimizer) -> None:
         for group, part in self._followed.decayed(optimizer):
             decoupled = self._is_decoupled(group)
-            if decoupled and (part.scales is None or self._is_small(group, part)):
+            if decoupled and (part.scales is None or self._is_rounded(group, part)):
                 continue  # after the update
             part = part.live(_has_grad)
             if not part.parameters:
@@ -79,15 +79,20 @@ class Pull:
         for group, part in self._followed.decayed(optimizer):
             if not self._is_decoupled(group):
                 continue  # before the update
-            small = self._is_small(group, part)
-            if part.scales is not None and not small:
+            rounded = self._is_rounded(group, part)
+            if part.scales is not None and not rounded:
                 continue
             part = part.live(_has_grad)
             if not part.parameters:
                 continue
             lr, rate = float(group["lr"]), float(group["weight_decay"])
-            if small:
+            if rounded and abs(lr * rate) < SMALL:
                 self._pull_small(part, lr * rate)
+            elif rounded:  # low precision, and too much of b to wait for
+                scales: Sequence[Tensor | None] = part.scales or [None] * len(part.names)
+                for name, *tensors, scale in zip(part.names, part.weights(), part.anchors, scales, strict=True):
+                    bits = stream(self._seed, self._count(name), name, tensors[0].device)
+                    add_rounded_(*tensors, lr * rate, bits, scale)
             else:
                 decay.pull_decoupled_(part.weights(), part.anchors, lr=lr, weight_decay=rate)
 
@@ -124,11 +129,10 @@ class Pull:
         self.steps[name] = self.steps.get(name, 0) + 1
         return self.steps[name]
 
-    def _is_small(self, group: dict[str, Any], part: Part) -> bool:
+    def _is_rounded(self, group: dict[str, Any], part: Part) -> bool:
         """Whether a decoupled pull would be lost, in part at least, in the last digit of w."""
-        return part.dtype is not torch.float64 and (
-            part.dtype is not torch.float32 or abs(float(group["lr"]) * float(group["weight_decay"])) < SMALL
-        )
+        small = abs(float(group["lr"]) * float(group["weight_decay"])) < SMALL
+        return part.dtype not in decay.FULL or (part.dtype is torch.float32 and small)
 
     def _is_decoupled(self, group: dict[str, Any]) -> bool:
         return bool(group.get("decoupled_weight_decay", self._default_decoupled))

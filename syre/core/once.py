@@ -109,11 +109,8 @@ class Plan:
             marks = vars(slot.module).setdefault(MARK, {})
             earlier = marks.get(slot.leaf, {}).get("before", "")
             marks[slot.leaf] = {"by": self.by, "before": before.get(name, earlier)}
-        return (
-            Shifted(dict(zip(self.anchors, zip(parameters, copies, strict=True), strict=True)), before)
-            if before
-            else None
-        )
+        held = {name: (p, copy) for name, p, copy in zip(self.anchors, parameters, copies, strict=True)}
+        return Shifted(held, before) if held else None
 
 
 def plan(

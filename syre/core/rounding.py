@@ -16,7 +16,6 @@ FORMATS = {
     torch.float16: (torch.float32, torch.int32, 13),
 }
 
-
 # A compiled step would compile these for every name. torch.compiler.disable would import the compiler, for seconds.
 _eager = getattr(torch, "_disable_dynamo", lambda function: function)
 

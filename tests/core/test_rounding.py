@@ -205,3 +205,15 @@ def test_a_frozen_bfloat16_parameter_is_no_offender_until_it_is_trained():
     model[0].weight.requires_grad_(True)
     with pytest.raises(ValueError, match=r"'0.weight' is torch.bfloat16, in which the pull .* would be rounded away"):
         optimizer.step()
+
+
+@pytest.mark.parametrize("rate", [0.05, 1.0])
+def test_a_large_pull_in_bfloat16_goes_to_all_entries_in_every_step(rate):
+    """To no 64th of them at a time, which would take them most of the way to b in one step."""
+    model = layer(torch.bfloat16)
+    model.weight.data.zero_()
+    model.weight.grad = torch.zeros_like(model.weight)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate / DECAY, weight_decay=DECAY)
+    b = attach(optimizer, model, sigma=SIGMA, start="keep", stochastic_rounding=True).anchors["weight"].double()
+    optimizer.step()
+    torch.testing.assert_close(model.weight.detach().double(), rate * b, rtol=2**-7, atol=1e-30)
