@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import socket
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -127,12 +129,22 @@ def gathered(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: whole(p.detach()).clone() for name, p in model.named_parameters()}
 
 
-def work(rank: int, world: int, port: int, cases: dict[str, Case], folder: str) -> None:
+@contextmanager
+def ranks(rank: int, world: int, port: int) -> Iterator[None]:
+    """One of the processes, on one thread."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore", SharedAnchors)
     dist.init_process_group("gloo", rank=rank, world_size=world)
     try:
-        warnings.simplefilter("ignore", SharedAnchors)
+        yield
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+def work(rank: int, world: int, port: int, cases: dict[str, Case], folder: str) -> None:
+    with ranks(rank, world, port):
         for name, case in cases.items():
             kept: dict[str, Any] = {}
             model, optimizer, handle = make(case)
@@ -145,9 +157,6 @@ def work(rank: int, world: int, port: int, cases: dict[str, Case], folder: str) 
                 kept["layout"] = {n: str(getattr(b, "placements", None)) for n, b in handle.anchors.items()}
             if rank == 0 or handle is not None:
                 torch.save(kept, Path(folder) / f"{name}.{rank}")
-        dist.barrier()
-    finally:
-        dist.destroy_process_group()
 
 
 def run(world: int, cases: dict[str, Case], folder: Path, job: Any = work) -> None:
@@ -242,11 +251,7 @@ def _checkpoint(rank: int, world: int, port: int, cases: dict[str, Case], folder
     import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=world)
-    try:
-        warnings.simplefilter("ignore", SharedAnchors)
+    with ranks(rank, world, port):
         for name, case in cases.items():
             there = Path(folder) / name
             model, optimizer, handle = make(replace(case, world=world), seed=1 if loading else 0)
@@ -262,9 +267,6 @@ def _checkpoint(rank: int, world: int, port: int, cases: dict[str, Case], folder
             handle.load_state_dict(everything["syre"])
             train(model, optimizer, STEPS - HALF)
             torch.save(gathered(model), Path(folder) / f"{name}.{world}.{rank}")
-        dist.barrier()
-    finally:
-        dist.destroy_process_group()
 
 
 RESUMED = {

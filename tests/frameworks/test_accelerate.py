@@ -3,20 +3,27 @@
 import pytest
 import torch
 from accelerate import Accelerator
-from theta import EPOCHS, SETTINGS, Net, adamw, differs, loader, of, same, sgd, train_theta, weights
+from theta import (
+    CLIP,
+    EPOCHS,
+    MODES,
+    SETTINGS,
+    Net,
+    adamw,
+    differs,
+    loader,
+    of,
+    optimizers,
+    same,
+    sgd,
+    train_theta,
+    weights,
+)
 
 import syre
 
-CLIP = 0.3
-MODES = {
-    "plain": {},
-    "accumulated": {"accumulate": 2},
-    "clipped": {"clip": CLIP},
-    "both": {"accumulate": 3, "clip": CLIP},
-}
 PLACES = ("before prepare", "after prepare", "after load_state")
 places = pytest.mark.parametrize("place", PLACES)
-optimizers = pytest.mark.parametrize("make", [sgd, adamw])
 
 
 class Script:

@@ -4,18 +4,24 @@ import lightning as L
 import pytest
 from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint
 from lightning.pytorch.tuner import Tuner
-from theta import EPOCHS, SETTINGS, Net, adamw, differs, loader, of, same, sgd, train_theta, weights
+from theta import (
+    CLIP,
+    EPOCHS,
+    MODES,
+    SETTINGS,
+    Net,
+    adamw,
+    differs,
+    loader,
+    of,
+    optimizers,
+    same,
+    sgd,
+    train_theta,
+    weights,
+)
 
 import syre
-
-CLIP = 0.3
-MODES = {
-    "plain": {},
-    "accumulated": {"accumulate": 2},
-    "clipped": {"clip": CLIP},
-    "both": {"accumulate": 3, "clip": CLIP},
-}
-optimizers = pytest.mark.parametrize("make", [sgd, adamw])
 
 
 class Module(L.LightningModule):

@@ -4,19 +4,27 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.utils import load_peft_weights
-from theta import EPOCHS, ROWS, SETTINGS, Data, Net, adamw, differs, loader, of, same, sgd, train_theta, weights
+from theta import (
+    CLIP,
+    EPOCHS,
+    MODES,
+    ROWS,
+    SETTINGS,
+    Data,
+    Net,
+    adamw,
+    differs,
+    loader,
+    of,
+    optimizers,
+    same,
+    sgd,
+    train_theta,
+    weights,
+)
 from transformers import Trainer, TrainingArguments
 
 import syre
-
-CLIP = 0.3
-MODES = {
-    "plain": {},
-    "accumulated": {"accumulate": 2},
-    "clipped": {"clip": CLIP},
-    "both": {"accumulate": 3, "clip": CLIP},
-}
-optimizers = pytest.mark.parametrize("make", [sgd, adamw])
 
 
 def lora(seed=0, base=0):

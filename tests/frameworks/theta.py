@@ -5,6 +5,7 @@ Also the model and the data that the frameworks train: in float64, so that what 
 
 from collections.abc import Callable, Iterable
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -15,6 +16,13 @@ from syre.core import draw_anchors
 
 SETTINGS = {"sigma": 0.5, "seed": 3}
 EPOCHS, MICROBATCHES, ROWS = 2, 6, 4  # a checkpoint lies between the epochs
+CLIP = 0.3
+MODES = {
+    "plain": {},
+    "accumulated": {"accumulate": 2},
+    "clipped": {"clip": CLIP},
+    "both": {"accumulate": 3, "clip": CLIP},
+}
 
 
 class Net(nn.Module):
@@ -57,6 +65,9 @@ def sgd(parameters: Iterable) -> Optimizer:
 def adamw(parameters: Iterable) -> Optimizer:
     """Decoupled decay, of all parameters."""
     return torch.optim.AdamW(parameters, lr=0.02, weight_decay=0.5)
+
+
+optimizers = pytest.mark.parametrize("make", [sgd, adamw])
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
