@@ -15,7 +15,7 @@ from .decay import Effect, Handle
 from .follow import Draw, Followed, Named
 from .forms import Pull, Shift
 from .sharded import local
-from .wrapped import surround
+from .wrapped import outside, surround
 
 GROUP = "syre"  # entry of the groups in a saved optimizer state: which anchors, and how many steps were rounded
 EARLIER = {"unit": "relative", "gains": 0.0}  # of a state that does not say so: there was no choice then
@@ -300,7 +300,7 @@ def warn_of_shared(mine: SyreHandle) -> None:
                 f"{type(its).__name__} of this process have, drawn by the same seed, name and shape: pass another "
                 "seed= where the two should differ (a generator and a discriminator, say)",
                 SharedAnchors,
-                stacklevel=3,
+                stacklevel=outside(),
             )
             return
 

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from .decay import shift_
 from .names import Slot
 from .sharded import is_sharded, local, whole
+from .wrapped import outside
 
 MARK = "_syre_shifted"  # attribute of a module: name of a parameter in it -> its mark
 SAMPLE = 64  # entries of a parameter that its digest is made of
@@ -156,7 +157,7 @@ def _hold(slots: Mapping[str, Slot], anchors: Mapping[str, Tensor], names: Seque
     warnings.warn(
         f"the weights hold these anchors already ({held:.2f} +- {error:.2f} of b), so they are not shifted again: "
         "start='keep' says so without a warning",
-        stacklevel=5,
+        stacklevel=outside(),
     )
     return True
 
@@ -169,7 +170,7 @@ def _doubt(slots: Mapping[str, Slot], anchors: Mapping[str, Tensor], names: Sequ
         warnings.warn(
             f"the weights were shifted before, and hold {held:.2f} +- {error:.2f} of the anchors by now; they are not "
             "shifted again. If they have been drawn anew since, call syre.core.forget(model) first",
-            stacklevel=5,
+            stacklevel=outside(),
         )
 
 

@@ -6,7 +6,6 @@ are the diagonal `D` of Eq. (7).
 
 import math
 import re
-import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, type_before_parametrizations
 
 from .names import Slot, select
+from .wrapped import outside
 
 Sigma = float | Callable[[str, nn.Parameter], float | None]
 UNITS = ("relative", "absolute")  # of sigma
@@ -363,16 +363,8 @@ def anchored(found: Mapping[str, Slot], sigma: Sigma, unit: str, strict: bool) -
             "leave them out of the decayed groups, or let the rule of syre.core.fan_in decide (strict=False)"
         )
     if guessed:
-        warnings.warn(_announcement(guessed), GuessedScale, stacklevel=_outside())
+        warnings.warn(_announcement(guessed), GuessedScale, stacklevel=outside())
     return stds
-
-
-def _outside() -> int:
-    """The `stacklevel` of the line that called the library."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_globals.get("__name__", "").startswith("syre.") and frame.f_back is not None:
-        frame, level = frame.f_back, level + 1
-    return level
 
 
 def _announcement(guessed: Iterable[Scale]) -> str:

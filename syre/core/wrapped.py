@@ -1,6 +1,7 @@
 """What people pass to `attach`: an optimizer inside a wrapper, several models, arguments in the other order."""
 
 import functools
+import sys
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -93,3 +94,11 @@ def surround(
             delattr(owner, name)
 
     return undo
+
+
+def outside() -> int:
+    """The `stacklevel` of the line that called the library."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_globals.get("__name__", "").startswith("syre.") and frame.f_back is not None:
+        frame, level = frame.f_back, level + 1
+    return level
