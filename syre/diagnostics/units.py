@@ -1,0 +1,283 @@
+"""Twins, sign-twins and dead units: how far the units of each set are from a state in which they are symmetric.
+
+A unit is the vector u of all numbers that belong to it: of a hidden neuron its incoming weights, its bias, scale and
+shift of a norm, its outgoing weights. The permutation of two units, alone or together with a change of sign, is a
+reflection R of the parameters, and its fixed points, R w = w, are where u_i = S u_j: there the two are **twins** (S the
+identity) or **sign-twins**. The distance of the parameters from these is `|w - R w| / 2 = |u_i - S u_j| / sqrt(2)`
+(arXiv 2408.15495v3, Definition 1, with P = (I - R) / 2). A unit that is 0 is **dead**: a fixed point of its own change
+of sign. Distances are given over the length sqrt(|u_i|^2 + |u_j|^2): two independent units are at about 0.71.
+
+Where the scale of a unit may be changed (the incoming weights of a ReLU times c, the outgoing ones over c), its vector
+is taken at the scale at which all its parts are as long as one another, which does not depend on where it stands.
+"""
+
+import math
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from syre.diagnostics.structure import Attention, Entries, Structure, Units
+
+TOLERANCE = (
+    0.01  # distance up to which two units are twins, and length, relative to the others, up to which one is dead
+)
+LISTED = 8, 32  # groups of twins that are listed, and members of each
+MOST_SIGNS = 4  # independent changes of sign that are tried in all combinations; more of them, two at a time
+BLOCK = 4096  # rows of one matrix product
+
+Parts = dict[tuple[bool, tuple[int, ...]], list[Tensor]]
+
+
+def measure(
+    structure: Structure, parameters: Mapping[str, Tensor], *, tolerance: float = TOLERANCE
+) -> list[dict[str, Any]]:
+    """The entry `units` of a diagnosis (see `syre.diagnostics.diagnosis`), one for each set of units.
+
+    Args:
+        parameters: name -> tensor, by the names of the structure; on any device, where it is computed, in float32.
+        tolerance: the distance up to which two units are twins.
+    """
+    return [_measured(units, parameters, tolerance) for units in structure.units]
+
+
+@torch.no_grad()
+def _measured(units: Units, parameters: Mapping[str, Tensor], tolerance: float) -> dict[str, Any]:
+    entries = [at for at in units.entries if at.parameter]
+    parts, signs = balanced(units, [(at, at.of(parameters).float().flatten(1)) for at in entries])
+    count, size = units.count, sum(part.shape[1] for tensors in parts.values() for part in tensors)
+    device = next(iter(parts.values()))[0].device
+    finite = all(bool(part.isfinite().all()) for tensors in parts.values() for part in tensors)
+    described = {
+        "name": units.name,
+        "kind": units.kind,
+        "count": count,
+        "entries": size,
+        "symmetry": ["permutation", *(["sign"] if units.signs else []), *(["scale"] if units.scales else [])],
+        "made_by": [str(at) for at in entries if not at.read],
+        "read_by": [str(at) for at in entries if at.read],
+    }
+    if not finite:
+        return described | {
+            "twins": None, "sign_twins": None, "duplicates": None, "dead": None, "symmetric": None,
+            "groups": [], "distances": [None] * count, "nearest": {"min": None, "median": None, "random": None},
+        }  # fmt: skip
+    changes = sign_changes(signs)
+    products = {key: gram(tensors) for key, tensors in parts.items()}
+    dead = _dead(products, tolerance)
+    plain = _distances(products, (), dead)
+    near = _nearest(parts, plain, ())
+    signed = torch.full((count,), math.inf, dtype=torch.float64, device=device)
+    for flips in changes:
+        signed = torch.minimum(signed, _nearest(parts, _distances(products, flips, dead), flips))
+    made = {key: product for key, product in products.items() if not key[0]}
+    copies = torch.full_like(near, math.inf)
+    for flips in [(), *changes] if made else []:
+        some = {key: parts[key] for key in made}
+        copies = torch.minimum(copies, _nearest(some, _distances(made, flips, dead), flips))
+    twins, mirrored = near <= tolerance, signed <= tolerance
+    lengths = sum(product.diagonal() for product in products.values()).double().sqrt()
+    typical = lengths[~dead].square().mean().sqrt() if bool((~dead).any()) else lengths.new_tensor(1.0)
+    to_zero = lengths / (lengths.square() + typical.square()).sqrt()
+    distances = torch.minimum(torch.minimum(near, signed), to_zero).where(~dead, 0).clamp(max=1)
+    return described | {
+        "twins": int(twins.sum()),
+        "sign_twins": int((mirrored & ~twins).sum()),
+        "duplicates": int((copies <= tolerance).sum()),
+        "dead": int(dead.sum()),
+        "symmetric": int((twins | mirrored | dead).sum()),
+        "groups": groups(plain, tolerance),
+        "distances": [round(float(d), 6) for d in distances],
+        "nearest": {
+            "min": float(distances.min()),
+            "median": float(distances.median()),
+            "random": random_distance(count, size, 1 + len(changes)),
+        },
+    }
+
+
+def balanced(units: Units, entries: list[tuple[Entries, Tensor]]) -> tuple[Parts, int]:
+    """The numbers of each unit in parts that change together, [units, numbers], where scale and sign do not matter.
+
+    At the scale of the docstring above. Changes of sign within what a unit is made of, as of a convolution's rows and
+    the scales of the norm after it, are undone: the scale is made positive. Parts are told apart by whether they are
+    read, and by how the changes of sign that are left, whose number is returned, change them.
+    """
+    signs = [list(at.signs) for at, _ in entries]
+    values = [numbers for _, numbers in entries]
+    if units.scales:
+        values = _at_balanced_scale(entries)
+    left = list(range(units.signs))
+    for change in range(units.signs):
+        flipped = [k for k, by in enumerate(signs) if by[change]]
+        single = [k for k in flipped if values[k].shape[1] == 1 and not entries[k][0].read]
+        if not single or any(entries[k][0].read for k in flipped):
+            continue
+        pivot = max(single, key=lambda k: float(values[k].square().sum()))
+        touched = list(signs[pivot])
+        for k in flipped:  # so that no other change touches the pivot
+            both = zip(signs[k], touched, strict=True)
+            signs[k] = [a if n == change else (a + b) % 2 for n, (a, b) in enumerate(both)]
+        sign = torch.where(values[pivot] < 0, -1.0, 1.0).to(values[pivot])
+        for k in flipped:
+            values[k] = values[k] * sign
+        left.remove(change)
+    parts: Parts = {}
+    for (at, _), by, numbers in zip(entries, signs, values, strict=True):
+        parts.setdefault((at.read, tuple(by[n] for n in left)), []).append(numbers)
+    return parts, len(left)
+
+
+def _at_balanced_scale(entries: list[tuple[Entries, Tensor]]) -> list[Tensor]:
+    """Least squares, unit by unit, over the parts that are not 0: sum_c (log |u_c| + e_c t)^2 over the scales t."""
+    classes: dict[tuple[float, ...], Tensor] = {}
+    for at, values in entries:
+        squares = values.square().sum(1, dtype=torch.float64)
+        classes[at.scales] = classes[at.scales] + squares if at.scales in classes else squares
+    exponents = torch.tensor(list(classes), dtype=torch.float64)  # [classes, scales]
+    squares = torch.stack(list(classes.values()), 1).cpu()  # [units, classes]
+    logs, there = squares.clamp(min=1e-300).log() / 2, (squares > 0).double()
+    normal = torch.einsum("uc,ck,cl->ukl", there, exponents, exponents)
+    right = torch.einsum("uc,ck,uc->uk", there, exponents, logs)
+    change = -(torch.linalg.pinv(normal, hermitian=True) @ right.unsqueeze(-1)).squeeze(-1)  # [units, scales]
+    factors = [(change @ torch.tensor(at.scales, dtype=torch.float64)).exp() for at, _ in entries]
+    return [values * factor.to(values).unsqueeze(1) for (_, values), factor in zip(entries, factors, strict=True)]
+
+
+def gram(tensors: list[Tensor]) -> Tensor:
+    """sum U U^T over [units, numbers], in float64."""
+    total = None
+    for values in tensors:
+        for piece in values.split(max(1, 2**26 // max(1, values.shape[0])), 1):
+            product = (piece @ piece.mT).double()
+            total = product if total is None else total + product
+    assert total is not None
+    return total
+
+
+def sign_changes(independent: int) -> list[tuple[int, ...]]:
+    """The changes of sign of one unit against another that are tried: combinations of the independent ones, not none."""
+    most = independent if independent <= MOST_SIGNS else 2
+    chosen = [set(c) for size in range(1, most + 1) for c in combinations(range(independent), size)]
+    return [tuple(int(k in one) for k in range(independent)) for one in chosen]
+
+
+def _sign(key: tuple[bool, tuple[int, ...]], flips: tuple[int, ...]) -> int:
+    return -1 if sum(a * b for a, b in zip(key[1], flips, strict=False)) % 2 else 1
+
+
+def _distances(products: dict, flips: tuple[int, ...], dead: Tensor) -> Tensor:
+    """|u_i - S u_j| / sqrt(2) over sqrt(|u_i|^2 + |u_j|^2), [units, units]; dead units are no twins of one another."""
+    squares = sum(product.diagonal() for product in products.values())
+    inner = sum(_sign(key, flips) * product for key, product in products.items())
+    total = squares.unsqueeze(0) + squares.unsqueeze(1)
+    distances = ((total - 2 * inner).clamp(min=0) / (2 * total).clamp(min=1e-300)).sqrt()
+    nothing = dead.unsqueeze(0) | dead.unsqueeze(1) | torch.eye(len(dead), dtype=torch.bool, device=dead.device)
+    return distances.masked_fill(nothing, math.inf)
+
+
+def _nearest(parts: Parts, distances: Tensor, flips: tuple[int, ...]) -> Tensor:
+    """Of each unit the smallest distance; small ones, which cancellation blurs, from the numbers themselves."""
+    if len(distances) < 2:
+        return distances.new_full((len(distances),), math.inf)
+    found, other = distances.min(1)
+    close = torch.nonzero(found < 0.1).flatten()
+    for some in close.split(BLOCK):
+        gap, total = 0.0, 0.0
+        for key, tensors in parts.items():
+            for values in tensors:
+                a, b = values[some].double(), _sign(key, flips) * values[other[some]].double()
+                gap = gap + (a - b).square().sum(1)
+                total = total + (a.square() + b.square()).sum(1)
+        found[some] = (gap / (2 * total)).sqrt()
+    return found
+
+
+def _dead(products: dict, tolerance: float) -> Tensor:
+    """Units of which the incoming numbers, or the outgoing ones, are 0 next to those of the others."""
+    dead = torch.zeros(len(next(iter(products.values()))), dtype=torch.bool)
+    sides = [[p.diagonal() for key, p in products.items() if key[0] == read] for read in (False, True)]
+    for side in (sum(side) for side in sides if side):
+        length = side.clamp(min=0).sqrt()  # type: ignore[union-attr]
+        dead = dead.to(length.device) | (length <= tolerance * length.square().mean().sqrt())
+    return dead
+
+
+def groups(distances: Tensor, tolerance: float) -> list[list[int]]:
+    """The largest groups of units that are one another's twins, by their indices."""
+    left, found = (distances <= tolerance).cpu(), []
+    while bool(left.any()):
+        reached = torch.zeros(len(left), dtype=torch.bool)
+        reached[left.any(1).nonzero()[0, 0]] = True
+        while bool((more := left[reached].any(0) & ~reached).any()):
+            reached |= more
+        found.append(reached.nonzero().flatten().tolist())
+        left[reached] = False
+        left[:, reached] = False
+    most, members = LISTED
+    return [group[:members] for group in sorted(found, key=len, reverse=True)[:most]]
+
+
+def random_distance(count: int, size: int, changes: int = 1) -> float:
+    """The median distance of a unit to the nearest of the others, in a network of independent Gaussian numbers.
+
+    The cosine x of two such vectors of `size` numbers has a density proportional to (1 - x^2)^((size - 3) / 2), and
+    their distance is sqrt((1 - x) / 2). The nearest of `count - 1` others, each with `changes` choices of its signs, is
+    taken as that of so many independent ones; and all lengths as equal: an approximation for few numbers.
+    """
+    if count < 2 or size < 2:
+        return math.sqrt(0.5)
+    angle = np.linspace(0, math.pi, 20001)
+    with np.errstate(divide="ignore"):
+        density = np.exp(np.maximum((size - 2) * np.log(np.sin(angle)), -700.0))  # of the angle
+    below = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    below /= below[-1]
+    wanted = -math.expm1(math.log(0.5) / ((count - 1) * changes))  # P(one of them is nearer) = 1/2
+    return float(np.sin(np.interp(wanted, below, angle) / 2))
+
+
+# ---- heads -----------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def heads(structure: Structure, parameters: Mapping[str, Tensor], *, tolerance: float = TOLERANCE) -> list[dict]:
+    """The entry `heads` of a diagnosis: of each head, the ranks of W_Q^T W_K and of W_O W_V, in whatever basis."""
+    return [_heads(attention, parameters, tolerance) for attention in structure.attentions]
+
+
+def _heads(attention: Attention, parameters: Mapping[str, Tensor], tolerance: float) -> dict[str, Any]:
+    entry: dict[str, Any] = {"name": attention.name, "count": attention.count, "size": attention.size}
+    equal: Tensor | None = None
+    for key in ("query_key", "output_value"):
+        pair = getattr(attention, key)
+        entry[key] = None
+        if pair is None:
+            continue
+        a, b = (at.of(parameters).double().flatten(2) for at in pair)  # [heads, size, inputs]
+        many = max(len(a), len(b))
+        a, b = (x.repeat_interleave(many // len(x), 0) for x in (a, b))  # heads that share keys and values
+        if not bool(a.isfinite().all() and b.isfinite().all()):
+            continue
+        values = torch.linalg.svdvals(torch.linalg.qr(a.mT).R @ torch.linalg.qr(b.mT).R.mT)
+        full = min(a.shape[1], a.shape[2], b.shape[2])
+        share = values / values.sum(1, keepdim=True).clamp(min=1e-300)
+        effective = torch.special.entr(share).sum(1).exp()
+        smallest = max(a.shape[2], b.shape[2]) * torch.finfo(torch.float32).eps * values[:, :1]
+        entry[key] = {
+            "rank/effective": [round(float(x), 4) for x in effective],
+            "rank": [int(x) for x in (values > smallest).sum(1)],
+            "full": full,
+        }
+        # <A^T B, A'^T B'> = <A A'^T, B B'^T>
+        inner = torch.einsum("hsi,gti->hgst", a, a).mul_(torch.einsum("hsi,gti->hgst", b, b)).sum((2, 3))
+        squares = inner.diagonal()
+        total = squares.unsqueeze(0) + squares.unsqueeze(1)
+        gap = (total - 2 * inner).clamp(min=0) / (2 * total).clamp(min=1e-300)
+        equal = gap if equal is None else torch.maximum(equal, gap)
+    if equal is not None:
+        equal = equal.sqrt().fill_diagonal_(math.inf)
+    entry["equal"] = [] if equal is None else groups(equal, tolerance)
+    return entry
