@@ -6,15 +6,16 @@
 Nothing is trained, and no number is typed: each is read from the tables in results/, or computed from them. The same
 tables give the same bytes. The entries of the file (an interval is [mean, low, high, n], 95 % over n seeds):
 
-`diagnostics`: how a collapse is told: "with batches", "weights alone" -> null as long as it has not been measured, or
+`diagnostics`: how a collapse is told, "with batches", by the "weights alone", or from a "checkpoint", where nothing is
+    known of the forward pass: null as long as it has not been measured, or
     {"score", "threshold", "collapsed", "hits", "healthy", "false_alarms"}, counted on runs that did not choose it.
 `models`: of each figure, its model and training in words, its parameters, whether its decay is coupled.
 `sigma`: of each figure, unit and sigma of the map over sigma: the part of the collapse that syre undoes at `at` (0: as
     decay alone; 1: no collapse), and the points of accuracy that it costs at `cost_at`, where decay alone is mild.
 `places`: a figure at some settings; its `levels`, each metric of each arm (no decay, decay alone, syre), as a table
-    that names its columns once; and for each
-    gamma at which decay alone is judged, its `differences`, paired by seed, of one arm `than` another. Where an arm has
-    its best sigma or gamma, or less decay, that is chosen for each seed on the other ones, by the metric `by`.
+    that names its columns once; and for each gamma at which decay alone is judged, its `differences`, paired by seed,
+    of one arm `than` another. Where an arm has its best sigma or gamma, or less decay, that is chosen for each seed on
+    the other ones, by the metric `by`.
 """
 
 import argparse
@@ -52,6 +53,7 @@ from experiments.figures import sigma_map
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "syre/diagnostics/evidence.json"
 DIGITS = 4  # of a number in the file
+NOTHING = 1e-12  # of the largest value behind a number, which is then 0 but for rounding, and 0 on every machine
 
 # ---- the figures -----------------------------------------------------------------------------------------------------
 
@@ -142,7 +144,7 @@ def evidence(results: Path) -> dict[str, Any]:
 
 def calibrations(results: Path) -> dict[str, Any]:
     """Score and threshold of each way of asking, by the figure that measured them; None without its tables."""
-    found: dict[str, Any] = dict.fromkeys(("weights alone", "with batches"))
+    found: dict[str, Any] = dict.fromkeys(("checkpoint", "weights alone", "with batches"))
     if (results / "diagnostics/runs.csv").is_file():
         figure = importlib.import_module("experiments.figures.diagnostics")
         found |= figure.calibrations(load(results, "diagnostics"))
@@ -359,8 +361,10 @@ def by_seed(rows: pd.DataFrame, place: Place) -> pd.DataFrame:
 
 def interval(values: pd.Series) -> list[Any]:
     """[mean, low, high, n] of the finite values; a run that diverged counts for nothing, and shows in n."""
-    found = t_interval(values[values.map(isfinite)])
-    return [*(float(f"{number:.{DIGITS}g}") if isfinite(number) else None for number in found[:3]), found.n]
+    finite = values[values.map(isfinite)]
+    found, rounding = t_interval(finite), NOTHING * finite.abs().max()
+    numbers = [0.0 if abs(number) <= rounding else float(f"{number:.{DIGITS}g}") for number in found[:3]]
+    return [*(number if isfinite(number) else None for number in numbers), found.n]
 
 
 def text(entries: dict[str, Any]) -> bytes:

@@ -19,8 +19,15 @@ SMALL = 0.1  # root mean square of the inputs, below which they count as small: 
 FAR = 10  # times as many parameters as the largest network measured: far from the evidence
 # What is recommended; a test holds it against the map over sigma.
 SIGMA, CAREFUL, ABSOLUTE, PAPERS = 1, 0.3, 0.1, 0.01
-# Score and threshold as long as `evidence.json` has none that was measured: half of all units.
-DEFAULT: Entry = {"score": "symmetric/mean", "threshold": 0.5}
+# The calibrations of `evidence.json`, what sees most first: features too, the weights of a model whose forward pass is
+# known, those of a checkpoint, where it is not.
+WAYS = {"with batches": "with batches", "weights alone": "by the weights alone", "checkpoint": "by single matrices"}
+# Score and threshold of a way that has not been measured: half of all that is there is symmetric.
+DEFAULTS: dict[str, Entry] = {
+    "with batches": {"score": "symmetric/mean", "threshold": 0.5},
+    "weights alone": {"score": "symmetric/mean", "threshold": 0.5},
+    "checkpoint": {"score": "rows", "threshold": 0.5},
+}
 
 
 @cache
@@ -120,18 +127,14 @@ def _sizes(diagnosis: Entry) -> list[float | None]:
 
 
 def _layers(diagnosis: Entry) -> list[Entry]:
-    """The hidden layers, without those of a few units."""
-    hidden = [entry for entry in _rows(diagnosis, "features") if not entry.get("output")]
-    return [entry for entry in hidden if min(entry["width"], entry["samples"]) >= LEAST]
+    """The features of the layers, without those that could have a rank of a few only."""
+    return [entry for entry in _rows(diagnosis, "features") if (_number(entry["full"]) or 0) >= LEAST]
 
 
 def _of_features(diagnosis: Entry) -> list[float | None]:
     """The effective rank of each layer's features, over the largest that it could have."""
-    found = []
-    for entry in _layers(diagnosis):
-        rank = _number(entry["rank/effective"])
-        found.append(None if rank is None else rank / min(entry["width"], entry["samples"]))
-    return found
+    ranks = [(_number(entry["rank/effective"]), entry["full"]) for entry in _layers(diagnosis)]
+    return [None if rank is None else rank / full for rank, full in ranks]
 
 
 def _narrow(diagnosis: Entry) -> list[float | None]:
@@ -150,8 +153,15 @@ def _last(values: Sequence[float | None]) -> float | None:
 
 def _idle(diagnosis: Entry) -> float | None:
     """The share of all features that are 0 on all samples, or copies of another one."""
-    layers = _layers(diagnosis)
-    return _share(sum(e["dead"] + e["duplicates"] for e in layers), sum(e["width"] for e in layers))
+    layers = [entry for entry in _layers(diagnosis) if entry["dead"] is not None]
+    return _share(sum(e["dead"] + (e["duplicates"] or 0) for e in layers), sum(e["width"] for e in layers))
+
+
+def _equal_rows(diagnosis: Entry) -> float | None:
+    """The share of all rows of weight matrices that are 0 or equal to another one, where that was counted."""
+    entries = [entry for entry in _matrices(diagnosis) if entry.get("duplicate_rows") is not None]
+    equal = sum(max(entry["duplicate_rows"], entry["dead_rows"]) for entry in entries)
+    return _share(equal, sum(entry["rows"] for entry in entries))
 
 
 def _heads(diagnosis: Entry) -> float | None:
@@ -188,6 +198,7 @@ SCORES: dict[str, Callable[[Entry], float | None]] = {
     "weights/quarter": lambda d: _lacking(_ranks(d), 0.25),  # trained matrices are of low rank here and there
     "weights/median": lambda d: _lacking(_ranks(d), 0.5),
     "shrunk": lambda d: _lacking(_sizes(d), 0.5),
+    "rows": _equal_rows,
     "features": lambda d: _lacking(_of_features(d), 0),
     "features/median": lambda d: _lacking(_of_features(d), 0.5),
     "features/last": lambda d: _lacking(_of_features(d)[-1:], 0),
@@ -214,6 +225,7 @@ MEANING = {
     "weights/quarter": "what the effective rank of weight matrices lacks of random ones', at their lower quartile",
     "weights/median": "what the effective rank of weight matrices lacks of random ones', at their median",
     "shrunk": "what weights lack of the size that they start with, at their median",
+    "rows": "the share of rows of weight matrices that are 0 or equal another one",
     "features": "what the effective rank of the worst layer's features lacks of the largest possible",
     "features/median": "what the effective rank of features lacks of the largest possible, at the middle layer",
     "features/last": "what the effective rank of the last hidden layer's features lacks of the largest possible",
@@ -230,8 +242,6 @@ MEANING = {
 
 
 # ---- the verdict -----------------------------------------------------------------------------------------------------
-
-WAYS = {"with batches": "weights and features", "weights alone": "the weights alone"}
 
 
 def judge(diagnosis: Entry) -> dict[str, Any]:
@@ -253,9 +263,11 @@ def judge(diagnosis: Entry) -> dict[str, Any]:
 
 
 def _scored(diagnosis: Entry) -> tuple[str, Entry, float | None]:
-    """The way of asking, its rule and the score; by the weights alone if the score with batches cannot be computed."""
-    ways = list(WAYS) if diagnosis.get("features") else ["weights alone"]
-    rules = [(way, evidence()["diagnostics"].get(way) or DEFAULT) for way in ways]
+    """A way of judging, its rule and the score: of the ways whose score can be computed, the one that sees most."""
+    measured = evidence()["diagnostics"]
+    rules = [(way, measured.get(way) or DEFAULTS[way]) for way in WAYS]
+    if not diagnosis.get("features"):
+        del rules[0]
     if not _not_finite(diagnosis):
         for way, rule in rules:
             if (score := SCORES[rule["score"]](diagnosis)) is not None:
@@ -275,7 +287,7 @@ def _reasons(diagnosis: Entry, rule: Entry, score: float | None) -> list[str]:
         why = (diagnosis.get("structure") or {}).get("why")
         return [f"The score is not known, {MEANING[rule['score']]}{f': {why}' if why else ''}."]
     limit = f"a network counts as collapsed from {rule['threshold']:.2g} on"
-    first = f"The score is {score:.2g}, {MEANING[rule['score']]}; {limit}."
+    first = f"The score, {MEANING[rule['score']]}, is {score:.2g}; {limit}."
     return [first, *_of_units(diagnosis), *_of_ranks(diagnosis)]
 
 
@@ -355,10 +367,10 @@ def _decays(diagnosis: Entry) -> float:
 def _how_sure(rule: Entry, way: str, score: float | None) -> str:
     if score is None:
         return "It cannot be told."
-    if rule is DEFAULT:
-        return f"Judged from {WAYS[way]}, by a threshold whose hits and false alarms are not yet measured."
+    if rule is DEFAULTS[way]:
+        return f"Judged {WAYS[way]}, by a threshold whose hits and false alarms are not yet measured."
     return (
-        f"Judged from {WAYS[way]}. Of networks that did not choose this threshold it found {rule['hits']} of "
+        f"Judged {WAYS[way]}. Of networks that did not choose this threshold it found {rule['hits']} of "
         f"{rule['collapsed']} collapsed ones, and called {rule['false_alarms']} of {rule['healthy']} healthy ones "
         "collapsed."
     )
@@ -373,6 +385,11 @@ METRICS = {
     "reconstruction": ("nats of reconstruction", 1, True, 1.0),
 }
 RECOMMENDED = f"relative {SIGMA:g}"
+
+
+def _sigma(arm: str) -> str:
+    """`relative 1` in words."""
+    return arm.replace(" ", " sigma ")
 
 
 def _figure(name: str) -> str:
@@ -436,14 +453,15 @@ def _over_sigma(sigma: float, unit: str, what: str) -> list[Entry]:
 
 
 def _undone(sigma: float, unit: str) -> list[Entry]:
-    """What a sigma undoes where it is decay that does harm: not in figure 13, say, which a shared start decides."""
+    """What a sigma undoes where decay does harm or makes units symmetric: in figure 13 it is the start that counts."""
     harmed = {place["figure"] for place, _ in _harmful()}
-    return [row for row in _over_sigma(sigma, unit, "undone") if row["figure"] in harmed]
+    rows = _over_sigma(sigma, unit, "undone")
+    return [row for row in rows if row["figure"] in harmed or row["metric"].startswith("symmetry")]
 
 
 def _undone_words(sigma: float, unit: str) -> str:
     parts = [f"{_interval(row['undone'])} in {_figure(row['figure'])} ({row['at']})" for row in _undone(sigma, unit)]
-    return f"{unit.capitalize()} {sigma:g} undoes this part of the collapse: {', '.join(parts)}."
+    return f"{unit.capitalize()} sigma {sigma:g} undoes this part of the collapse: {', '.join(parts)}."
 
 
 def _cost_words(sigma: float, unit: str) -> str:
@@ -451,7 +469,13 @@ def _cost_words(sigma: float, unit: str) -> str:
     for row in _over_sigma(sigma, unit, "cost"):
         mean, low, high, seeds = row["cost"]
         parts.append(f"{_gains([-mean, -high, -low, seeds])} in {_figure(row['figure'])} ({row['cost_at']})")
-    return f"Where nothing is collapsed, {unit} {sigma:g} in points of accuracy: {', '.join(parts)}."
+    return f"Where nothing is collapsed, {unit} sigma {sigma:g} in points of accuracy: {', '.join(parts)}."
+
+
+def _models_words(rows: Sequence[Entry]) -> str:
+    """The models behind rows of the map over sigma."""
+    words = [f"{_figure(row['figure'])} ({evidence()['models'][row['figure']]['words']})" for row in rows]
+    return f"The models are those of {'; '.join(words)}."
 
 
 def _seeds(intervals: Sequence[Sequence[Any]]) -> str:
@@ -552,8 +576,13 @@ def _nothing_is_wrong(diagnosis: Entry, verdict: Entry) -> dict[str, Any]:
         diagnosis,
         do="Nothing is wrong: leave the training as it is.",
         because="There is no reason to add syre, for there is nothing to undo. It would cost little: where nothing is "
-        f"collapsed, {RECOMMENDED} costs at most {worst:.1f} points of accuracy in the mean.",
-        evidence=[_cost_words(SIGMA, "relative"), _cost_words(ABSOLUTE, "absolute"), *against],
+        f"collapsed, {_sigma(RECOMMENDED)} costs at most {worst:.1f} points of accuracy in the mean.",
+        evidence=[
+            _cost_words(SIGMA, "relative"),
+            _cost_words(ABSOLUTE, "absolute"),
+            _models_words(_over_sigma(SIGMA, "relative", "cost")),
+            *against,
+        ],
         sure=f"{verdict['sure']} The costs are of {_seeds(costs)}, with 95 % intervals.",
     )
 
@@ -612,20 +641,22 @@ def _syre(diagnosis: Entry) -> dict[str, Any]:
         levels = [(own, level) for own in known if (level := _level(place, own, "syre", SIGMA))]
         if len(levels) > 2 and place["by"] == "accuracy":
             said = ", ".join(f"{100 * level[0]:.1f} % at γ = {own:g}" for own, level in levels)
-            over_gamma.append(f"{_where(place)}: the accuracy at {RECOMMENDED} is {said}.")
+            over_gamma.append(f"{_where(place)}: the accuracy at {_sigma(RECOMMENDED)} is {said}.")
     undone = [row["undone"] for row in _undone(SIGMA, "relative")]
-    papers = [row["undone"][0] for row in _undone(PAPERS, "relative")]
+    papers = [max(row["undone"][0], 0.0) for row in _undone(PAPERS, "relative")]
+    little = f"{100 * min(papers):.0f} to {_percent(max(papers))}"
     return _entry(
         diagnosis,
-        do=f"Or keep the decay, lowered if you can, and add syre: {_line()}. To be careful sigma={CAREFUL:g}; "
+        do=f"Or train anew with syre, and the decay as low as will do: {_line()}. To be careful sigma={CAREFUL:g}; "
         f'as good is sigma={ABSOLUTE:g}, unit="absolute".',
-        because="Decay toward a random anchor does not end in a symmetric state. The paper's sigma, relative "
-        f"{PAPERS:g}, is too small: it undoes {_percent(max(papers))} of a collapse at most.",
+        because="Decay toward a random anchor does not end in a symmetric state. The paper's "
+        f"{_sigma(f'relative {PAPERS:g}')} is too small: it undoes {little} of a collapse.",
         evidence=[
             _undone_words(SIGMA, "relative"),
             _undone_words(CAREFUL, "relative"),
             _undone_words(ABSOLUTE, "absolute"),
             _undone_words(PAPERS, "relative"),
+            _models_words(_undone(SIGMA, "relative")),
             *over_gamma,
             _cost_words(SIGMA, "relative"),
             *_copies(),
@@ -637,21 +668,31 @@ def _syre(diagnosis: Entry) -> dict[str, Any]:
 def _copies() -> list[str]:
     """What syre does to units that start as copies of one, from that very start."""
     sentences = []
-    for place in evidence()["places"]:
+    for place in _planted():
         gamma = place["differences"][0]["gamma"]
-        if place["start"] == "keep" and place["by"] in METRICS:
-            arms = (f"syre, {RECOMMENDED}", f"syre, absolute {ABSOLUTE:g}", f"syre, relative {PAPERS:g}", "no decay")
-            gains = {arm: gain for arm in arms if (gain := _gain(place, gamma, arm, "decay"))}
-            said = [f"{arm} {_gain_words(place, gain)}" for arm, gain in gains.items()]
-            seeds = _seeds(list(gains.values()))
-            sentences.append(f"{_where(place, gamma)}: against decay alone, {'; '.join(said)} ({seeds}).")
+        arms = (RECOMMENDED, f"absolute {ABSOLUTE:g}", f"relative {PAPERS:g}")
+        gains = {arm: gain for arm in arms if (gain := _gain(place, gamma, f"syre, {arm}", "decay"))}
+        said = [f"at {_sigma(arm)} {_gain_words(place, gain)}" for arm, gain in gains.items()]
+        seeds = _seeds(list(gains.values()))
+        sentences.append(f"{_where(place, gamma)}: syre, against decay alone, {', '.join(said)} ({seeds}).")
     return sentences
+
+
+def _planted() -> list[Entry]:
+    """The places at which units start as copies of one, and syre has the start of the other arms."""
+    return [place for place in evidence()["places"] if place["start"] == "keep" and place["by"] in METRICS]
 
 
 def _not_by_decay(diagnosis: Entry) -> dict[str, Any]:
     entries = _units(diagnosis)
     dead, symmetric = (sum(entry[key] for entry in entries) for key in ("dead", "symmetric"))
-    who = "the gradient itself moves the units together" if _decays(diagnosis) else "there is no decay"
+    who = "The gradient itself moves the units together." if _decays(diagnosis) else "There is no decay."
+    stuck = []
+    for place in _planted():
+        gamma = place["differences"][0]["gamma"]
+        if gain := _gain(place, gamma, "no decay", "decay"):
+            said = f"no decay, against decay alone, {_gain_words(place, gain)} ({_seeds([gain])})"
+            stuck.append((_where(place, gamma), said))
     if not symmetric:
         kind = "No unit is exactly symmetric: look for inputs that say too little, and for too large a learning rate."
     elif dead > symmetric / 2:
@@ -664,14 +705,15 @@ def _not_by_decay(diagnosis: Entry) -> dict[str, Any]:
         )
     return _entry(
         diagnosis,
-        do="Leave the decay as it is; look at the initialisation, at dead units and at the data.",
-        because=f"Decay did not make this collapse, for {who}. {kind}",
+        do="Look at the initialisation, at dead units and at the data, for decay did not make this collapse.",
+        because=f"{who} {kind}",
+        evidence=[f"{words}: they stay copies with decay and without; {said}." for words, said in stuck],
         sure="What pulls the units now is measured; what did so earlier in the training is not.",
     )
 
 
 def _part_the_copies(diagnosis: Entry) -> dict[str, Any]:
-    places = [place for place in evidence()["places"] if place["start"] == "keep" and place["by"] in METRICS]
+    places = _planted()
     gamma = {} if _decays(diagnosis) else {"weight_decay": places[0]["differences"][0]["gamma"]}
     figures = " and ".join(_figure(place["figure"]) for place in places)
     return _entry(
@@ -734,17 +776,19 @@ def _scope(diagnosis: Entry) -> dict[str, Any]:
     for place, gamma in _harmful():
         found = {
             words: gain
-            for arm, words in (("decay", "decay alone"), (f"syre, {RECOMMENDED}", f"syre at {RECOMMENDED}"))
+            for arm, words in (("decay", "decay alone"), (f"syre, {RECOMMENDED}", f"syre at {_sigma(RECOMMENDED)}"))
             if (gain := _gain(place, gamma, f"{arm}, matrices", arm))
         }
+        if weights := _gain(place, gamma, f"syre, {RECOMMENDED}, weights", "decay, weights"):
+            found[f"with positions and class tokens free too, syre at {_sigma(RECOMMENDED)}, against decay alone,"] = weights
         gains += found.values()
         if said := [f"{words} {_gain_words(place, gain)}" for words, gain in found.items()]:
             sentences.append(f"{_where(place, gamma)}: with the weight matrices alone decaying, {'; '.join(said)}.")
     return _entry(
         diagnosis,
         do="What decays matters less: the weight matrices alone, or biases and norms too, as you like.",
-        because="Where weight matrices alone decay and have anchors, decay alone is as harmful or a little less so, and "
-        "syre ends much alike.",
+        because="Where weight matrices alone decay and have anchors, decay alone is as harmful or a little less so, "
+        "and syre ends much alike.",
         evidence=sentences,
         sure=f"{len(sentences)} settings, {_seeds(gains)}, 95 % intervals.",
     )
