@@ -780,7 +780,8 @@ def _scope(diagnosis: Entry) -> dict[str, Any]:
             if (gain := _gain(place, gamma, f"{arm}, matrices", arm))
         }
         if weights := _gain(place, gamma, f"syre, {RECOMMENDED}, weights", "decay, weights"):
-            found[f"with positions and class tokens free too, syre at {_sigma(RECOMMENDED)}, against decay alone,"] = weights
+            alone = "with positions and class tokens free too, against decay alone,"
+            found[f"{alone} syre at {_sigma(RECOMMENDED)}"] = weights
         gains += found.values()
         if said := [f"{words} {_gain_words(place, gain)}" for words, gain in found.items()]:
             sentences.append(f"{_where(place, gamma)}: with the weight matrices alone decaying, {'; '.join(said)}.")
