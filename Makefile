@@ -23,8 +23,8 @@ LAYERED  := .venv-frameworks/.complete
 FIGURES  := $(patsubst configs/experiment/%.yaml,%,$(wildcard configs/experiment/*.yaml))
 DRAWN    := $(filter-out __init__ $(FIGURES),$(patsubst experiments/figures/%.py,%,$(wildcard experiments/figures/*.py)))
 
-.PHONY: help env again data $(FIGURES) $(DRAWN) status plots report smoke check test test-frameworks lint matrix bench \
-        gpu clean
+.PHONY: help env again data $(FIGURES) $(DRAWN) status plots report evidence smoke check test test-frameworks lint \
+        matrix bench gpu clean
 
 help:  ## this list
 	@echo "make TARGET [SCALE=smoke|cpu|paper] [LAUNCHER=local|joblib|slurm] [DATA=mnist,...] [ARGS=\"any Hydra override\"]"
@@ -72,6 +72,9 @@ plots: $(STAMP)  ## redraw all figures and reports from the committed tables, in
 	@.venv/bin/python -m experiments.report
 
 report: plots  ## the same: results/REPORT.md has the paper in 26 statements, and every verdict
+
+evidence: $(STAMP)  ## what the advice of syre.diagnose rests on, from the committed tables: syre/diagnostics/evidence.json
+	@.venv/bin/python -m scripts.evidence $(ARGS)
 
 # a process each, side by side: what trains in seconds is not worth workers of its own
 smoke: LAUNCHER = local
