@@ -7,6 +7,7 @@ import html
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -187,7 +188,8 @@ def counted_units(entry: Mapping[str, Any]) -> str:
 # ---- spectra ---------------------------------------------------------------------------------------------------------
 
 
-def random_spectrum(rows: int, columns: int, count: int) -> list[float]:
+@lru_cache(maxsize=1024)  # a network has many weights of one shape
+def random_spectrum(rows: int, columns: int, count: int) -> tuple[float, ...]:
     """`count` singular values over the largest of a large Gaussian matrix, evenly spaced in their order.
 
     The quantiles of Marchenko and Pastur's law: with q = the smaller side over the larger, the singular values lie in
@@ -202,7 +204,7 @@ def random_spectrum(rows: int, columns: int, count: int) -> list[float]:
     below = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(grid))])
     order = np.linspace(0, smaller - 1, count)  # 0 is the largest
     values = np.interp(1 - (order + 0.5) / smaller, below / below[-1], grid)
-    return [float(value) for value in values / values[0]]
+    return tuple(float(value) for value in values / values[0])
 
 
 def spectrum(
@@ -324,15 +326,16 @@ class Strip:
 
 def heat(title: str, description: str, strips: Sequence[Strip]) -> str:
     """A row of cells for each attention, a cell for each head: the stronger its colour, the higher its rank."""
-    left, top, row = 150, 40, 26
+    names, top, row = [words.shorten(strip.name, 24) for strip in strips], 40, 26
+    left = 24 + 6.0 * max(map(len, names), default=0)
     count = max((len(strip.values) for strip in strips), default=1) or 1
-    cell = min(max(560 / count, 12), 44)
+    cell = min(max(560 / count, 12), 40)
     shapes = [text(left, top - 24, "heads, first to last", "start name")]
     stride = math.ceil(16 / cell)
     shapes += [text(left + (n + 0.5) * cell, top - 8, str(n), "middle quiet") for n in range(0, count, stride)]
     for place, strip in enumerate(strips):
         y = top + place * row
-        shapes.append(text(left - 8, y + 15, words.shorten(strip.name, 22), "end"))
+        shapes.append(text(left - 8, y + 15, names[place], "end"))
         for head, value in enumerate(strip.values):
             shapes += _cell(left + head * cell, y, cell, strip, head, value)
     width = max(left + count * cell + 14, 330)

@@ -126,7 +126,7 @@ def _reading(diagnosis: Mapping[str, Any]) -> str:
     pairs = [
         ("Model", model.get("class") or "not known"),
         ("Parameters", f"{number(model.get('parameters'))} numbers in {counted(model.get('tensors'), 'tensor')}"),
-        ("How it was read", words.reading(diagnosis)),
+        ("Structure", words.reading(diagnosis)),
         *((f"Not looked at: {what}", why) for what, why in words.not_looked_at(diagnosis)),
         ("Not in the forward pass", counted(len(unread), "parameter")),
     ]

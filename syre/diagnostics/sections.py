@@ -182,6 +182,8 @@ PAIRS = (("query_key", "Query and key", "compares"), ("output_value", "Output an
 
 def heads(diagnosis: Mapping[str, Any]) -> str:
     entries, title = words.rows(diagnosis, "heads"), "Heads of attention"
+    if not entries and not diagnosis.get("units"):
+        return absent("heads", title, dict(words.not_looked_at(diagnosis))["units and heads"])
     if not entries:
         return section("heads", title, paragraph("No heads of attention were found.", "quiet"))
     pictures = []

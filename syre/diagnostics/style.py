@@ -48,7 +48,7 @@ ul, ol { margin: .4em 0; padding-left: 1.3em; }
 }
 .tiles li { background: var(--page); border: 1px solid var(--rule); border-radius: 8px; padding: 10px 14px; }
 .tiles b { display: block; font-size: 1.45rem; line-height: 1.2; }
-.tiles span { font-size: .85rem; color: var(--quiet); }
+.tiles span { display: block; font-size: .85rem; line-height: 1.4; color: var(--quiet); }
 
 .advice { list-style: none; counter-reset: advice; padding: 0; display: grid; gap: 12px; }
 .advice > li {
@@ -132,7 +132,7 @@ svg .bad.big { stroke: var(--bad); }
   }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   main { max-width: none; }
-  details::details-content { content-visibility: visible; block-size: auto; display: block; }
+  td { white-space: normal; }
   .scroll { overflow: visible; }
   .scroll svg { max-width: 100%; height: auto; }
   figure, li, tr, .verdict { break-inside: avoid; }

@@ -139,7 +139,7 @@ COLUMNS: dict[str, tuple[str, str, tuple[str, ...], Cells]] = {  # title, what i
     "units": (
         "Sets of units",
         "most symmetric",
-        ("kind", "count", "twins", "sign", "dead", "symmetric", "distance", "random"),
+        ("kind", "count", "twins", "sign-twins", "dead", "symmetric", "distance", "random"),
         _units,
     ),
     "heads": ("Heads", "lowest in rank", ("heads", "size", "equal", "rank of Q K", "rank of O V"), _heads),
@@ -152,7 +152,7 @@ COLUMNS: dict[str, tuple[str, str, tuple[str, ...], Cells]] = {  # title, what i
     "features": (
         "Features",
         "lowest in rank",
-        ("width", "samples", "rank", "effective", "of full", "dead", "twins"),
+        ("width", "samples", "rank", "effective", "of full", "dead", "duplicates"),
         _features,
     ),
     "training": (

@@ -274,3 +274,20 @@ def large(count=54, width=512):
             | {"units": [pull(name, 1e-3, 10 ** (-1 - place % 4), place / count) for place, name in enumerate(names)]},
         }
     )
+
+
+def damaged():
+    """Small diagnoses, in each of which one entry, however deep, is None or missing."""
+    whole = collapsed_mlp() | {"heads": healthy_transformer()["heads"]}
+    return list(_damaged({key: entry[:1] if isinstance(entry, list) else entry for key, entry in whole.items()}))
+
+
+def _damaged(value):
+    if isinstance(value, list) and value:
+        yield [None, *value[1:]] if isinstance(value[0], int | float) else []
+        yield from ([changed, *value[1:]] for changed in _damaged(value[0]))
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            yield {**value, key: None}
+            yield {name: other for name, other in value.items() if name != key}
+            yield from ({**value, key: changed} for changed in _damaged(entry))
