@@ -13,6 +13,8 @@ from syre.diagnostics.sections import worst_first
 from syre.diagnostics.style import STYLE
 from syre.diagnostics.words import counted, finite, number, part, percent
 
+EVIDENCE = 3  # sentences of an advice's evidence that stand open
+
 # The browser itself sees to it that nothing is fetched or run, whatever a parameter may be called.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 HEAD = f"""<!doctype html>
@@ -104,17 +106,25 @@ def _tiles(diagnosis: Mapping[str, Any]) -> str:
 def _advice(diagnosis: Mapping[str, Any]) -> str:
     entries, items = words.rows(diagnosis, "advice"), []
     for place, entry in enumerate(entries):
-        evidence = bullets(entry.get("evidence"))
+        evidence = _evidence(list(entry.get("evidence") or ()))
         content = [
             '<p class="tag">Try this first</p>' if place == 0 and len(entries) > 1 else "",
             f"<h3>{escaped(entry.get('do') or '-', 2000)}</h3>",
             paragraph(entry.get("because")),
-            f'<div class="evidence"><h4>What was measured</h4>{evidence}</div>' if evidence else "",
+            evidence,
             paragraph(f"How sure: {entry['sure']}" if entry.get("sure") else "", "sure"),
         ]
         items.append(f"<li>{''.join(content)}</li>")
     advice = f'<ol class="advice">{"".join(items)}</ol>' if items else paragraph("There is no advice.", "quiet")
     return section("advice", "What to do", advice)
+
+
+def _evidence(sentences: list[Any]) -> str:
+    """What was measured; of a long list, most unfolds."""
+    shown = len(sentences) if len(sentences) <= EVIDENCE else EVIDENCE - 1
+    more = unfold(f"{number(len(sentences) - shown)} more", bullets(sentences[shown:]))
+    inside = f"<h4>What was measured</h4>{bullets(sentences[:shown])}{more}"
+    return f'<div class="evidence">{inside}</div>' if sentences else ""
 
 
 # ---- what it rests on ------------------------------------------------------------------------------------------------

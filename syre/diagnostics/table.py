@@ -40,8 +40,7 @@ def _wrapped(text: str, first: str = "", rest: str | None = None) -> list[str]:
 
 def _verdict(diagnosis: Mapping[str, Any]) -> list[str]:
     verdict, score = part(diagnosis, "verdict"), words.score(diagnosis)
-    lines = _wrapped(words.headline(diagnosis).upper())
-    lines += _wrapped(f"{score}.") if score else []
+    lines = _wrapped(words.headline(diagnosis).upper() + (f" ({score})" if score else ""))
     for sentence in verdict.get("because") or ():
         lines += _wrapped(sentence, "  - ")
     return lines + (_wrapped(verdict["sure"], "  How sure: ", "  ") if verdict.get("sure") else [])

@@ -87,8 +87,7 @@ def score(diagnosis: Mapping[str, Any]) -> str:
     if finite(verdict.get("score")) is None or verdict.get("collapsed") is None:
         return ""
     threshold = finite(verdict.get("threshold"))
-    meaning = "" if threshold is None else f"; a model counts as collapsed from {number(threshold)}"
-    return f"Score {number(verdict['score'])} between 0 and 1{meaning}"
+    return f"score {number(verdict['score'])}{'' if threshold is None else f', collapsed from {number(threshold)}'}"
 
 
 def model(diagnosis: Mapping[str, Any]) -> str:

@@ -183,6 +183,15 @@ def test_all_of_the_advice_is_there_with_its_evidence(pages):
             assert sentence in text
 
 
+def test_of_much_evidence_most_unfolds_and_none_is_lost():
+    diagnosis = hand_made.collapsed_mlp()
+    diagnosis["advice"][0]["evidence"] = [f"Measured in figure {place}." for place in range(7)]
+    text = page.page(diagnosis)
+    folded = re.search(r"<summary>5 more</summary>(.*?)</details>", text, re.DOTALL)[1]
+    assert re.findall(r"figure (\d)\.", folded) == ["2", "3", "4", "5", "6"]
+    assert re.findall(r"Measured in figure (\d)\.", text) == ["0", "1", "2", "3", "4", "5", "6"]
+
+
 def test_what_was_not_looked_at_is_said_with_the_reason(pages):
     text = " ".join(Parsed(pages["nothing_known"]).texts)
     for sentence in (
