@@ -91,8 +91,9 @@ check: $(STAMP)  ## lint, types and the fast tests, in a minute and a half
 	@$(MAKE) --no-print-directory lint
 	$(PYTEST) -m "not slow and not slurm and not gpu" $(ARGS)
 
-test: $(STAMP)  ## lint, types, every experiment at smoke scale, all tests: what CI runs, with SLURM=1 to install a SLURM
+test: $(STAMP)  ## lint, types, every experiment at smoke scale, all tests: what CI runs, with SLURM=1 BROWSER=1 to install both
 	@$(if $(filter 1,$(SLURM)),scripts/slurm_local.sh install || test $$? = 77)
+	@$(if $(filter 1,$(BROWSER)),scripts/browser.sh install || test $$? = 77)
 	@$(MAKE) --no-print-directory lint smoke
 	$(PYTEST) $(ARGS)
 

@@ -59,7 +59,7 @@ RUN = (
     r"\.venv/bin/python -m experiments\.run (?!.*slurm).*",
 )
 LEFT_OUT = {  # and why
-    r"make (check|test|test SLURM=1)": "they call these tests",
+    r"make (check|test|test SLURM=1 BROWSER=1)": "they call these tests",
     r"make (ablation|ant|fig\d+b?(_\w+)?|readings|sigma_map|table\d(_\w+)?|theory)": (
         "`make smoke`, a part of `make test`, trains them all"
     ),
@@ -83,7 +83,7 @@ def is_one_of(command: str, patterns: Iterable[str]) -> bool:
 CALLED = [command for command in COMMANDS if is_one_of(command, RUN)]
 OTHERS = [command for command in COMMANDS if command not in CALLED]
 # What `make` was called with, where it is what calls these tests, is not meant for the commands.
-OUTER = r"M\w*FLAGS|MAKE\w*|ARGS|DATA|FIG|LAUNCHER|PYTHON|SCALE|SLURM"
+OUTER = r"M\w*FLAGS|MAKE\w*|ARGS|DATA|FIG|LAUNCHER|PYTHON|SCALE|SLURM|BROWSER"
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not re.fullmatch(OUTER, name)}
 
 
