@@ -6,7 +6,6 @@ import pickle
 import subprocess
 import sys
 from collections import OrderedDict
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -197,11 +196,9 @@ def test_settings_and_numbers_of_numpy_beside_the_weights_are_read_and_no_other_
     assert torch.serialization.get_safe_globals() == before
 
 
-EVERY = {word: torch.arange(6).view(2, 3).to(dtype) for word, dtype in WORDS.items()}
-
-
 def test_a_safetensors_file_is_read_in_every_type(tmp_path):
-    state = {**EVERY, "empty": torch.empty(0, 3), "scalar": torch.tensor(2.5)}
+    every = {word: torch.arange(6).view(2, 3).to(dtype) for word, dtype in WORDS.items()}
+    state = {**every, "empty": torch.empty(0, 3), "scalar": torch.tensor(2.5)}
     (tmp_path / "model.safetensors").write_bytes(as_safetensors(state, __metadata__={"format": "pt"}))
     read = load(tmp_path / "model.safetensors")
     assert [(t.dtype, t.shape) for t in read.values()] == [(t.dtype, t.shape) for t in state.values()]
@@ -209,18 +206,6 @@ def test_a_safetensors_file_is_read_in_every_type(tmp_path):
     assert torch.equal(read["C64"], state["C64"])
     read["F32"] += 1  # a copy: the file stays
     assert torch.equal(load(tmp_path / "model.safetensors")["F32"], state["F32"])
-
-
-@pytest.mark.skipif(find_spec("safetensors") is None, reason="needs safetensors: make test-frameworks has it")
-def test_a_safetensors_file_is_read_as_its_own_package_writes_and_reads_it(tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    save_file({**network().state_dict(), **EVERY}, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    read, theirs = load(tmp_path / "model.safetensors"), load_file(tmp_path / "model.safetensors")
-    assert read.keys() == theirs.keys()
-    for name, tensor in theirs.items():
-        assert read[name].dtype == tensor.dtype
-        assert torch.equal(read[name].view(torch.uint8), tensor.view(torch.uint8))
 
 
 def in_shards(folder: Path, ending: str) -> Path:

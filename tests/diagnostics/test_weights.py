@@ -213,3 +213,19 @@ def test_rows_of_two_numbers_are_not_compared_and_those_not_finite_are_left_out(
     assert equal_rows(torch.zeros(5, 4, dtype=torch.float64)) == (0, 0)
     assert equal_rows(torch.full((5, 4), math.nan, dtype=torch.float64)) == (0, 0)
     assert equal_rows(normal(1, 4)) == (0, 0)
+
+
+# ---- on a device -----------------------------------------------------------------------------------------------------
+
+
+def test_a_tensor_on_a_device_is_measured_there():
+    pretend = pytest.importorskip("pretend_device", reason="of the checkout")
+    w = planted().float()
+    here, rows = weights.measure({"w": w}), equal_rows(weights.as_rows(w))
+    with pretend.PretendDevice():
+        there = w.to("cuda")
+        assert weights.as_rows(there).device.type == "cuda"
+        assert weights.measure({"w": there}) == here
+        assert equal_rows(weights.as_rows(there), None) == rows
+        with pytest.raises(pretend.DeviceMismatch):  # control
+            there @ torch.ones(30, 1)
