@@ -22,9 +22,8 @@ BUFFERS = {
 }  # fmt: skip
 ANCHOR = ".0.anchor"  # beside `original` in the module form of syre, whose weights are the sum
 WHY = (
-    "a checkpoint has no code, so nothing says which columns read which row, which activations and heads there are, or "
-    "what the layers compute: equal rows may or may not be twins, and signs, features and training cannot be told; "
-    "syre.diagnose(model, batches) tells"
+    "a checkpoint has no code: nothing says which columns read which row, hence which equal rows are twins, which "
+    "activations and heads there are, or what the layers compute; syre.diagnose(model, batches) tells"
 )
 
 
@@ -57,7 +56,8 @@ def diagnose_state(state: Mapping[str, Tensor]) -> Diagnosis:
     count = sum(tensor.numel() for tensor in kept.values())
     kind = {"class": "state dict", "parameters": count, "tensors": len(kept), "buffers": len(named) - len(parameters)}
     left = [name for name, tensor in kept.items() if tensor.dim() >= 2 and not weights.is_matrix(tensor)]
-    also = f"; {len(left)} tensors are no matrices of real numbers and are left out: {left[0]}, ..." if left else ""
+    more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+    also = f"; left out, as no matrices of real numbers: {', '.join(left[:3])}{more}" if left else ""
     diagnosis = Diagnosis(
         model=kind,
         structure={"source": "none", "inputs": "", "why": WHY + also, "unread": []},
@@ -75,13 +75,12 @@ def diagnose_state(state: Mapping[str, Tensor]) -> Diagnosis:
 def _canonical(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Canonical name -> what the forward pass sees; a name stays as it is where two would become the same."""
     seen = dict(state)
-    for name in state:
-        stem = name.removesuffix(".original")
-        if stem != name and (anchor := seen.pop(stem + ANCHOR, None)) is not None:
-            seen[name] = state[name] + anchor
-        stem = name.removesuffix("_orig")
-        if stem != name and (mask := seen.pop(f"{stem}_mask", None)) is not None:  # torch.nn.utils.prune
-            seen[stem] = seen.pop(name) * mask
+    for name, tensor in state.items():
+        anchor, mask = (name.removesuffix(end) + other for end, other in ((".original", ANCHOR), ("_orig", "_mask")))
+        if name.endswith(".original") and anchor in state and state[anchor].shape == tensor.shape:
+            seen[name] = tensor + seen.pop(anchor)
+        if name.endswith("_orig") and mask in state and state[mask].shape == tensor.shape:  # torch.nn.utils.prune
+            seen[name.removesuffix("_orig")] = seen.pop(name) * seen.pop(mask)
     times = Counter(map(canonical_name, seen))
     short = {name: canonical_name(name) for name in seen}
     return {short[name] if times[short[name]] == 1 else name: tensor for name, tensor in seen.items()}

@@ -24,6 +24,7 @@ NESTED = ("state_dict", "model_state_dict", "model", "module", "model_state", "n
 BESIDE = ("optimizer", "scheduler", "scaler", "sampler", "rng_state", "random_states", "training_args")
 ENDINGS = (".safetensors", ".index.json", ".bin", ".pt", ".pth", ".ckpt")
 ALLOWED = f"*{', *'.join(ENDINGS[:-1])} or *{ENDINGS[-1]}"
+INSTEAD = "save model.state_dict() instead"
 WORDS = {
     "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "U16": torch.uint16, "I16": torch.int16,
     "U32": torch.uint32, "I32": torch.int32, "U64": torch.uint64, "I64": torch.int64, "F16": torch.float16,
@@ -78,9 +79,11 @@ def _shards(index: Path) -> dict[str, Tensor]:
     """All tensors of the files that an index names, which lie beside it."""
     try:
         places = json.loads(index.read_bytes())["weight_map"]
-        assert all(isinstance(name, str) and Path(file).name == file for name, file in places.items())
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-        raise CheckpointError(f"{index} is no index: it has no weight_map of tensors to files beside it") from error
+        beside = all(Path(file).name == file for file in places.values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        beside = False
+    if not beside:
+        raise CheckpointError(f"{index} is no index: it has no weight_map of tensors to files beside it")
     state: dict[str, Tensor] = {}
     for file in sorted(set(places.values())):
         state |= _file(index.with_name(file))
@@ -151,19 +154,27 @@ def _unpickled(path: Path) -> Any:
     with path.open("rb") as file:
         start = file.read(2)
     try:
+        zipped = zipfile.is_zipfile(path)
+        if zipped and _is_program(path):  # before torch 2.6 that would be loaded
+            raise CheckpointError(f"{path} is a program of TorchScript, not a state dict: {INSTEAD}")
         with warnings.catch_warnings(), _harmless():
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            return torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipped)
+    except CheckpointError:
+        raise
     except Exception as error:  # damaged bytes may raise anything
         raise CheckpointError(_refusal(path, start, str(error))) from error
 
 
+def _is_program(path: Path) -> bool:
+    """Whether TorchScript wrote this zip file."""
+    with zipfile.ZipFile(path) as file:
+        return any(name.endswith("/constants.pkl") for name in file.namelist())
+
+
 def _refusal(path: Path, start: bytes, said: str) -> str:
-    instead = "save model.state_dict() instead"
     if named := re.search(r"GLOBAL ([\w.]+)", said):
-        return f"{path} holds {named[1]}, which needs weights_only=False, and that may run code: {instead}"
-    if "TorchScript" in said:
-        return f"{path} is a program of TorchScript, not a state dict: {instead}"
+        return f"{path} holds {named[1]}, which needs weights_only=False, and that may run code: {INSTEAD}"
     if start == b"PK":
         return f"{path} is truncated or damaged, or a zip file that torch.save did not write"
     return f"{path} is no file of torch.save, or damaged; a checkpoint is one of {ALLOWED}"
@@ -182,7 +193,7 @@ def _harmless() -> contextlib.AbstractContextManager[Any]:
 def _number(dtype: np.dtype, data: bytes) -> Any:
     """What numpy's `scalar` makes of these, of a number."""
     if dtype.kind not in "biufc":
-        raise CheckpointError(f"a number of kind {dtype.kind}")
+        raise ValueError(f"no number, but of kind {dtype.kind}")
     return np.frombuffer(data, dtype, 1)[0]
 
 
@@ -200,13 +211,13 @@ def _called(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 def _state(path: Path, saved: Any) -> dict[str, Tensor]:
     """The state dict inside what was saved."""
     if not isinstance(saved, Mapping):
-        raise CheckpointError(f"{path} holds a {type(saved).__name__}, not a state dict: save model.state_dict()")
+        raise CheckpointError(f"{path} holds a {type(saved).__name__}, not a state dict: {INSTEAD}")
     if _is_optimizer(saved):
         raise CheckpointError(f"{path} is the state of an optimizer: the weights are in that of the model")
     state = _tensors(saved)
     if not state:
         held = ", ".join(map(str, list(saved)[:5])) or "nothing"
-        raise CheckpointError(f"{path} holds no tensors of a model, but {held}: save model.state_dict()")
+        raise CheckpointError(f"{path} holds no tensors of a model, but {held}: {INSTEAD}")
     return state
 
 

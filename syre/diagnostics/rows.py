@@ -8,9 +8,7 @@ from syre.diagnostics.weights import DEAD
 TOLERANCE = 1e-2  # of the longer of two rows, as in `syre.metrics.duplicated_neurons`
 FEWEST = 3  # numbers in a row: of two and fewer, some among hundreds of random rows are equal by chance
 DIRECTIONS = 16  # onto which the rows are projected
-REACH = (
-    4.0  # standard deviations: as far as the projections of two rows at the limit lie apart, but in 6 of 100,000 cases
-)
+REACH = 4.0  # standard deviations: all but 6 in 100,000 projections of a row as far away as that are nearer
 BLOCK = 256  # rows that are compared at once
 
 

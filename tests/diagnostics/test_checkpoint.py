@@ -119,14 +119,15 @@ def test_the_module_form_of_syre_and_pruned_weights_are_what_the_forward_pass_se
     prune.random_structured(pruned, "weight", 2, 0)
     (entry,) = diagnose_state(pruned.state_dict())["weights"]
     assert (entry["name"], entry["dead_rows"], entry["rank"]) == ("weight", 2, 4.0)
+    other = {"w_orig": torch.eye(4), "w_mask": torch.ones(3, 3)}  # of another shape: no mask of it
+    assert [entry["name"] for entry in diagnose_state(other)["weights"]] == ["w_orig", "w_mask"]
 
 
-def test_tensors_that_are_no_real_matrix_are_counted_in_words():
-    state = {"w": torch.eye(3), "packed": torch.ones(4, 4, dtype=torch.int8)}
-    assert (
-        "1 tensors are no matrices of real numbers and are left out: packed"
-        in diagnose_state(state)["structure"]["why"]
-    )
+def test_tensors_that_are_no_real_matrix_are_named():
+    packed = {f"packed{i}": torch.ones(4, 4, dtype=torch.int8) for i in range(5)}
+    why = diagnose_state({"w": torch.eye(3), **packed})["structure"]["why"]
+    assert why.endswith("left out, as no matrices of real numbers: packed0, packed1, packed2 and 2 more")
+    assert "left out" not in diagnose_state({"w": torch.eye(3)})["structure"]["why"]
 
 
 # ---- every way to save one -------------------------------------------------------------------------------------------
