@@ -8,7 +8,8 @@ from syre.diagnostics.weights import DEAD
 TOLERANCE = 1e-2  # of the longer of two rows, as in `syre.metrics.duplicated_neurons`
 FEWEST = 3  # numbers in a row: of two and fewer, some among hundreds of random rows are equal by chance
 DIRECTIONS = 16  # onto which the rows are projected
-REACH = 4.0  # standard deviations: all but 6 in 100,000 projections of a row as far away as that are nearer
+# Within so many standard deviations the projections of two rows lie that are just near enough; all but 6 in 100,000.
+REACH = 4.0
 BLOCK = 256  # rows that are compared at once
 
 
