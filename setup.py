@@ -9,7 +9,7 @@ class Library(build_py):
 
     def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
         found = super().find_package_modules(package, package_dir)
-        return [module for module in found if package != "syre" or module[1] == "__init__"]
+        return [module for module in found if package != "syre" or module[1] in ("__init__", "__main__")]
 
 
 setup(cmdclass={"build_py": Library})

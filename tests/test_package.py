@@ -5,6 +5,7 @@ Built without a network, by the setuptools and the uv of this environment.
 
 import ast
 import email
+import json
 import os
 import re
 import shutil
@@ -24,7 +25,8 @@ UV = Path(sys.executable).with_name("uv")
 VERSION = re.search(r'__version__ = "(.*)"', (ROOT / "syre/__init__.py").read_text())[1]
 LIBRARY = sorted(
     str(path.relative_to(ROOT))
-    for path in (*ROOT.glob("syre/__init__.py"), *ROOT.glob("syre/core/**/*.py"), *ROOT.glob("syre/metrics/**/*.py"))
+    for pattern in ("__*__.py", "core/**/*.py", "metrics/**/*.py", "diagnostics/**/*.py", "diagnostics/*.json")
+    for path in (ROOT / "syre").glob(pattern)
 )
 INFO = f"syre_torch-{VERSION}.dist-info"
 PAPER = "https://arxiv.org/abs/2408.15495"
@@ -126,7 +128,7 @@ def test_the_source_distribution_is_the_library_and_its_tests_and_small(built):
         names = [
             Path(entry.name).relative_to(f"syre_torch-{VERSION}").as_posix() for entry in archive if entry.isfile()
         ]
-    tests = [path for name in ("core", "metrics") for path in ROOT.glob(f"tests/{name}/*.*")]
+    tests = [path for name in ("core", "metrics", "diagnostics") for path in ROOT.glob(f"tests/{name}/*.*")]
     tests.append(ROOT / "tests/conftest.py")
     pages = ["README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "docs/PYPI.md", "MANIFEST.in", "pyproject.toml"]
     made = ["setup.py", "setup.cfg", "PKG-INFO", "syre_torch.egg-info/SOURCES.txt"]
@@ -208,6 +210,19 @@ def test_the_installed_wheel_needs_torch_and_numpy_alone_and_runs_the_script_of_
     done = built.run(built.python, "-c", code, PYTHONPATH=sysconfig.get_path("purelib"))
     missing = [f"No module named '{name}'" for name in ("pandas", "scipy", "syre.rl", "syre.trainer")]
     assert done.stdout.splitlines() == [*missing, f"{VERSION} True"]
+
+
+@pytest.mark.slow
+def test_the_installed_wheel_diagnoses_a_checkpoint_at_the_command_line(built):
+    purelib = sysconfig.get_path("purelib")
+    save = "import torch; torch.save(torch.nn.Linear(4, 3).state_dict(), 'linear.pt')"
+    words = "['diagnose', 'linear.pt', '--html', 'linear.html', '--json', 'linear.json']"
+    run = f"import runpy; sys.argv[1:] = {words}; runpy.run_module('syre', run_name='__main__', alter_sys=True)"
+    said = built.run(built.python, "-c", f"{ALONE}\n{save}\n{run}", PYTHONPATH=purelib).stdout
+    assert "weight" in said
+    assert "weight" in (built.folder / "linear.html").read_text()
+    (entry,) = json.loads((built.folder / "linear.json").read_text())["weights"]
+    assert (entry["name"], entry["rank"]) == ("weight", 3)
 
 
 @pytest.mark.slow
