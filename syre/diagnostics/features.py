@@ -62,16 +62,13 @@ def measure(model: nn.Module, batches: Any, *, rows: int = ROWS) -> list[dict[st
         ValueError: no batch, an empty one, or one on which the forward pass fails; sharded parameters.
     """
     plain = unwrapped(as_model(model))
+    require_whole(plain, "features are of whole parameters")
     found = slots(plain)
-    if any(is_sharded(slot.parameter) for slot in found.values()) or _flattened(plain):
-        raise ValueError("features are of whole parameters; these are sharded (FSDP, tensor parallel): gather them")
-    device = next((slot.parameter.device for slot in found.values()), torch.device("cpu"))
     seen = _Seen(found, rows)
     passed = 0
     with undisturbed(plain), _unmoved(batches):
         for batch in _each(batches):
-            arguments = _arguments(plain, batch, device)
-            passed += _forward(plain, arguments, seen)
+            passed += _forward(plain, call_of(plain, batch), seen)
             if passed >= rows or (seen.layers and all(layer.passed >= rows for layer in seen.layers.values())):
                 break
         if not passed:
@@ -79,8 +76,11 @@ def measure(model: nn.Module, batches: Any, *, rows: int = ROWS) -> list[dict[st
         return [_entry(layer) for layer in seen.layers.values()]
 
 
-def _flattened(model: nn.Module) -> bool:
-    return any(kind.__name__ == "FullyShardedDataParallel" for m in model.modules() for kind in type(m).__mro__)
+def require_whole(model: nn.Module, why: str) -> None:
+    """Raise, in one line that begins with `why`, if each process has a part of the parameters only."""
+    flat = any(kind.__name__ == "FullyShardedDataParallel" for m in model.modules() for kind in type(m).__mro__)
+    if flat or any(map(is_sharded, model.parameters())):
+        raise ValueError(f"{why}, and these are sharded (FSDP, tensor parallel): gather them into a plain model first")
 
 
 # ---- batches ---------------------------------------------------------------------------------------------------------
@@ -99,8 +99,9 @@ def _each(batches: Any) -> Iterator[Any]:
         raise TypeError(f"batches must be tensors, or tuples or dicts of them, got {_words(batches)}")
 
 
-def _arguments(model: nn.Module, batch: Any, device: torch.device) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What the forward pass is called with, on the model's device."""
+def call_of(model: nn.Module, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Of one batch, what the forward pass is called with, on the model's device."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     first = batch[0] if isinstance(batch, list | tuple) and batch else batch
     if not any(isinstance(leaf, Tensor) for leaf in tree_leaves(_plain(first))):
         raise TypeError(f"a batch must be a tensor, or a tuple or dict of tensors, got {_words(batch)}")
