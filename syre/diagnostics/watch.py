@@ -261,9 +261,10 @@ class _Numbers:
         self.symmetric = self.count = 0
         for entry in sets:
             near = entry["nearest"]
-            values = {"symmetric": entry["symmetric"] / entry["count"], "nearest": near["min"]}
-            values["distance"] = near["median"] / near["random"] if near["median"] is not None else None
-            self.sets[entry["name"]] = {key: value for key, value in values.items() if value is not None}
+            if entry["symmetric"] is None:  # a number is not finite
+                continue
+            share, distance = entry["symmetric"] / entry["count"], near["median"] / near["random"]
+            self.sets[entry["name"]] = {"symmetric": share, "nearest": near["min"], "distance": distance}
             self.symmetric += entry["symmetric"]
             self.count += entry["count"]
 

@@ -12,6 +12,7 @@ from torch import nn
 
 import syre
 from syre.core import canonical_parameters
+from syre.diagnostics import features
 from syre.diagnostics import watch as module
 from syre.diagnostics.watch import Collapsing, Watch, matrix_ranks
 from syre.diagnostics.weights import gaussian
@@ -59,7 +60,7 @@ def sets(monkeypatch):
     return found
 
 
-def entry(name: str, symmetric: int = 0, near: float | None = 0.4, median: float | None = 0.5) -> dict:
+def entry(name: str, symmetric: int | None = 0, near: float | None = 0.4, median: float | None = 0.5) -> dict:
     return {
         "name": name,
         "count": 10,
@@ -177,19 +178,34 @@ def test_a_gaussian_matrix_has_about_1_and_one_of_low_rank_its_share_at_any_size
 
 
 def test_names_and_numbers_of_all_layers(sets):
-    sets += [entry("0", symmetric=1, near=0.2, median=0.4), entry("heads", near=None, median=None)]
+    sets += [entry("0", symmetric=1, near=0.2, median=0.4), entry("none", None, None, None)]
     model = network()
     watch = Watch(sgd(model), model, layers="all", prefix="net")
     parameters = canonical_parameters(model)
     matrices = {f"net/{n}/{k}" for n in ("0.weight", "4.weight") for k in ("effective", "stable")}
-    units = {"net/0/symmetric", "net/0/nearest", "net/0/distance", "net/heads/symmetric"}
+    units = {"net/0/symmetric", "net/0/nearest", "net/0/distance"}
     over_all = {"net/step", "net/effective", "net/symmetric", "net/nearest", "net/distance"}
     assert watch.latest.keys() == matrices | units | over_all
     assert {type(value) for value in watch.latest.values()} <= {int, float}
     found = matrix_ranks({name: p.detach() for name, p in parameters.items() if p.dim() > 1})
     assert watch.latest["net/4.weight/stable"] == found["4.weight"][1]
     assert watch.latest["net/effective"] == min(pair[0] for pair in found.values())
-    assert [watch.latest[f"net/{k}"] for k in ("symmetric", "nearest", "distance")] == [1 / 20, 0.2, 0.8]
+    assert [watch.latest[f"net/{k}"] for k in ("symmetric", "nearest", "distance")] == [1 / 10, 0.2, 0.8]
+
+
+def test_twins_and_dead_units_are_at_no_distance():
+    model = nn.Sequential(nn.Linear(6, 10), nn.Tanh(), nn.Linear(10, 4))
+    watch = Watch(sgd(model), model, layers="all")
+    assert watch.latest["syre/symmetric"] == 0
+    assert watch.latest["syre/nearest"] > 0.1
+    with torch.no_grad():
+        model[0].weight[1], model[0].bias[1] = model[0].weight[0], model[0].bias[0]
+        model[2].weight[:, 1] = model[2].weight[:, 0]
+        model[2].weight[:, 5] = 0
+    numbers = watch.measure()
+    assert numbers["syre/0/symmetric"] == numbers["syre/symmetric"] == 3 / 10
+    assert numbers["syre/0/nearest"] == numbers["syre/nearest"] == 0
+    assert 0 < numbers["syre/distance"] < watch.history[0]["syre/distance"]
 
 
 def test_of_many_layers_the_summary_has_the_worst_and_stays_short(sets):
@@ -277,7 +293,7 @@ def test_a_measurement_waits_until_the_one_before_is_paid_for(monkeypatch):
         return take(matrices)
 
     monkeypatch.setattr(module, "matrix_ranks", slow)
-    watch = Watch(optimizer, model, every=10, budget=0.01, clock=clock)
+    watch = Watch(optimizer, model, every=10, budget=0.01, clock=clock, symmetric=None)
     for _ in range(100):
         clock.now += 1.0
         train(model, optimizer, steps=10)
@@ -516,6 +532,28 @@ def test_what_cannot_be_watched_is_one_line():
     sharded = FullyShardedDataParallel(nn.Linear(4, 3))
     with pytest.raises(ValueError, match=r"a watch reads whole parameters, and these are sharded \(FSDP"):
         Watch(sgd(sharded), sharded)
+
+
+@pytest.mark.slow  # the import of DTensor is
+def test_sharded_parameters_are_refused_at_the_start_and_end_the_watch_later(tmp_path):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
+
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path}/ranks", rank=0, world_size=1)
+    try:
+        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+        optimizer = sgd(model)
+        watch = Watch(optimizer, model, every=1, budget=None)
+        parallelize_module(model, init_device_mesh("cpu", (1,)), {"0": ColwiseParallel()})
+        with pytest.warns(UserWarning, match=r"syre.Watch stops watching: ValueError: a watch reads whole parameters"):
+            optimizer.step()
+        assert len(watch.history) == 1
+        with pytest.raises(ValueError, match=r"these are sharded \(FSDP, tensor parallel\)"):
+            Watch(sgd(model), model)
+        with pytest.raises(ValueError, match="features are of whole parameters, and these are sharded"):
+            features.measure(model, torch.zeros(3, 4))
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_ranks_on_a_device_are_read_in_one_go():
