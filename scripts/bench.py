@@ -2,8 +2,9 @@
 
     python -m scripts.bench [--threads 1] [--quick] [--only sweeps]
 
-Six tables:
+Seven tables:
     step time    a whole training step (forward, backward, optimizer) with syre / the same without it
+    watch        the same step with `syre.Watch` at its default, its measurements included / without it
     memory       bytes that syre adds / bytes of the decayed parameters
     ensemble     time of 64 runs one by one / time of the same 64 runs in groups of the R that the rule chooses
     sweeps       the training of a figure's sweep as bare torch loops, run by run / as `make figN` runs it
@@ -98,7 +99,32 @@ def step_time(effort: Effort) -> Iterator[Row]:
                 yield Row(f"{form} / plain: {what}, {name}", taken[form] / taken["plain"], goal, note)
 
 
-# ---- b. memory -------------------------------------------------------------------------------------------------------
+# ---- b. watch --------------------------------------------------------------------------------------------------------
+
+
+def watched(effort: Effort) -> Iterator[Row]:
+    """A measurement comes every so many hundred steps, and falls into few rounds: it is timed by itself."""
+    batch = 2 if effort.quick else 32
+    fewer = replace(effort, rounds=min(5, effort.rounds))
+    settings = [
+        ("MLP 784-300-300-300-10, batch 64", mlp, (64, 784), effort),
+        (f"ResNet18 32x32, batch {batch}", resnet18, (batch, 3, 32, 32), fewer),
+    ]
+    for what, make, shape, spent in settings:
+        inputs, labels = torch.randn(shape), torch.randint(10, shape[:1])
+        forms = {form: with_syre("plain", make(), OPTIMIZERS["SGD"], seed=0) for form in ("plain", "watched")}
+        model, optimizer = forms["watched"]
+        # No measurement is due within the rounds.
+        watch = syre.Watch(optimizer, model, every=10**9, batch=inputs[:1])
+        steps = {form: classification_step(*pair, inputs, labels) for form, pair in forms.items()}
+        taken = spent.times({**steps, "measure": watch.measure})
+        plain, cost = taken["plain"], taken["measure"]
+        between = 100 * np.ceil(cost / (0.01 * 100 * plain))
+        note = f"a measurement {1e3 * statistics.median(cost):.0f} ms, every {statistics.median(between):.0f} steps"
+        yield Row(f"Watch / plain: {what}, SGD", (taken["watched"] + cost / between) / plain, "<= 1.01", note)
+
+
+# ---- c. memory -------------------------------------------------------------------------------------------------------
 
 
 def allocated() -> int:
@@ -136,7 +162,7 @@ def memory(_: Effort) -> Iterator[Row]:
             yield Row(f"growth of all tensors alive / parameters: {what}, {kind}", [grown / decayed], target)
 
 
-# ---- c. ensemble -----------------------------------------------------------------------------------------------------
+# ---- d. ensemble -----------------------------------------------------------------------------------------------------
 
 RUNS, HIDDEN, CLASSES, DECAY, SAMPLES = 64, 100, 10, 1e-3, 4096
 TASK = Classification()
@@ -209,7 +235,7 @@ def ensemble(effort: Effort) -> Iterator[Row]:
                     yield Row(f"{base} / ensemble: {what}", RUNS * taken[base] / ours, goal, note)
 
 
-# ---- d. sweeps -------------------------------------------------------------------------------------------------------
+# ---- e. sweeps -------------------------------------------------------------------------------------------------------
 
 
 def packed(figure: str) -> list[Group]:
@@ -269,6 +295,7 @@ def sweeps(effort: Effort) -> Iterator[Row]:
 
 TABLES: dict[str, tuple[str, Callable[[Effort], Iterator[Row]]]] = {
     "step": ("Step time: with syre / without (the same optimizer, the same batch)", step_time),
+    "watch": ("Step time: with syre.Watch at its default / without", watched),
     "memory": ("Memory that attach adds, as a fraction of the decayed parameters", memory),
     "ensemble": (
         f"{RUNS} runs one by one / as ensembles (inputs-{HIDDEN}-{CLASSES}, tanh)\n"

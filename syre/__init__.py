@@ -5,6 +5,7 @@ arXiv 2408.15495). Importing this imports torch and numpy and nothing heavier.
 """
 
 from syre.core import SyreHandle, attach, attach_anchors, draw_anchors, draw_scales, merge, parametrize
+from syre.diagnostics.watch import Watch
 
 __version__ = "0.1.0"
-__all__ = ["SyreHandle", "attach", "attach_anchors", "draw_anchors", "draw_scales", "merge", "parametrize"]
+__all__ = ["SyreHandle", "Watch", "attach", "attach_anchors", "draw_anchors", "draw_scales", "merge", "parametrize"]

@@ -96,9 +96,9 @@ def surround(
     return undo
 
 
-def outside() -> int:
-    """The `stacklevel` of the line that called the library."""
+def outside(*also: str) -> int:
+    """The `stacklevel` of the line that called the library; or what called it, as the step of an optimizer: `also`."""
     frame, level = sys._getframe(1), 1
-    while frame.f_globals.get("__name__", "").startswith("syre.") and frame.f_back is not None:
+    while frame.f_globals.get("__name__", "").startswith(("syre.", *also)) and frame.f_back is not None:
         frame, level = frame.f_back, level + 1
     return level

@@ -1,5 +1,6 @@
 """Every recipe of docs/frameworks.md runs, twice: the second time it goes on from what the first has saved."""
 
+import csv
 import re
 from pathlib import Path
 
@@ -20,9 +21,9 @@ def blocks(text):
 
 
 def test_there_is_a_section_for_each_and_no_block_is_longer_than_15_lines():
-    assert list(SECTIONS) == WANTED
+    assert list(SECTIONS) == [*WANTED, "Watch"]
     for name, section in SECTIONS.items():
-        assert "syre.attach(" in "".join(blocks(section)), name
+        assert ("syre.Watch(" if name == "Watch" else "syre.attach(") in "".join(blocks(section)), name
         for block in blocks(section):
             assert block.count("\n") <= 15, block
 
@@ -66,3 +67,28 @@ def test_control_without_the_shift_it_would_be_seen(monkeypatch):
     section = SECTIONS["A plain loop"].replace("seed=0)", 'seed=0, start="keep")')
     ((model, anchors),) = run(section, monkeypatch)
     assert abs(shifts(model, anchors)) < 0.2
+
+
+def test_its_watches_measure_and_log_in_every_framework(monkeypatch, capsys):
+    watches, watch = [], syre.Watch
+
+    def spy(optimizer, model, **options):
+        watches.append(watch(optimizer, model, budget=None, **options))
+        return watches[-1]
+
+    monkeypatch.setattr(syre, "Watch", spy)
+    names = {"__name__": "recipe"}
+    for block in (*blocks(INTRO), *blocks(SECTIONS["Watch"])):
+        exec(compile(block, "docs/frameworks.md", "exec"), names)
+    plain, wandb, lightning, trainer = watches
+    assert "{'syre/step': 2, 'syre/effective': " in capsys.readouterr().out
+    assert wandb.history[0]["syre/step"] == 0
+    assert [one["syre/step"] for one in plain.history] == [0, 2, 4]
+    for one in (lightning, trainer):
+        assert [numbers["syre/step"] for numbers in one.history] == [0, 2, 4, 6, 8]
+    (file,) = Path("watched").rglob("metrics.csv")
+    rows = list(csv.DictReader(file.open()))
+    assert [float(row["syre/step"]) for row in rows if row["syre/step"]] == [2, 4, 6, 8]
+    logged = [entry for entry in names["trainer"].state.log_history if "syre/step" in entry]
+    assert [entry["syre/step"] for entry in logged] == [2, 4, 6, 8]
+    assert logged[-1]["syre/effective"] == trainer.latest["syre/effective"]

@@ -18,13 +18,14 @@ def bench(*words: str) -> list[str]:
 
 @pytest.mark.slow
 def test_quick_prints_every_row():
-    lines = [line for name in ("step", "memory", "ensemble") for line in bench("--quick", "--only", name)]
+    lines = [line for name in ("step", "watch", "memory", "ensemble") for line in bench("--quick", "--only", name)]
     assert lines[0].startswith("torch ")
     assert "1 threads" in lines[0]
     for form in ("attach", "parametrize"):
         rows = [line for line in lines if line.startswith(f"  {form} / plain:")]
         assert len(rows) == 3 * 2  # networks and batches x optimizers
         assert all(("<= 1.0" in row) == (form == "attach") for row in rows)
+    assert sum(line.startswith("  Watch / plain:") and "<= 1.01" in line for line in lines) == 2
     for base in ("single", "plain"):
         assert sum(line.startswith(f"  {base} / ensemble:") for line in lines) == 3 * 3 * 2
     assert sum(">= 10" in line for line in lines) == 2
