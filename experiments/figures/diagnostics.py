@@ -178,9 +178,10 @@ def _area(way: str) -> Samples:
 
     def samples(results: Results) -> pd.Series:
         table = networks(results)
-        choice = choose(table, way)
-        seeds = {} if choice is None else dict(tuple(table[table["judged"]].groupby("seed")))
-        return pd.Series({seed: auc(*parted(rows, choice.column)) for seed, rows in seeds.items()}, dtype=float)
+        if (choice := choose(table, way)) is None:
+            return pd.Series(dtype=float)
+        seeds = table[table["judged"]].groupby("seed")
+        return pd.Series({seed: auc(*parted(rows, choice.column)) for seed, rows in seeds}, dtype=float)
 
     return samples
 
@@ -190,9 +191,10 @@ def _wrong(way: str, label: int, sources: Sequence[str]) -> Samples:
 
     def samples(results: Results) -> pd.Series:
         table = networks(results)
-        choice = choose(table, way)
+        if (choice := choose(table, way)) is None:
+            return pd.Series(dtype=float)
         rows = table[table["judged"] & (table["collapsed"] == label) & table["source"].isin(sources)]
-        return pd.Series(dtype=float) if choice is None else (called(rows, choice) - label).abs()
+        return (called(rows, choice) - label).abs()
 
     return samples
 
@@ -202,18 +204,18 @@ MISSES, ALARMS, ALARMS_FRESH, AREA = 0.25, 0.1, 0.05, 0.9
 
 def _claims(way: str) -> tuple[Claim, ...]:
     key, asked = way.split()[-1], {"with batches": "With batches", "weights alone": "By the weights alone"}[way]
-    figures, scale = tuple(FIGURES.values()), {"scale": "cpu"}
+    figures, scale = tuple(FIGURES.values()), "cpu"
     area = f"{asked} the area under the ROC curve of the chosen score is above {AREA:g}."
     missed = f"{asked} fewer than one collapsed network in four is missed."
     false = f"{asked} fewer than one in {{}} is called collapsed of {{}}."
     own, stock = false.format("ten", "our healthy runs"), false.format("ten", "the healthy stock models")
     fresh, argued = false.format("twenty", "the networks never trained"), "an area of 0.5 is chance"
     return (
-        Superiority(f"area-{key}", area, "ours", _area(way), margin=AREA, argued=argued, **scale),
-        Rare(f"misses-{key}", missed, "ours", _wrong(way, 1, figures), margin=MISSES, **scale),
-        Rare(f"alarms-runs-{key}", own, "ours", _wrong(way, 0, figures), margin=ALARMS, **scale),
-        Rare(f"alarms-stock-{key}", stock, "ours", _wrong(way, 0, [STOCK]), margin=ALARMS, **scale),
-        Rare(f"alarms-fresh-{key}", fresh, "ours", _wrong(way, 0, [FRESH]), margin=ALARMS_FRESH, **scale),
+        Superiority(f"area-{key}", area, "ours", _area(way), margin=AREA, argued=argued, scale=scale),
+        Rare(f"misses-{key}", missed, "ours", _wrong(way, 1, figures), margin=MISSES, scale=scale),
+        Rare(f"alarms-runs-{key}", own, "ours", _wrong(way, 0, figures), margin=ALARMS, scale=scale),
+        Rare(f"alarms-stock-{key}", stock, "ours", _wrong(way, 0, [STOCK]), margin=ALARMS, scale=scale),
+        Rare(f"alarms-fresh-{key}", fresh, "ours", _wrong(way, 0, [FRESH]), margin=ALARMS_FRESH, scale=scale),
     )
 
 
@@ -283,7 +285,7 @@ def _curves(ax: Axes, half: pd.DataFrame, way: str, choice: Choice | None) -> No
     """The ROC curve of each candidate, and of the chosen one its threshold."""
     ax.plot([0, 1], [0, 1], color="0.6", lw=0.8, ls=":", zorder=0)
     for name, column in scores(half, way).items():
-        mine = choice is not None and name == choice.score
+        mine = choice if choice and name == choice.score else None
         collapsed, healthy = parted(half, column)
         if not len(collapsed) or not len(healthy):
             continue
@@ -291,7 +293,7 @@ def _curves(ax: Axes, half: pd.DataFrame, way: str, choice: Choice | None) -> No
         color, label = (ASKED[way].color, f"chosen {way}: {name}") if mine else ("0.75", "other scores")
         ax.plot(alarms, hits, color=color, lw=1.8 if mine else 0.7, zorder=3 if mine else 1, label=label)
         if mine:
-            at = [float((scores >= choice.threshold).mean()) for scores in (healthy, collapsed)]
+            at = [float((known >= mine.threshold).mean()) for known in (healthy, collapsed)]
             ax.plot(*at, ASKED[way].marker, color=color, ms=6, zorder=4)
             ax.set_title(f"{way}: {name}, area {auc(collapsed, healthy):.2f}")
     ax.set(xlabel="false alarms", ylabel="hits", xlim=(-0.02, 1), ylim=(0, 1.02))
@@ -313,9 +315,7 @@ def _points(ax: Axes, half: pd.DataFrame, choice: Choice | None) -> None:
         ax.plot(rows["place"] + side + 0.3 * spread, rows["score"], own.marker, color=own.color, ms=3.5, alpha=0.6,
                 mew=0, label=own.label)  # fmt: skip
     ax.axhline(choice.threshold, color="0.3", lw=0.8, ls="--", label="threshold")
-    ax.set_xticks(
-        range(len(SOURCES)), [source if source.startswith("fig") else source.replace(" ", "\n") for source in SOURCES]
-    )
+    ax.set_xticks(range(len(SOURCES)), [*FIGURES.values(), *(source.replace(" ", "\n") for source in (STOCK, FRESH))])
     ax.set(ylabel=f"score with batches: {choice.score}", ylim=(-0.03, 1.03), title="the networks that are judged")
 
 

@@ -45,11 +45,11 @@ class StockModule(Model):
 
 def last_layer(net: nn.Module, outputs: int) -> str:
     """The name of the linear layer that gives the logits. Raises: ValueError for a network that ends otherwise."""
-    linear = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)]
-    ends = bool(linear) and net.get_submodule(linear[-1]).out_features == outputs
+    widths = {name: module.out_features for name, module in net.named_modules() if isinstance(module, nn.Linear)}
+    last = list(widths)[-1] if widths else ""
     wrong = f"model.network must end in a linear layer, and give nothing but logits: {type(net).__name__} does not"
-    check(ends and not getattr(net, "aux_logits", False), wrong)
-    return linear[-1]
+    check(widths.get(last) == outputs and not getattr(net, "aux_logits", False), wrong)
+    return last
 
 
 def silence(module: nn.Module) -> None:

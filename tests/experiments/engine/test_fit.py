@@ -78,7 +78,8 @@ TRAINS = {
 }
 OWN = {"collapsed_mlp": ("collapsed_start", "digits"), "beta_vae": ("variational_autoencoder", "digits"),
        "pair": ("mode_connectivity", "digits"), "simclr": ("contrastive", "views"), "point": ("matrix", "matrix"),
-       "stock": ("classification", "colour"), "diagonal_linear": ("regression", "regression"), "ppo": ("ppo", "environment")}  # fmt: skip
+       "stock": ("classification", "colour"),
+       "diagonal_linear": ("regression", "regression"), "ppo": ("ppo", "environment")}  # fmt: skip
 
 
 @cache

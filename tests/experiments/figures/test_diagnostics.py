@@ -27,7 +27,7 @@ def reached(model, gamma):
     return 40 - 30 * well if model == "beta_vae" else well
 
 
-def made(score, alone=None, fresh=lambda rng: rng.uniform(0, 0.2), accuracy=reached):
+def made(score, fresh=lambda rng: rng.uniform(0, 0.2), accuracy=reached):
     """Results of all sources: `score(collapsed, rng)` of the networks after training, `fresh(rng)` before it."""
     rng, runs, metrics = np.random.default_rng(0), [], []
 
@@ -37,16 +37,10 @@ def made(score, alone=None, fresh=lambda rng: rng.uniform(0, 0.2), accuracy=reac
         metric = "reconstruction/mean" if settings["model.name"] == "beta_vae" else "accuracy"
         last, first = score(collapsed, rng), fresh(rng)
         for step, value, known in ((0, 0.1, first), (9, end, last)):
-            values = {
-                metric: value,
-                "score/good": known,
-                "score/weights-alone/good": known,
-                "score/noise": rng.random(),
-            }
-            values["score/features"] = known if alone is None else alone(collapsed, rng)
-            metrics.extend(
-                {"id": run, "step": step, "split": "test", "metric": n, "value": v} for n, v in values.items()
-            )
+            values = {metric: value, "score/noise": rng.random()}
+            values |= dict.fromkeys(("score/good", "score/features", "score/weights-alone/good"), known)
+            at = {"id": run, "step": step, "split": "test"}
+            metrics.extend({**at, "metric": name, "value": value} for name, value in values.items())
 
     for model, seed, gamma in itertools.product(FIGURES, SEEDS, (None, *GAMMAS)):
         arm = {"regularizer.name": "vanilla" if gamma is None else "weight_decay", "regularizer.weight_decay": gamma}
