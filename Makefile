@@ -44,7 +44,7 @@ gone = $(shell test ! -e $(1) || "$$(cat $(1))" -I -c 'import pip' 2>/dev/null |
 ifneq ($(call gone,$(STAMP)),)
 $(STAMP): again
 endif
-ifneq ($(and $(filter test-frameworks,$(MAKECMDGOALS)),$(call gone,$(LAYERED))),)
+ifneq ($(and $(filter test-frameworks diagnostics,$(MAKECMDGOALS)),$(call gone,$(LAYERED))),)
 $(LAYERED): again
 endif
 again:
@@ -58,6 +58,10 @@ PANELS_fig3 := fig3b
 
 # it takes times: one run after the other
 table2: LAUNCHER = local
+
+# some of its models are timm's
+diagnostics: RUN := .venv-frameworks/bin/python -m experiments.run -m
+diagnostics: $(LAYERED)
 
 $(DRAWN): $(STAMP)  # from the runs of other figures, by the report that each of them ends with
 	@names=$$(.venv/bin/python -m experiments.report --sources $@) && $(MAKE) --no-print-directory $$names

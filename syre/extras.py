@@ -1,4 +1,4 @@
-"""Packages that only some parts of the checkout need, and the extra that brings them."""
+"""Packages that only some parts of the checkout need, and what brings them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,14 @@ from contextlib import contextmanager
 
 @contextmanager
 def extra(name: str) -> Iterator[None]:
-    """What is imported inside needs the packages of this extra of pyproject.toml.
+    """What is imported inside needs the packages of this extra of pyproject.toml. Raises: as `needed`."""
+    with needed(f"pip install -e '.[{name}]' in the checkout"):
+        yield
+
+
+@contextmanager
+def needed(brings: str) -> Iterator[None]:
+    """What is imported inside needs packages, and these words say what brings them.
 
     Raises:
         ModuleNotFoundError: one of them is not installed, in one line that says how to install it.
@@ -14,5 +21,4 @@ def extra(name: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        words = f"{error.name} is not installed: pip install -e '.[{name}]' in the checkout"
-        raise ModuleNotFoundError(words, name=error.name) from error
+        raise ModuleNotFoundError(f"{error.name} is not installed: {brings}", name=error.name) from error

@@ -5,7 +5,9 @@ Every claim is a function of the results that has one number a seed, and a quest
 - `Superiority`: it exceeds `margin`, the smallest effect worth naming (95 % interval);
 - `NonInferiority`: it exceeds -`margin`: costs less than that, and gaining is fine (one-sided 5 %, so 90 % interval);
 - `Equivalence`: it differs from 0 by less than `margin` (two one-sided tests, 90 % interval);
-- `Monotone`: it is Kendall's tau of each seed, a rise or fall along a column, and exceeds `margin` (95 % interval).
+- `Monotone`: it is Kendall's tau of each seed, a rise or fall along a column, and exceeds `margin` (95 % interval);
+- `Rare`: the samples are networks, 1 where something happens and 0 where not: it happens to a smaller share than
+  `margin` (one-sided 5 %, so Wilson's 90 % interval, and the exact binomial test).
 
 Where the samples have no spread an interval has no width, however few they are. What it then says is reproduced only
 if the exact sign test has p <= 0.05 too, so from five seeds on; the burden of proof is the claim's.
@@ -19,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.analysis.results import SCALES, Results, ResultsError
-from experiments.analysis.stats import Interval, p_above, t_interval, tost
+from experiments.analysis.stats import Interval, p_above, p_rarer, t_interval, tost, wilson_interval
 from experiments.analysis.summaries import VERDICTS
 
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED, CONTRARY = VERDICTS
@@ -167,6 +169,31 @@ class Equivalence(Claim):
             return Judgement(interval, _verdict(outside, inside, p), p)
         p = max(p_above(samples, -self.margin), p_above(-samples, -self.margin))
         return Judgement(interval, _verdict(inside, outside, p), p)
+
+
+@dataclass(frozen=True)
+class Rare(Claim):
+    """What happens to a share of all networks, 1 or 0 each, happens to fewer than `margin`; the opposite: to more."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _needs_margin(self, "a share")
+
+    @property
+    def against(self) -> str:
+        return f"< {self.margin:g}"
+
+    def interval(self, samples: np.ndarray) -> Interval:
+        return wilson_interval(int(samples.sum()), len(samples), self.confidence)
+
+    def judge(self, samples: np.ndarray) -> Judgement:
+        interval, (n, events) = self.interval(samples), (len(samples), int(samples.sum()))
+        fewer, more = interval.high < self.margin, interval.low >= self.margin
+        if self.opposite:
+            p = p_rarer(n - events, n, 1 - self.margin)
+            return Judgement(interval, _verdict(more, fewer, p), p)
+        p = p_rarer(events, n, self.margin)
+        return Judgement(interval, _verdict(fewer, more, p), p)
 
 
 def _verdict(holds: bool, fails: bool, p: float) -> str:

@@ -6,7 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.special import stdtr, stdtrit  # Student's t; to import scipy.stats would take seconds
+
+# Student's t, the normal distribution and the binomial one; to import scipy.stats would take seconds.
+from scipy.special import bdtr, ndtri, stdtr, stdtrit
 
 MIN_LEVELS = 3
 DIGITS = 1e-9  # the tables have nine: numbers that differ by less, relatively, are the same
@@ -60,6 +62,36 @@ def p_above(values: ArrayLike, level: float = 0.0) -> float:
     if no_spread(x):
         return sign_test(x, level)
     return float(stdtr(n - 1, (level - x.mean()) * np.sqrt(n) / x.std(ddof=1)))
+
+
+def wilson_interval(events: int, n: int, level: float = 0.95) -> Interval:
+    """Wilson's interval of a share of which `events` in n were seen; it has a width also at 0 of n. NaN for n = 0."""
+    if n == 0:
+        return Interval(float("nan"), float("nan"), float("nan"), 0)
+    z, share = float(ndtri((1 + level) / 2)), events / n
+    middle, half = share + z * z / (2 * n), z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low, high = ((middle + side * half) / (1 + z * z / n) for side in (-1, 1))
+    return Interval(share, max(0.0, float(low)) if events else 0.0, min(1.0, float(high)) if events < n else 1.0, n)
+
+
+def p_rarer(events: int, n: int, share: float) -> float:
+    """One-sided p of a probability >= share: the chance of at most so many events in n. NaN for n = 0."""
+    return float(bdtr(events, n, share)) if n else float("nan")
+
+
+def auc(positive: ArrayLike, negative: ArrayLike) -> float:
+    """Area under the ROC curve: how often a positive score is above a negative one, ties half. NaN without either."""
+    x, y = (np.asarray(values, dtype=float).ravel() for values in (positive, negative))
+    if not len(x) or not len(y):
+        return float("nan")
+    return float((np.sign(np.subtract.outer(x, y)) + 1).mean() / 2)
+
+
+def roc(positive: ArrayLike, negative: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Thresholds, from above all scores down to the lowest, and the shares of either kind that are at or above each."""
+    x, y = (np.asarray(values, dtype=float).ravel() for values in (positive, negative))
+    levels = np.concatenate([[np.inf], np.unique(np.concatenate([x, y]))[::-1]])
+    return levels, *((values >= levels[:, None]).mean(1) for values in (x, y))
 
 
 def holm(p_values: ArrayLike, level: float = 0.05) -> list[bool]:

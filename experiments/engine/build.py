@@ -65,9 +65,14 @@ def device_of(name: str, setting: str = "compute.device") -> torch.device:
 
 @contextmanager
 def unfit(who: str = "") -> Iterator[None]:
-    """Settings that do not fit one another, as a library class says it by ValueError, are the user's to mend."""
+    """Settings that do not fit one another, as a library class says it by ValueError, are the user's to mend.
+
+    So is a package that they need and that is not installed.
+    """
     try:
         yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(str(error)) from None
     except ValueError as error:
         named = not who or who.split("=")[0] in str(error)
         raise ConfigError(str(error) if named else f"{who} on this model: {error}") from None

@@ -66,8 +66,8 @@ def measure(model: nn.Module, batches: Any, *, rows: int = ROWS) -> list[dict[st
     found = slots(plain)
     seen = _Seen(found, rows)
     passed = 0
-    with undisturbed(plain), _unmoved(batches):
-        for batch in _each(batches):
+    with undisturbed(plain), unmoved(batches):
+        for batch in each(batches):
             passed += _forward(plain, call_of(plain, batch), seen)
             if passed >= rows or (seen.layers and all(layer.passed >= rows for layer in seen.layers.values())):
                 break
@@ -86,7 +86,7 @@ def require_whole(model: nn.Module, why: str) -> None:
 # ---- batches ---------------------------------------------------------------------------------------------------------
 
 
-def _each(batches: Any) -> Iterator[Any]:
+def each(batches: Any) -> Iterator[Any]:
     """The batches, of one or of an iterable of them."""
     if isinstance(batches, Tensor | Mapping):
         yield batches
@@ -150,7 +150,7 @@ def _words(thing: Any) -> str:
     return f"{'an' if kind[:1] in 'aeiou' else 'a'} {kind}"
 
 
-class _unmoved:
+class unmoved:
     """The random states that a DataLoader has of its own come back."""
 
     def __init__(self, batches: Any) -> None:

@@ -1,8 +1,7 @@
 """What reads which unit of a network: read off one forward pass, kept as names and indices."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from syre.core.names import canonical_name
 from syre.diagnostics.spaces import FIXED, Axis, Factor, Form, factors, width
 from syre.diagnostics.trace import Trace, tensors_of
+from syre.diagnostics.undisturbed import undisturbed, unwrapped
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,6 +38,13 @@ class Entries:
         taken = tensor if len(where) == tensor.shape[self.axis] and self.in_order else None
         taken = tensor.index_select(self.axis, where) if taken is None else taken
         return taken.movedim(self.axis, 0).unflatten(0, self.index.shape)
+
+    def added(self, tensor: Tensor, values: Tensor) -> Tensor:
+        """The parameter with values [units, others] added to these numbers."""
+        moved = tensor.movedim(self.axis, 0)
+        where = torch.from_numpy(self.index.reshape(-1)).to(tensor.device)
+        laid = values.reshape(len(where), *moved.shape[1:]).to(tensor)
+        return moved.index_add(0, where, laid).movedim(0, self.axis).contiguous()
 
     @property
     def in_order(self) -> bool:
@@ -124,21 +131,22 @@ def read(model: nn.Module, inputs: "Inputs | None" = None) -> Structure:
     Args:
         inputs: what the forward pass is given; None: guessed from the model's own hints or from its first layer.
     """
-    candidates = [inputs] if inputs is not None else list(guesses(model))
+    plain = unwrapped(model)
+    candidates = [inputs] if inputs is not None else list(guesses(plain))
     source = "batches" if inputs is not None else "guessed inputs"
     failed = "its forward pass is not known to take an image, a vector, a sequence or tokens"
     for candidate in candidates:
-        trace = Trace(named_tensors(model))
+        trace = Trace(named_tensors(plain))
         try:
-            with evaluating(model), torch.no_grad(), trace:
-                output = model(*candidate.args, **candidate.kwargs)
+            with undisturbed(plain), trace:
+                output = plain(*candidate.args, **candidate.kwargs)
         except Exception as error:  # whatever a stranger's forward pass raises
             failed = f"{type(error).__name__}: {error}".split("\n")[0]
             if inputs is not None:
                 raise ValueError(f"the forward pass of {type(model).__name__} fails on the batch: {failed}") from error
             continue
         trace.fix(*tensors_of(outputs_of(output)))
-        return _structure(trace, model, source, str(candidate))
+        return _structure(trace, plain, source, str(candidate))
     why = f"no input is known that {type(model).__name__} takes ({failed}): pass batches"
     return Structure(source="none", why=why)
 
@@ -148,21 +156,6 @@ def outputs_of(output: Any) -> list[Any]:
     if isinstance(output, Tensor | list | tuple | Mapping):
         return [output]
     return [vars(output)] if hasattr(output, "__dict__") else []
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """In eval mode, each module as it was afterwards; with no kernel that does a whole attention layer at once."""
-    training = [module for module in model.modules() if module.training]
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    model.eval()
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for module in training:
-            module.training = True
 
 
 @dataclass(frozen=True)
@@ -182,8 +175,8 @@ def guesses(model: nn.Module) -> Iterator[Inputs]:
     weights = [p for p in model.parameters() if p.dim() > 1]
     if not weights:
         return
-    place = {"device": weights[0].device}
-    typed = {**place, "dtype": weights[0].dtype}
+    place: dict[str, Any] = {"device": weights[0].device}
+    typed: dict[str, Any] = {**place, "dtype": weights[0].dtype}
     own = getattr(model, "dummy_inputs", None)
     if isinstance(own, Mapping):
         yield Inputs(kwargs={k: v.to(**place) if isinstance(v, Tensor) else v for k, v in own.items()})
@@ -245,7 +238,7 @@ def _structure(trace: Trace, model: nn.Module, source: str, inputs: str) -> Stru
         inputs=inputs,
         unread=tuple(sorted(set(parameters) - set(trace.axes))),
         unknown=tuple(sorted(trace.unknown)),
-        units=tuple(units),
+        units=tuple(_told_apart(units)),
         attentions=tuple(_attentions({space: found[space] for space in heads}, parameters)),
     )
 
@@ -344,6 +337,14 @@ def _units(
         signs=len(signs),
         scales=len(scales),
     )
+
+
+def _told_apart(units: list[Units]) -> Iterator[Units]:
+    """With names that differ."""
+    seen: dict[str, int] = {}
+    for one in units:
+        seen[one.name] = seen.get(one.name, 0) + 1
+        yield one if seen[one.name] == 1 else replace(one, name=f"{one.name} ({seen[one.name]})")
 
 
 def kernel(equations: list[dict[int, int]], variables: list[int], modulus: int = 0) -> np.ndarray:

@@ -219,7 +219,8 @@ class Trace(TorchDispatchMode):
         joined = tuple((*segment, *inner) for segment in axes[0])
         if sum(size > 1 for size in sizes) == 1:
             return [joined if size > 1 else SINGLE for size in sizes]
-        rest, result = list(joined[0]), []
+        rest = list(joined[0])
+        result: Label = []
         for size in sizes:
             taken: list[Factor] = []
             while width(taken) < size:
@@ -298,8 +299,8 @@ class Trace(TorchDispatchMode):
                 moved: dict[int, int] = {}
                 self._clone(fast, part, moved, renamed)
                 self._copies[slow.space, number] = moved, renamed
-            for part, segment in zip(parent.parts, self.behind.pop(whole, []), strict=False):
-                self.spaces.match(((Factor(part, width(segment)),),), (segment,))
+            for number, segment in enumerate(self.behind.pop(whole, [])):
+                self.spaces.match(((Factor(parent.parts[number], width(segment)),),), (segment,))
         picked = [*label[:k], SINGLE, *label[k + 1 :]]
         if (slow.space, index) not in self._copies:
             self.spaces.fix_space(slow.space)
@@ -357,7 +358,7 @@ class Trace(TorchDispatchMode):
         raw = bool(inputs) and all(self._is_raw(tensor) for tensor in inputs)
         for output, axes in zip(outputs, labels, strict=False):
             if isinstance(output, Tensor) and id(output) not in self._names and output.dim() == len(axes):
-                if output is (args[0] if args else None) and output._is_view():  # what it is a view of has changed too
+                if args and output is args[0] and output._is_view():  # what it is a view of has changed too
                     self.still([*self.label(output), *axes])
                 self._labels[output] = axes
                 if raw:
@@ -605,11 +606,7 @@ def attention(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
             if mask.dim() == 4 and mask.shape[place] > 1:
                 t._meet(label[place], axis, "sum")
     t.heads.append(heads)
-    first = result[0].shape if isinstance(result, tuple) else result.shape
-    label = [batch, v[1], q[2], v[3]] if tuple(first[1:3]) == tuple(args[0].shape[1:3]) else None
-    if label is None:
-        return None
-    return [label] + [[fixed(n) for n in o.shape] if isinstance(o, Tensor) else [] for o in result[1:]]
+    return first_of(result, [batch, v[1], q[2], v[3]]) if length(v[1]) == shape_of(result)[1] else None
 
 
 # ---- norms -----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ is taken at the scale at which all its parts are as long as one another, which d
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -29,7 +30,47 @@ LISTED = 8, 32  # groups of twins that are listed, and members of each
 MOST_SIGNS = 4  # independent changes of sign that are tried in all combinations; more of them, two at a time
 BLOCK = 4096  # rows of one matrix product
 
-Parts = dict[tuple[bool, tuple[int, ...]], list[Tensor]]
+Key = tuple[bool, tuple[int, ...]]  # whether it is read, and by which of the changes of sign it changes
+Parts = dict[Key, list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Look:
+    """A set of units, as it was seen.
+
+    Attributes:
+        factors: by what the numbers of each of the parameters' entries are multiplied, [units, 1], so that neither
+            scale nor inner signs matter; `keys`: the part of the unit that these numbers belong to.
+        other, flips: of each unit the nearest other one, [units], and the change of sign to it, one of `changes`.
+        near, signed, copies, zero: distances, [units]: to a twin, to a sign-twin, to a twin by what they are made of
+            alone, and to 0. `dead`: [units].
+    """
+
+    units: Units
+    entries: list[Entries]
+    factors: list[Tensor]
+    keys: list[Key]
+    changes: list[tuple[int, ...]]
+    size: int
+    dead: Tensor
+    near: Tensor
+    signed: Tensor
+    copies: Tensor
+    zero: Tensor
+    other: Tensor
+    flips: Tensor
+    plain: Tensor
+
+    def seen(self, parameters: Mapping[str, Tensor]) -> list[Tensor]:
+        """Numbers of the units, or of their gradient, where neither scale nor inner signs matter: [units, numbers]."""
+        pairs = zip(self.entries, self.factors, strict=True)
+        return [at.of(parameters).float().flatten(1) * factor for at, factor in pairs]
+
+    def mirrored(self, seen: list[Tensor]) -> list[Tensor]:
+        """Of each unit the nearest other one, with its signs: S u_j in the place of u_i."""
+        signs = torch.tensor([[_sign(key, flips) for flips in ((), *self.changes)] for key in self.keys])
+        rows = signs.to(self.flips.device)[:, self.flips]
+        return [values[self.other] * row.unsqueeze(1) for values, row in zip(seen, rows, strict=True)]
 
 
 def measure(
@@ -41,100 +82,111 @@ def measure(
         parameters: name -> tensor, by the names of the structure; on any device, where it is computed, in float32.
         tolerance: the distance up to which two units are twins.
     """
-    return [_measured(units, parameters, tolerance) for units in structure.units]
+    return [described(units, look(units, parameters, tolerance), tolerance) for units in structure.units]
 
 
-@torch.no_grad()
-def _measured(units: Units, parameters: Mapping[str, Tensor], tolerance: float) -> dict[str, Any]:
+def described(units: Units, seen: Look | None, tolerance: float = TOLERANCE) -> dict[str, Any]:
+    """The entry of one set of units; without numbers, if some of its own are not finite."""
     entries = [at for at in units.entries if at.parameter]
-    parts, signs = balanced(units, [(at, at.of(parameters).float().flatten(1)) for at in entries])
-    count, size = units.count, sum(part.shape[1] for tensors in parts.values() for part in tensors)
-    device = next(iter(parts.values()))[0].device
-    finite = all(bool(part.isfinite().all()) for tensors in parts.values() for part in tensors)
-    described = {
+    entry: dict[str, Any] = {
         "name": units.name,
         "kind": units.kind,
-        "count": count,
-        "entries": size,
+        "count": units.count,
+        "entries": seen.size if seen else None,
         "symmetry": ["permutation", *(["sign"] if units.signs else []), *(["scale"] if units.scales else [])],
         "made_by": [str(at) for at in entries if not at.read],
         "read_by": [str(at) for at in entries if at.read],
     }
-    if not finite:
-        return described | {
+    if seen is None:
+        return entry | {
             "twins": None, "sign_twins": None, "duplicates": None, "dead": None, "symmetric": None,
-            "groups": [], "distances": [None] * count, "nearest": {"min": None, "median": None, "random": None},
+            "groups": [], "distances": [None] * units.count, "nearest": dict.fromkeys(("min", "median", "random")),
         }  # fmt: skip
-    changes = sign_changes(signs)
-    products = {key: gram(tensors) for key, tensors in parts.items()}
-    dead = _dead(products, tolerance)
-    plain = _distances(products, (), dead)
-    near = _nearest(parts, plain, ())
-    signed = torch.full((count,), math.inf, dtype=torch.float64, device=device)
-    for flips in changes:
-        signed = torch.minimum(signed, _nearest(parts, _distances(products, flips, dead), flips))
-    made = {key: product for key, product in products.items() if not key[0]}
-    copies = torch.full_like(near, math.inf)
-    for flips in [(), *changes] if made else []:
-        some = {key: parts[key] for key in made}
-        copies = torch.minimum(copies, _nearest(some, _distances(made, flips, dead), flips))
-    twins, mirrored = near <= tolerance, signed <= tolerance
-    lengths = sum(product.diagonal() for product in products.values()).double().sqrt()
-    typical = lengths[~dead].square().mean().sqrt() if bool((~dead).any()) else lengths.new_tensor(1.0)
-    to_zero = lengths / (lengths.square() + typical.square()).sqrt()
-    distances = torch.minimum(torch.minimum(near, signed), to_zero).where(~dead, 0).clamp(max=1)
-    return described | {
+    twins, mirrored, dead = seen.near <= tolerance, seen.signed <= tolerance, seen.dead
+    distances = torch.minimum(torch.minimum(seen.near, seen.signed), seen.zero).where(~dead, 0).clamp(max=1)
+    return entry | {
         "twins": int(twins.sum()),
         "sign_twins": int((mirrored & ~twins).sum()),
-        "duplicates": int((copies <= tolerance).sum()),
+        "duplicates": int((seen.copies <= tolerance).sum()),
         "dead": int(dead.sum()),
         "symmetric": int((twins | mirrored | dead).sum()),
-        "groups": groups(plain, tolerance),
-        "distances": [round(float(d), 6) for d in distances],
+        "groups": groups(seen.plain, tolerance),
+        "distances": [round(d, 6) for d in distances.tolist()],
         "nearest": {
             "min": float(distances.min()),
             "median": float(distances.median()),
-            "random": random_distance(count, size, 1 + len(changes)),
+            "random": random_distance(units.count, seen.size, 1 + len(seen.changes)),
         },
     }
 
 
-def balanced(units: Units, entries: list[tuple[Entries, Tensor]]) -> tuple[Parts, int]:
-    """The numbers of each unit in parts that change together, [units, numbers], where scale and sign do not matter.
+@torch.no_grad()
+def look(units: Units, parameters: Mapping[str, Tensor], tolerance: float = TOLERANCE) -> Look | None:
+    """How far the units of a set are from symmetric states; None if their numbers are not finite."""
+    entries = [at for at in units.entries if at.parameter]
+    raw = [at.of(parameters).float().flatten(1) for at in entries]
+    if not all(bool(values.isfinite().all()) for values in raw):
+        return None
+    factors, keys, signs = frame(units, entries, raw)
+    changes, parts = sign_changes(signs), dict[Key, list[Tensor]]()
+    for key, values, factor in zip(keys, raw, factors, strict=True):
+        parts.setdefault(key, []).append(values * factor)
+    products = {key: gram(tensors) for key, tensors in parts.items()}
+    dead = _dead(products, tolerance)
+    plain = _distances(products, (), dead)
+    near, other = _nearest(parts, plain, ())
+    signed, flips = torch.full_like(near, math.inf), torch.zeros_like(other)
+    for number, change in enumerate(changes, 1):
+        found, at = _nearest(parts, _distances(products, change, dead), change)
+        better = found < torch.minimum(near, signed)
+        signed = torch.minimum(signed, found)
+        other, flips = other.where(~better, at), flips.masked_fill(better, number)
+    made = {key: product for key, product in products.items() if not key[0]}
+    some, copies = {key: parts[key] for key in made}, torch.full_like(near, math.inf)
+    for change in [(), *changes] if made else []:
+        copies = torch.minimum(copies, _nearest(some, _distances(made, change, dead), change)[0])
+    lengths = torch.stack([product.diagonal() for product in products.values()]).sum(0).clamp(min=0).sqrt()
+    typical = lengths[~dead].square().mean().sqrt() if bool((~dead).any()) else lengths.new_tensor(1.0)
+    return Look(
+        units=units, entries=entries, factors=factors, keys=keys, changes=changes,
+        size=sum(values.shape[1] for values in raw), dead=dead, near=near, signed=signed, copies=copies,
+        zero=lengths / (lengths.square() + typical.square()).sqrt(), other=other, flips=flips, plain=plain,
+    )  # fmt: skip
+
+
+def frame(units: Units, entries: list[Entries], raw: list[Tensor]) -> tuple[list[Tensor], list[Key], int]:
+    """Factors, [units, 1] for each of the entries, by which neither scale nor inner signs of a unit matter.
 
     At the scale of the docstring above. Changes of sign within what a unit is made of, as of a convolution's rows and
-    the scales of the norm after it, are undone: the scale is made positive. Parts are told apart by whether they are
-    read, and by how the changes of sign that are left, whose number is returned, change them.
+    the scales of the norm after it, are undone: the scale is made positive. Returned too: which part of a unit each
+    of the entries belongs to, that is whether it is read, and which of the changes of sign that are left change it; and
+    the number of these.
     """
-    signs = [list(at.signs) for at, _ in entries]
-    values = [numbers for _, numbers in entries]
-    if units.scales:
-        values = _at_balanced_scale(entries)
+    signs = [list(at.signs) for at in entries]
+    factors = _balance(entries, raw) if units.scales else [values.new_ones(len(values), 1) for values in raw]
     left = list(range(units.signs))
     for change in range(units.signs):
         flipped = [k for k, by in enumerate(signs) if by[change]]
-        single = [k for k in flipped if values[k].shape[1] == 1 and not entries[k][0].read]
-        if not single or any(entries[k][0].read for k in flipped):
+        single = [k for k in flipped if raw[k].shape[1] == 1]
+        if not single or any(entries[k].read for k in flipped):
             continue
-        pivot = max(single, key=lambda k: float(values[k].square().sum()))
+        pivot = max(single, key=lambda k: float((raw[k] * factors[k]).square().sum()))
+        sign = torch.where(raw[pivot] * factors[pivot] < 0, -1.0, 1.0).to(raw[pivot])
         touched = list(signs[pivot])
-        for k in flipped:  # so that no other change touches the pivot
-            both = zip(signs[k], touched, strict=True)
-            signs[k] = [a if n == change else (a + b) % 2 for n, (a, b) in enumerate(both)]
-        sign = torch.where(values[pivot] < 0, -1.0, 1.0).to(values[pivot])
         for k in flipped:
-            values[k] = values[k] * sign
+            factors[k] = factors[k] * sign
+            # so that no other change touches the pivot
+            signs[k] = [
+                a if n == change else (a + b) % 2 for n, (a, b) in enumerate(zip(signs[k], touched, strict=True))
+            ]
         left.remove(change)
-    parts: Parts = {}
-    for (at, _), by, numbers in zip(entries, signs, values, strict=True):
-        parts.setdefault((at.read, tuple(by[n] for n in left)), []).append(numbers)
-    return parts, len(left)
+    return factors, [(at.read, tuple(by[n] for n in left)) for at, by in zip(entries, signs, strict=True)], len(left)
 
 
-def _at_balanced_scale(entries: list[tuple[Entries, Tensor]]) -> list[Tensor]:
+def _balance(entries: list[Entries], raw: list[Tensor]) -> list[Tensor]:
     """Least squares, unit by unit, over the parts that are not 0: sum_c (log |u_c| + e_c t)^2 over the scales t."""
     classes: dict[tuple[float, ...], Tensor] = {}
-    for at, values in entries:
+    for at, values in zip(entries, raw, strict=True):
         squares = values.square().sum(1, dtype=torch.float64)
         classes[at.scales] = classes[at.scales] + squares if at.scales in classes else squares
     exponents = torch.tensor(list(classes), dtype=torch.float64)  # [classes, scales]
@@ -143,8 +195,8 @@ def _at_balanced_scale(entries: list[tuple[Entries, Tensor]]) -> list[Tensor]:
     normal = torch.einsum("uc,ck,cl->ukl", there, exponents, exponents)
     right = torch.einsum("uc,ck,uc->uk", there, exponents, logs)
     change = -(torch.linalg.pinv(normal, hermitian=True) @ right.unsqueeze(-1)).squeeze(-1)  # [units, scales]
-    factors = [(change @ torch.tensor(at.scales, dtype=torch.float64)).exp() for at, _ in entries]
-    return [values * factor.to(values).unsqueeze(1) for (_, values), factor in zip(entries, factors, strict=True)]
+    logs_of = [change @ torch.tensor(at.scales, dtype=torch.float64) for at in entries]
+    return [log.exp().to(values).unsqueeze(1) for log, values in zip(logs_of, raw, strict=True)]
 
 
 def gram(tensors: list[Tensor]) -> Tensor:
@@ -159,50 +211,53 @@ def gram(tensors: list[Tensor]) -> Tensor:
 
 
 def sign_changes(independent: int) -> list[tuple[int, ...]]:
-    """The changes of sign of one unit against another that are tried: combinations of the independent ones, not none."""
+    """The changes of sign of one unit against another that are tried: combinations of the independent ones."""
     most = independent if independent <= MOST_SIGNS else 2
     chosen = [set(c) for size in range(1, most + 1) for c in combinations(range(independent), size)]
     return [tuple(int(k in one) for k in range(independent)) for one in chosen]
 
 
-def _sign(key: tuple[bool, tuple[int, ...]], flips: tuple[int, ...]) -> int:
+def _sign(key: Key, flips: tuple[int, ...]) -> int:
     return -1 if sum(a * b for a, b in zip(key[1], flips, strict=False)) % 2 else 1
 
 
-def _distances(products: dict, flips: tuple[int, ...], dead: Tensor) -> Tensor:
+def _distances(products: Mapping[Key, Tensor], flips: tuple[int, ...], dead: Tensor) -> Tensor:
     """|u_i - S u_j| / sqrt(2) over sqrt(|u_i|^2 + |u_j|^2), [units, units]; dead units are no twins of one another."""
-    squares = sum(product.diagonal() for product in products.values())
-    inner = sum(_sign(key, flips) * product for key, product in products.items())
+    squares = torch.stack([product.diagonal() for product in products.values()]).sum(0)
+    inner = torch.zeros_like(next(iter(products.values())))
+    for key, product in products.items():
+        inner.add_(product, alpha=_sign(key, flips))
     total = squares.unsqueeze(0) + squares.unsqueeze(1)
     distances = ((total - 2 * inner).clamp(min=0) / (2 * total).clamp(min=1e-300)).sqrt()
     nothing = dead.unsqueeze(0) | dead.unsqueeze(1) | torch.eye(len(dead), dtype=torch.bool, device=dead.device)
     return distances.masked_fill(nothing, math.inf)
 
 
-def _nearest(parts: Parts, distances: Tensor, flips: tuple[int, ...]) -> Tensor:
-    """Of each unit the smallest distance; small ones, which cancellation blurs, from the numbers themselves."""
+def _nearest(parts: Parts, distances: Tensor, flips: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Of each unit the smallest distance, and to which; small ones, which cancellation blurs, from the numbers."""
     if len(distances) < 2:
-        return distances.new_full((len(distances),), math.inf)
+        return distances.new_full((len(distances),), math.inf), distances.new_zeros(len(distances), dtype=torch.int64)
     found, other = distances.min(1)
     close = torch.nonzero(found < 0.1).flatten()
     for some in close.split(BLOCK):
-        gap, total = 0.0, 0.0
+        gap = total = distances.new_zeros(len(some))
         for key, tensors in parts.items():
             for values in tensors:
                 a, b = values[some].double(), _sign(key, flips) * values[other[some]].double()
                 gap = gap + (a - b).square().sum(1)
                 total = total + (a.square() + b.square()).sum(1)
         found[some] = (gap / (2 * total)).sqrt()
-    return found
+    return found, other
 
 
-def _dead(products: dict, tolerance: float) -> Tensor:
+def _dead(products: Mapping[Key, Tensor], tolerance: float) -> Tensor:
     """Units of which the incoming numbers, or the outgoing ones, are 0 next to those of the others."""
-    dead = torch.zeros(len(next(iter(products.values()))), dtype=torch.bool)
-    sides = [[p.diagonal() for key, p in products.items() if key[0] == read] for read in (False, True)]
-    for side in (sum(side) for side in sides if side):
-        length = side.clamp(min=0).sqrt()  # type: ignore[union-attr]
-        dead = dead.to(length.device) | (length <= tolerance * length.square().mean().sqrt())
+    dead = torch.zeros_like(next(iter(products.values())).diagonal(), dtype=torch.bool)
+    for read in (False, True):
+        side = [product.diagonal() for key, product in products.items() if key[0] == read]
+        if side:
+            length = torch.stack(side).sum(0).clamp(min=0).sqrt()
+            dead |= length <= tolerance * length.square().mean().sqrt()
     return dead
 
 

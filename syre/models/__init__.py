@@ -24,5 +24,6 @@ from syre.models.pair import Pair
 from syre.models.point import Point
 from syre.models.resnet import ResNet18
 from syre.models.simclr import SimCLR
+from syre.models.stock import Stock
 from syre.models.vae import BetaVAE
 from syre.models.vit import ViT

@@ -10,13 +10,14 @@ from torch import nn
 
 from syre.checks import check
 from syre.data import Dataset
-from syre.models.base import Model
+from syre.models.base import Model, has_running_statistics
 from syre.models.resnet import ResNetModule
+from syre.models.stock import StockModule
 from syre.trainer import Training
 
 # What a module says in `gives` (see `syre.models`), and the models that give it.
 MODELS = {
-    "logits": ("collapsed_mlp", "continual_cnn", "mlp", "resnet18", "vit"),
+    "logits": ("collapsed_mlp", "continual_cnn", "mlp", "resnet18", "stock", "vit"),
     "projections": ("simclr",),
     "two networks": ("pair",),
     "an autoencoder": ("beta_vae",),
@@ -52,7 +53,9 @@ def batch(module: nn.Module, data: Dataset, settings: Training) -> None:
     """More than one number for each BatchNorm to take its mean of in training."""
     images = settings.batch(len(data.train_inputs)) // settings.accumulate * data.views
     for part in module.modules():
+        numbers = images  # of a stock model it is not known how many pixels its last stage has
         if isinstance(part, ResNetModule):
-            pixels = prod(ceil(size / part.stride) for size in data.input_shape[1:])
+            numbers *= prod(ceil(size / part.stride) for size in data.input_shape[1:])
+        if isinstance(part, ResNetModule | StockModule) and has_running_statistics(part):
             wrong = "BatchNorm takes no mean of a single number: raise train.batch_size, or lower train.accumulate"
-            check(images * pixels > 1, f"{wrong}, to 2 images in each part of a batch")
+            check(numbers > 1, f"{wrong}, to 2 images in each part of a batch")

@@ -16,12 +16,13 @@ from experiments.analysis.claims import (
     Equivalence,
     Monotone,
     NonInferiority,
+    Rare,
     Superiority,
     evaluate,
     per_seed,
 )
 from experiments.analysis.results import Results, ResultsError
-from experiments.analysis.stats import p_above, t_interval
+from experiments.analysis.stats import p_above, p_rarer, t_interval, wilson_interval
 
 SYRE, DECAY = arm("syre"), arm("weight_decay")
 SAYS = ("C1", "syre is better", "6.2")
@@ -130,6 +131,41 @@ def test_without_spread_the_sign_test_decides_and_needs_five_seeds(claim):
         assert claim.judge(nearly).verdict == verdict or not best
     assert claim.judge(np.full(5, -1.0))[1:] == (NOT_REPRODUCED, 1)
     assert claim.judge(best + np.array([0.0, 1e-3, -1e-3])).verdict == REPRODUCED  # control: with a spread t decides
+
+
+def rare(events, n, margin=0.1):
+    """A claim that something is rare, of n networks of which it happens to so many."""
+    return Rare(*SAYS, lambda results: pd.Series([1.0] * events + [0.0] * (n - events), dtype=float), margin=margin)
+
+
+@pytest.mark.parametrize(
+    ("events", "n", "verdict", "swapped"),
+    [
+        (0, 30, REPRODUCED, NOT_REPRODUCED),
+        (0, 20, INCONCLUSIVE, INCONCLUSIVE),  # none in twenty may well be one in ten
+        (1, 60, REPRODUCED, NOT_REPRODUCED),
+        (3, 30, INCONCLUSIVE, INCONCLUSIVE),
+        (30, 30, NOT_REPRODUCED, REPRODUCED),
+        (12, 40, NOT_REPRODUCED, REPRODUCED),
+    ],
+)
+def test_what_is_rare_is_judged_by_the_interval_of_a_share(events, n, verdict, swapped):
+    results = table(("syre", 0.1, 0, 1.0))
+    claim = rare(events, n)
+    found = evaluate(claim, results)
+    assert found.verdict == verdict
+    assert evaluate(replace(claim, opposite=True), results).verdict == swapped
+    assert (found.effect, found.low, found.high, found.n) == wilson_interval(events, n, 0.9)
+    assert claim.against == "< 0.1"
+    assert found.p == p_rarer(events, n, 0.1)
+
+
+def test_without_networks_nothing_is_rare():
+    results = table(("syre", 0.1, 0, 1.0))
+    assert evaluate(rare(0, 0), results).verdict == NOT_TESTED
+    assert evaluate(rare(2, 2), results).verdict == NOT_TESTED  # too few
+    with pytest.raises(ValueError, match="a share must state its margin"):
+        rare(0, 30, margin=0.0)
 
 
 def test_an_effect_at_the_margin_exactly_counts_against():

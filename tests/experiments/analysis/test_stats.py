@@ -53,6 +53,41 @@ def test_the_p_of_a_mean_is_that_of_students_test_or_without_spread_of_the_sign_
     assert np.isnan([stats.p_above([1.0]), stats.p_above([])]).all()
 
 
+@pytest.mark.parametrize(("events", "n"), [(0, 20), (1, 20), (10, 20), (20, 20), (3, 1000)])
+def test_the_interval_of_a_share_is_wilsons(events, n):
+    for level in (0.9, 0.95):
+        low, high = scipy.stats.binomtest(events, n).proportion_ci(level, method="wilson")
+        assert stats.wilson_interval(events, n, level) == pytest.approx((events / n, low, high, n))
+    assert np.isnan(stats.wilson_interval(0, 0)[:3]).all()
+
+
+def test_the_p_of_a_share_is_the_exact_binomial_tail():
+    for events, n, share in ((0, 20, 0.1), (3, 20, 0.25), (20, 20, 0.9)):
+        expected = scipy.stats.binomtest(events, n, share, alternative="less").pvalue
+        assert stats.p_rarer(events, n, share) == pytest.approx(expected)
+    assert np.isnan(stats.p_rarer(0, 0, 0.1))
+
+
+def test_the_area_under_the_curve_is_how_often_a_positive_is_above_a_negative():
+    assert stats.auc([3, 4], [1, 2]) == 1
+    assert stats.auc([1, 2], [3, 4]) == 0
+    assert stats.auc([1, 1], [1]) == 0.5
+    assert stats.auc([2, 4], [1, 3]) == 0.75
+    assert np.isnan(stats.auc([], [1]))
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 6, 30), rng.integers(0, 5, 40)
+    assert stats.auc(x, y) == pytest.approx(scipy.stats.mannwhitneyu(x, y).statistic / (30 * 40))
+    _, hits, alarms = stats.roc(x, y)
+    assert np.trapezoid(hits, alarms) == pytest.approx(stats.auc(x, y))
+
+
+def test_a_curve_starts_above_all_scores_and_ends_below_none():
+    levels, hits, alarms = stats.roc([0.9, 0.5], [0.5, 0.1, 0.1])
+    assert levels.tolist() == [np.inf, 0.9, 0.5, 0.1]
+    assert hits.tolist() == [0, 0.5, 1, 1]
+    assert alarms.tolist() == pytest.approx([0, 0, 1 / 3, 1])
+
+
 def test_holm_rejects_step_by_step_as_worked_by_hand():
     # 0.001 <= 0.05 / 4; 0.012 <= 0.05 / 3; 0.03 > 0.05 / 2: it and what is above it stay
     assert stats.holm([0.03, 0.001, 0.04, 0.012]) == [False, True, False, True]

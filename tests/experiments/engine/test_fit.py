@@ -30,12 +30,16 @@ MODELS = {
     "ppo": {"hidden": [8]},
     "resnet18": {"width": 2},
     "simclr": {"width": 2, "hidden": 8, "out": 12},
+    "stock": {"network": "shufflenet_v2_x0_5"},
     "vit": {"dim": 8, "depth": 1, "heads": 2, "mlp": 8},
 }
 TASKS = {
     "classification": {},
     "collapsed_start": {},
     "contrastive": {},
+    "diagnosed_autoencoder": {"diagnosed": 8},
+    "diagnosed_classification": {"diagnosed": 8},
+    "diagnosed_start": {"diagnosed": 8},
     "matrix": {},
     "mode_connectivity": {"points": 3},
     "neuron_symmetry": {},
@@ -57,18 +61,24 @@ DATA = {  # one for each kind there is: what is different about a data set is no
 }
 IMAGES, LABELS = ("digits", "colour", "sequence"), ("digits", "colour", "sequence", "vectors")
 NETWORKS = ("collapsed_mlp", "mlp")
+CLASSIFY, STARTS = ("classification", "diagnosed_classification"), ("collapsed_start", "diagnosed_start")
+ENCODE = ("variational_autoencoder", "diagnosed_autoencoder")
 TRAINS = {
-    *itertools.product(NETWORKS, ("classification", "collapsed_start", "neuron_symmetry", "tangent_kernel"), LABELS),
-    *itertools.product(("continual_cnn", "resnet18", "vit"), ("classification",), IMAGES),
-    *itertools.product((*NETWORKS, "continual_cnn", "resnet18", "simclr", "vit"), ("contrastive",), ("views",)),
+    *itertools.product(NETWORKS, (*CLASSIFY, *STARTS, "neuron_symmetry", "tangent_kernel"), LABELS),
+    *itertools.product(("continual_cnn", "resnet18", "vit"), CLASSIFY, IMAGES),
+    *itertools.product(("stock",), CLASSIFY, ("colour",)),
+    *itertools.product(
+        (*NETWORKS, "continual_cnn", "resnet18", "simclr", "stock", "vit"), ("contrastive",), ("views",)
+    ),
     *itertools.product(("pair",), ("mode_connectivity",), LABELS),
-    *itertools.product(("beta_vae",), ("variational_autoencoder",), {*DATA} - {"environment"}),
+    *itertools.product(("beta_vae",), ENCODE, {*DATA} - {"environment"}),
     ("diagonal_linear", "regression", "regression"),
     ("point", "matrix", "matrix"),
     ("ppo", "ppo", "environment"),
 }
 OWN = {"collapsed_mlp": ("collapsed_start", "digits"), "beta_vae": ("variational_autoencoder", "digits"),
        "pair": ("mode_connectivity", "digits"), "simclr": ("contrastive", "views"), "point": ("matrix", "matrix"),
+       "stock": ("classification", "colour"),
        "diagonal_linear": ("regression", "regression"), "ppo": ("ppo", "environment")}  # fmt: skip
 
 
@@ -197,6 +207,7 @@ def test_every_regularizer_trains_on_every_model_or_is_one_line(tmp_path, model)
 
 
 PAIR, VAE, PPO = ("pair", "mode_connectivity"), ("beta_vae", "variational_autoencoder"), ("ppo", "ppo", "environment")
+STOCK = ("stock", "classification", "colour")
 COLOUR, SEQUENCE = ("mlp", "classification", "colour"), ("mlp", "classification", "sequence")
 
 
@@ -210,6 +221,10 @@ COLOUR, SEQUENCE = ("mlp", "classification", "colour"), ("mlp", "classification"
         (VAE, {"task": {"images": [355]}}, "^task.images must .*, of which there are 355, from 0, got 355"),
         (["resnet18"], {"train": {"batch_size": 1}}, "^BatchNorm .*: raise train.batch_size"),
         (["resnet18"], {"train": {"batch_size": 16, "accumulate": 16}}, "or lower train.accumulate"),
+        (STOCK, {"train": {"batch_size": 1}}, "^BatchNorm .*: raise train.batch_size"),
+        (STOCK, {"model": {"network": "resnet"}}, "^model.network must be one of alexnet, .*, got 'resnet'"),
+        (STOCK, {"model": {"network": "squeezenet1_1"}}, "^model.network must end in a linear layer, .* SqueezeNet"),
+        (STOCK, {"model": {"network": "googlenet"}}, "give nothing but logits: GoogLeNet does not"),
         (COLOUR, {"data": {"samples": 100_000}}, "data.samples must be at most 1442, .* got 100000"),
         (SEQUENCE, {"data": {"test_samples": 999}}, "data.test_samples must be at most 355"),
         (["continual_cnn"], {"model": {"padding": 0}}, "^model.kernel 5 and model.padding 0 leave nothing"),

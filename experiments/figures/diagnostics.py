@@ -1,0 +1,341 @@
+"""How well `syre.diagnose` tells collapsed networks: hits and false alarms, on networks that chose no threshold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.analysis import plotting
+from experiments.analysis.arms import ALPHA, IDENTICAL, NAME, SIGMA, START, UNIT
+from experiments.analysis.claims import Claim, Rare, Samples, Superiority
+from experiments.analysis.plotting import Look
+from experiments.analysis.results import Results, without_provenance
+from experiments.analysis.stats import auc, roc, wilson_interval
+
+TITLE = "telling collapsed networks: hits and false alarms of syre.diagnose"
+
+# ---- which networks have collapsed: written down before any of them was trained --------------------------------------
+
+# Of the way from the best arm without syre, on the same data at the same input scale, down to chance.
+COLLAPSED, HEALTHY, LEARNED = 1 / 3, 0.05, 1 / 2
+CHANCE = 0.1  # accuracy in ten classes
+PLAIN = ("vanilla", "weight_decay")
+
+MODEL, NETWORK, DATA = "model.name", "model.network", "data.name"
+FIGURES = {
+    **{"collapsed_mlp": "fig. 1", "mlp": "fig. 5", "beta_vae": "fig. 9"},
+    **{"continual_cnn": "fig. 11", "vit": "fig. 12"},
+}
+STOCK, FRESH = "stock models", "never trained"
+SOURCES = (*FIGURES.values(), STOCK, FRESH)
+VAE, LOSS = "fig. 9", "reconstruction/mean"  # it has no accuracy; blind is the worst arm of decay alone
+
+# How it is asked -> what the metrics begin with. A score that cannot be computed raises no alarm.
+WAYS = {"with batches": "score/", "weights alone": "score/weights-alone/"}
+UNKNOWN = -1.0
+
+
+def networks(results: Results) -> pd.DataFrame:
+    """A row for each network, trained or never trained.
+
+    `source`; `lost`, as above; `collapsed`: 1, 0 or, if it is neither, NaN; `judged`: whether it is in the half that
+    is judged, not in the half that chooses; and all its scores.
+    """
+    runs = results.runs[results.runs["status"] == "done"].reset_index(drop=True)
+    runs = runs.assign(source=runs[MODEL].map(FIGURES).fillna(STOCK))
+    runs = runs.assign(judged=_judged(runs), lost=_lost(results, runs))
+    runs = runs.assign(collapsed=[_label(*of) for of in zip(runs["source"], runs["lost"], strict=True)])
+    fresh = runs[_first_of_each_start(runs)].assign(source=FRESH, lost=np.nan, collapsed=0.0)
+    parts = ((runs, _values(results, "end")), (fresh, _values(results, "start")))
+    return pd.concat([part.join(values, on="id") for part, values in parts], ignore_index=True)
+
+
+def _column(runs: pd.DataFrame, name: str) -> pd.Series:
+    """A setting; empty where no run has it."""
+    return runs[name] if name in runs else pd.Series(np.nan, index=runs.index)
+
+
+def _values(results: Results, when: str) -> pd.DataFrame:
+    """Scores, and what says how well it has learnt, of each run at its start or its end; a column each."""
+    rows = results.metrics[results.metrics["split"] == "test"]
+    rows = rows[rows["metric"].str.startswith("score/") | rows["metric"].isin(["accuracy", LOSS])]
+    steps = rows.groupby("id")["step"].transform("max" if when == "end" else "min")
+    return rows[rows["step"] == steps].pivot(index="id", columns="metric", values="value")
+
+
+def _judged(runs: pd.DataFrame) -> pd.Series:
+    """Every second setting of each source, in the order of ids, which are hashes; its seeds stay together.
+
+    So do the runs of a stock model, whatever the data.
+    """
+    columns = without_provenance(runs).drop(columns=["id", "seed", "status", "scale", "source"])
+    settings = pd.Series(list(map(repr, columns.itertuples(index=False, name=None))), index=runs.index)
+    settings = settings.where(runs["source"] != STOCK, _column(runs, NETWORK))
+    first = runs["id"].groupby([runs["source"], settings]).transform("min")
+    return first.groupby(runs["source"]).rank(method="dense") % 2 == 0
+
+
+def _first_of_each_start(runs: pd.DataFrame) -> pd.Series:
+    """Runs of which no earlier one starts with the same weights and sees the same images.
+
+    None of those that start with copies of a neuron: such a network is collapsed before it is trained.
+    """
+    shifted = _column(runs, START) == "shift"
+    start = {name: _column(runs, name) for name in ("seed", MODEL, NETWORK, DATA, ALPHA)}
+    start |= {name: _column(runs, name).where(shifted) for name in (SIGMA, UNIT)}
+    return ~pd.DataFrame(start).duplicated() & ~(_column(runs, IDENTICAL) > 0)
+
+
+def _lost(results: Results, runs: pd.DataFrame) -> pd.Series:
+    values = _values(results, "end").reindex(columns=["accuracy", LOSS])
+    reached = runs["id"].map(values["accuracy"].fillna(-values[LOSS]))
+    place = [runs["source"], _column(runs, DATA), _column(runs, ALPHA)]
+    arm = [_column(runs, name) for name in (NAME, "regularizer.weight_decay", IDENTICAL, NETWORK)]
+    plain = reached.where(runs[NAME].isin(PLAIN)).groupby([*place, *arm], dropna=False).transform("mean")
+    best, worst = (plain.groupby(place, dropna=False).transform(extreme) for extreme in ("max", "min"))
+    return (best - reached) / (best - worst.where(runs["source"] == VAE, CHANCE))
+
+
+def _label(source: str, lost: float) -> float:
+    """1 for a collapsed network, 0 for a healthy one, NaN between them, and for a stock model that did not learn."""
+    if source == STOCK:
+        return 0.0 if lost <= LEARNED else np.nan
+    return 1.0 if lost > COLLAPSED else 0.0 if lost < HEALTHY else np.nan
+
+
+# ---- score and threshold, chosen on one half -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The score with the largest Youden's J, hits less false alarms, on the half that chooses."""
+
+    score: str
+    threshold: float  # at or above which a network is called collapsed
+    column: str
+
+
+def scores(table: pd.DataFrame, way: str) -> dict[str, str]:
+    """The candidates of a way of asking: name -> column."""
+    others = [prefix for prefix in WAYS.values() if len(prefix) > len(WAYS[way])]
+    mine = [c for c in map(str, table) if c.startswith(WAYS[way]) and not c.startswith(tuple(others))]
+    return {column.removeprefix(WAYS[way]): column for column in mine}
+
+
+def parted(table: pd.DataFrame, column: str) -> tuple[pd.Series, pd.Series]:
+    """A score of the collapsed networks, and of the healthy ones."""
+    known = table[column].fillna(UNKNOWN)
+    return known[table["collapsed"] == 1], known[table["collapsed"] == 0]
+
+
+def choose(table: pd.DataFrame, way: str) -> Choice | None:
+    """By J on all networks of the half that chooses, and between equals by the area under the curve.
+
+    The threshold is half-way between two scores that were seen: of several with this J, where the gap is widest.
+    None where one kind of network is missing.
+    """
+    half, found = table[~table["judged"]], []
+    for name, column in scores(table, way).items():
+        collapsed, healthy = parted(half, column)
+        if len(collapsed) and len(healthy):
+            levels, hits, alarms = roc(collapsed, healthy)
+            j, lower = (hits - alarms).round(9), np.append(levels[1:], UNKNOWN).clip(min=0)
+            gaps = np.where((j == j.max()) & np.isfinite(levels), levels - lower, -1)
+            threshold = float((levels + lower)[gaps.argmax()] / 2)
+            found.append((j.max(), auc(collapsed, healthy), Choice(score=name, threshold=threshold, column=column)))
+    return max(found, key=lambda each: each[:2])[2] if found else None
+
+
+def called(table: pd.DataFrame, choice: Choice) -> pd.Series:
+    """1 for each network that is called collapsed, 0 for each other."""
+    return (table[choice.column].fillna(UNKNOWN) >= choice.threshold).astype(float)
+
+
+def calibrations(results: Results) -> dict[str, dict[str, Any] | None]:
+    """For each way of asking the score, its threshold, and what they do on the half that did not choose them."""
+    table = networks(results)
+    return {way: _calibration(table, choose(table, way)) for way in WAYS}
+
+
+def _calibration(table: pd.DataFrame, choice: Choice | None) -> dict[str, Any] | None:
+    if choice is None:
+        return None
+    half = table[table["judged"]]
+    collapsed, healthy = (called(half[half["collapsed"] == label], choice) for label in (1, 0))
+    said = {"score": choice.score, "threshold": choice.threshold, "collapsed": len(collapsed), "healthy": len(healthy)}
+    return said | {"hits": int(collapsed.sum()), "false_alarms": int(healthy.sum())}
+
+
+# ---- claims, of the half that is judged ------------------------------------------------------------------------------
+
+
+def _area(way: str) -> Samples:
+    """The area under the ROC curve, one a seed."""
+
+    def samples(results: Results) -> pd.Series:
+        table = networks(results)
+        if (choice := choose(table, way)) is None:
+            return pd.Series(dtype=float)
+        seeds = table[table["judged"]].groupby("seed")
+        return pd.Series({seed: auc(*parted(rows, choice.column)) for seed, rows in seeds}, dtype=float)
+
+    return samples
+
+
+def _wrong(way: str, label: int, sources: Sequence[str]) -> Samples:
+    """1 for each network of some sources that is called what it is not, 0 for each other."""
+
+    def samples(results: Results) -> pd.Series:
+        table = networks(results)
+        if (choice := choose(table, way)) is None:
+            return pd.Series(dtype=float)
+        rows = table[table["judged"] & (table["collapsed"] == label) & table["source"].isin(sources)]
+        return (called(rows, choice) - label).abs()
+
+    return samples
+
+
+MISSES, ALARMS, ALARMS_FRESH, AREA = 0.25, 0.1, 0.05, 0.9
+
+
+def _claims(way: str) -> tuple[Claim, ...]:
+    key, asked = way.split()[-1], {"with batches": "With batches", "weights alone": "By the weights alone"}[way]
+    figures, scale = tuple(FIGURES.values()), "cpu"
+    area = f"{asked} the area under the ROC curve of the chosen score is above {AREA:g}."
+    missed = f"{asked} fewer than one collapsed network in four is missed."
+    false = f"{asked} fewer than one in {{}} is called collapsed of {{}}."
+    own, stock = false.format("ten", "our healthy runs"), false.format("ten", "the healthy stock models")
+    fresh, argued = false.format("twenty", "the networks never trained"), "an area of 0.5 is chance"
+    return (
+        Superiority(f"area-{key}", area, "ours", _area(way), margin=AREA, argued=argued, scale=scale),
+        Rare(f"misses-{key}", missed, "ours", _wrong(way, 1, figures), margin=MISSES, scale=scale),
+        Rare(f"alarms-runs-{key}", own, "ours", _wrong(way, 0, figures), margin=ALARMS, scale=scale),
+        Rare(f"alarms-stock-{key}", stock, "ours", _wrong(way, 0, [STOCK]), margin=ALARMS, scale=scale),
+        Rare(f"alarms-fresh-{key}", fresh, "ours", _wrong(way, 0, [FRESH]), margin=ALARMS_FRESH, scale=scale),
+    )
+
+
+CLAIMS: tuple[Claim, ...] = tuple(claim for way in WAYS for claim in _claims(way))
+
+NOTES = """
+**What is asked.** A network is given to `syre.diagnose`, with 512 test images or without any; it says how collapsed it
+is, in several scores. One score and one threshold are chosen on half of the networks, and judged on the other half.
+
+**Collapsed or not** is said by what a network can do, not by its weights or ranks; the rule was committed before any of
+these networks was trained. For each data set and input scale, `lost` is the part of the way from the best arm without
+syre (no decay, or decay alone; the mean over seeds) down to chance that a network has lost:
+
+- accuracy, and chance is 10 %: figures 1, 5, 11 and 12. Figure 9: the reconstruction loss at the mean code, at β = 1,
+  and "chance" is the worst arm of decay alone, whose decoder is blind to its input.
+- Collapsed: more than a third of the way. Healthy: less than a twentieth, which is 4 points of accuracy on MNIST and
+  1.4 on CIFAR-10. What lies between is neither, and is left out of all counts.
+- A stock model is healthy if it has lost no more than half of the way from the best stock model on its data, else it
+  did not learn and is left out; it is never called collapsed.
+- Never trained: the same networks before their first step, each start once, without those that begin with copies of a
+  neuron. They are healthy.
+
+Accuracy is lost in other ways than by a collapse: at anchors that are too strong for so short a training (figure 12 at
+γ = 1), or to the tasks before (figure 11 without decay). Such a network counts as collapsed here, and as a miss if its
+weights and features are those of a healthy one.
+
+**Halves.** Every second setting of each source, in the order of its run ids, is judged; all seeds of a setting are in
+one half, and so are all runs of a stock model. A score is chosen by Youden's J (hits less false alarms, each network
+counting once), between equals by the area under its ROC curve; the threshold lies half-way between two scores that were
+seen. A score that cannot be computed raises no alarm.
+
+**How to read it.** Where a claim counts networks, the interval is Wilson's and the column of seeds has the number of
+networks. Networks of one setting, or of one stock model, are no independent draws, so these intervals are too narrow.
+
+**The runs** of figures 1, 5, 9, 11 and 12 are trained again at `cpu` scale, a choice of their arms, for tables keep no
+weights. Stock models: 12 of torchvision and 8 of timm from random weights, AdamW at 1e-3 with its decay of 0.01,
+without dropout, on the digits of scikit-learn enlarged to 32 x 32 and on 4,000 images of CIFAR-10; two vision
+transformers of timm see them at 64 x 64. `paper` scale is the same.
+"""
+
+# ---- picture ---------------------------------------------------------------------------------------------------------
+
+LABELS = {
+    1.0: Look(label="collapsed", color="#D55E00", marker="X"),
+    0.0: Look(label="healthy", color="#0072B2", marker="o"),
+}
+NEITHER = Look(label="between, left out", color="#999999", marker=".")
+ASKED = {
+    "with batches": Look(label="with batches", color="#000000", marker="s"),
+    "weights alone": Look(label="weights alone", color="#009E73", marker="D"),
+}
+
+
+def draw(results: Results) -> Figure:
+    table = networks(results)
+    choices = {way: choose(table, way) for way in WAYS}
+    half = table[table["judged"]]
+    figure, axes = plotting.panels(2, 2, width=4.6, height=3.4)
+    for ax, way in zip(axes, WAYS, strict=False):
+        _curves(ax, half, way, choices[way])
+    _points(axes[2], half, choices["with batches"])
+    _rates(axes[3], half, choices)
+    return plotting.with_legend(figure, loc="outside lower center", ncols=4)
+
+
+def _curves(ax: Axes, half: pd.DataFrame, way: str, choice: Choice | None) -> None:
+    """The ROC curve of each candidate, and of the chosen one its threshold."""
+    ax.plot([0, 1], [0, 1], color="0.6", lw=0.8, ls=":", zorder=0)
+    for name, column in scores(half, way).items():
+        mine = choice if choice and name == choice.score else None
+        collapsed, healthy = parted(half, column)
+        if not len(collapsed) or not len(healthy):
+            continue
+        _, hits, alarms = roc(collapsed, healthy)
+        color, label = (ASKED[way].color, f"chosen {way}: {name}") if mine else ("0.75", "other scores")
+        ax.plot(alarms, hits, color=color, lw=1.8 if mine else 0.7, zorder=3 if mine else 1, label=label)
+        if mine:
+            at = [float((known >= mine.threshold).mean()) for known in (healthy, collapsed)]
+            ax.plot(*at, ASKED[way].marker, color=color, ms=6, zorder=4)
+            ax.set_title(f"{way}: {name}, area {auc(collapsed, healthy):.2f}")
+    ax.set(xlabel="false alarms", ylabel="hits", xlim=(-0.02, 1), ylim=(0, 1.02))
+
+
+def _points(ax: Axes, half: pd.DataFrame, choice: Choice | None) -> None:
+    """The chosen score of every network by its source."""
+    if choice is None:
+        return
+    shown = half.assign(score=half[choice.column], place=half["source"].map(SOURCES.index))
+    for own, rows in (
+        (NEITHER, shown[shown["collapsed"].isna()]),
+        *((look, shown[shown["collapsed"] == label]) for label, look in LABELS.items()),
+    ):
+        # spread over the width of their place by their rank in it: the same picture every time
+        order = rows.groupby("place")["score"].rank(method="first")
+        spread = (order * 0.618) % 1 - 0.5
+        side = {NEITHER.label: 0.0, "collapsed": 0.22, "healthy": -0.22}[own.label]
+        ax.plot(rows["place"] + side + 0.3 * spread, rows["score"], own.marker, color=own.color, ms=3.5, alpha=0.6,
+                mew=0, label=own.label)  # fmt: skip
+    ax.axhline(choice.threshold, color="0.3", lw=0.8, ls="--", label="threshold")
+    ax.set_xticks(range(len(SOURCES)), [*FIGURES.values(), *(source.replace(" ", "\n") for source in (STOCK, FRESH))])
+    ax.set(ylabel=f"score with batches: {choice.score}", ylim=(-0.03, 1.03), title="the networks that are judged")
+
+
+def _rates(ax: Axes, half: pd.DataFrame, choices: dict[str, Choice | None]) -> None:
+    """Hits, and false alarms by source, with Wilson's intervals."""
+    trained = half["source"].isin(FIGURES.values())
+    groups = {
+        "hits": half[half["collapsed"] == 1],
+        "false alarms:\nour runs": half[(half["collapsed"] == 0) & trained],
+        "stock\nmodels": half[(half["collapsed"] == 0) & (half["source"] == STOCK)],
+        "never\ntrained": half[(half["collapsed"] == 0) & (half["source"] == FRESH)],
+    }
+    for side, (way, choice) in zip((-0.12, 0.12), choices.items(), strict=True):
+        for place, rows in enumerate(groups.values()):
+            if choice is None or rows.empty:
+                continue
+            share, low, high, _ = wilson_interval(int(called(rows, choice).sum()), len(rows))
+            own = ASKED[way]
+            ax.errorbar(place + side, share, [[share - low], [high - share]], fmt=own.marker, color=own.color, ms=5,
+                        elinewidth=1, label=way)  # fmt: skip
+    names = [f"{name}\n(n = {len(rows)})" for name, rows in groups.items()]
+    ax.set_xticks(range(len(groups)), names)
+    ax.set(ylabel="share called collapsed", ylim=(-0.03, 1.03), title="hits and false alarms, 95 %")
