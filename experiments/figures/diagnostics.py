@@ -112,7 +112,7 @@ def _label(source: str, lost: float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The score with the largest Youden's J, hits less false alarms, on the half that chooses."""
+    """The score with the largest Youden's J, hits less false alarms, in the half that chooses, and its threshold."""
 
     score: str
     threshold: float  # at or above which a network is called collapsed
@@ -133,7 +133,7 @@ def parted(table: pd.DataFrame, column: str) -> tuple[pd.Series, pd.Series]:
 
 
 def choose(table: pd.DataFrame, way: str) -> Choice | None:
-    """By J on all networks of the half that chooses, and between equals by the area under the curve.
+    """By J in the half that chooses, between equals by the area under the curve.
 
     The threshold is half-way between two scores that were seen: of several with this J, where the gap is widest.
     None where one kind of network is missing.
@@ -142,12 +142,19 @@ def choose(table: pd.DataFrame, way: str) -> Choice | None:
     for name, column in scores(table, way).items():
         collapsed, healthy = parted(half, column)
         if len(collapsed) and len(healthy):
-            levels, hits, alarms = roc(collapsed, healthy)
-            j, lower = (hits - alarms).round(9), np.append(levels[1:], UNKNOWN).clip(min=0)
+            levels, hits, _ = roc(collapsed, healthy)
+            j, lower = (hits - _alarms(half, healthy, levels)).round(9), np.append(levels[1:], UNKNOWN).clip(min=0)
             gaps = np.where((j == j.max()) & np.isfinite(levels), levels - lower, -1)
             threshold = float((levels + lower)[gaps.argmax()] / 2)
             found.append((j.max(), auc(collapsed, healthy), Choice(score=name, threshold=threshold, column=column)))
     return max(found, key=lambda each: each[:2])[2] if found else None
+
+
+def _alarms(half: pd.DataFrame, healthy: pd.Series, levels: np.ndarray) -> np.ndarray:
+    """The share of healthy networks at or above each level: the mean over our runs, stock models, and never trained."""
+    kinds = half["source"].where(half["source"].isin([STOCK, FRESH]), "runs")[healthy.index]
+    rates = [(known.to_numpy() >= levels[:, None]).mean(1) for _, known in healthy.groupby(kinds)]
+    return np.mean(rates, axis=0)
 
 
 def called(table: pd.DataFrame, choice: Choice) -> pd.Series:
@@ -243,9 +250,10 @@ Accuracy is lost in other ways than by a collapse: at anchors that are too stron
 weights and features are those of a healthy one.
 
 **Halves.** Every second setting of each source, in the order of its run ids, is judged; all seeds of a setting are in
-one half, and so are all runs of a stock model. A score is chosen by Youden's J (hits less false alarms, each network
-counting once), between equals by the area under its ROC curve; the threshold lies half-way between two scores that were
-seen. A score that cannot be computed raises no alarm.
+one half, and so are all runs of a stock model. A score is chosen by Youden's J: hits, less the mean of the false
+alarms on our healthy runs, on stock models and on networks never trained, each of the three as a share; between equals
+by the area under its ROC curve. The threshold lies half-way between two scores that were seen. A score that cannot be
+computed raises no alarm.
 
 **How to read it.** Where a claim counts networks, the interval is Wilson's and the column of seeds has the number of
 networks. Networks of one setting, or of one stock model, are no independent draws, so these intervals are too narrow.

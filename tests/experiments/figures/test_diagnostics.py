@@ -185,6 +185,16 @@ def test_hits_and_false_alarms_are_counted_at_or_above_the_threshold():
     assert diagnostics.called(table.assign(x=[0.5, 0.499, np.nan]), choice).tolist() == [1, 0, 0]
 
 
+@pytest.mark.parametrize(("collapsed", "threshold"), [(10, 0.55), (4, 0.25)])
+def test_each_kind_of_healthy_network_counts_as_much_as_the_others_however_many_there_are(collapsed, threshold):
+    """A lower threshold has one hit more, and false alarms on half of our runs: a sixth, though two in 106 networks."""
+    kinds = ["fig. 5"] * 4 + [STOCK] * 2 + [FRESH] * 100 + ["fig. 5"] * collapsed
+    score = [0.5, 0.5, *[0.1] * 104, 0.4, *[0.6] * (collapsed - 1)]
+    labels = [0.0] * 106 + [1.0] * collapsed
+    table = pd.DataFrame({"source": kinds, "collapsed": labels, "judged": False, "score/x": score})
+    assert choose(table, "with batches").threshold == pytest.approx(threshold)
+
+
 def test_where_one_kind_of_network_is_missing_nothing_is_chosen():
     healthy = made(clear, accuracy=lambda model, gamma: reached(model, None))
     assert calibrations(healthy) == dict.fromkeys(WAYS)
