@@ -1,4 +1,4 @@
-"""Models of transformers and timm: the features of their layers, by the names their authors gave, and a watch on them."""
+"""Models of transformers and timm: the features of their layers, by the names of their authors, and a watch."""
 
 import pytest
 import torch
