@@ -176,7 +176,15 @@ class _From(IntEnum):
     PRODUCT = 2  # a layer's product itself, its bias added: not what others would call features
 
 
-PRODUCTS = {"mm": 0, "bmm": 0, "mv": 0, "addmm": 1, "baddbmm": 1, "addmv": 1}  # name -> where the two factors are
+PRODUCTS = {
+    "mm": 0,
+    "bmm": 0,
+    "mv": 0,
+    "_grouped_mm": 0,
+    "addmm": 1,
+    "baddbmm": 1,
+    "addmv": 1,
+}  # name -> where the two factors are
 RECURRENT = {"mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn"}  # which take the features first, and then weights
 # What leaves a product what it is: views, casts, a bias, and what turns logits into probabilities.
 VIEWS = {"view", "_unsafe_view", "t", "transpose", "permute", "squeeze", "unsqueeze", "expand", "select", "slice"}
@@ -258,17 +266,18 @@ class _Seen(TorchDispatchMode):
         kwargs = kwargs or {}
         if not isinstance(func, torch._ops.OpOverload):  # an operator that calls functions (flex attention)
             return func(*args, **kwargs)
-        with self:
-            parts = func.decompose(*args, **kwargs)  # of inference mode, which leaves `linear` whole
-        if parts is not NotImplemented:
-            return parts
+        if torch.is_inference_mode_enabled():  # which leaves `linear` whole
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
         name = func._schema.name.removeprefix("aten::")
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         weights = [self.weights[tensor] for tensor in tensors if tensor in self.weights]
         data = [self.data[tensor] for tensor in tensors if tensor in self.data]
         product = bool(weights and data) and self.take(name, args)
         out = func(*args, **kwargs)
-        if product or (weights and name == "embedding"):
+        if product or (weights and "embedding" in name):
             level = _From.PRODUCT if product and name not in RECURRENT else _From.LAYER
         elif data:
             through = name in KEEP and min(data) == _From.PRODUCT

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
-WRAPPERS = {"DistributedDataParallel": "module", "DataParallel": "module", "OptimizedModule": "_orig_mod"}
+WRAPPERS = {"DistributedDataParallel", "DataParallel", "DeepSpeedEngine", "OptimizedModule"}
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside torch.compile's, DDP's or DataParallel's wrapper: its forward pass asks no other process."""
-    while (leaf := WRAPPERS.get(type(model).__name__)) is not None:
-        model = cast(nn.Module, getattr(model, leaf))
+    while any(kind.__name__ in WRAPPERS for kind in type(model).__mro__):
+        model = cast(nn.Module, model._orig_mod if hasattr(model, "_orig_mod") else model.module)
     return model
 
 

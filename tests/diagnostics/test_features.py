@@ -2,6 +2,7 @@
 
 import copy
 import random
+import warnings
 from collections import UserDict
 
 import numpy as np
@@ -209,6 +210,10 @@ def test_all_layouts_of_layers():
     assert names(fast, x) == [*blocks, "output"]
     assert names(nn.LSTM(4, 3, 2), x) == ["weight_ih_l1", "output"]
     assert names(nn.GRU(4, 3), x) == ["weight_hh_l0", "output"]  # step by step, here
+    bags = nn.Sequential(nn.EmbeddingBag(11, 6), nn.Linear(6, 2))
+    assert names(bags, torch.randint(11, (8, 4), generator=stream())) == ["1"]
+    cross = nn.MultiheadAttention(4, 2, kdim=3, vdim=3, batch_first=True)
+    assert names(cross, ((x, rand(6, 7, 3), rand(6, 7, 3)), "no targets")) == ["out_proj"]
     decoder = nn.Sequential(nn.Linear(4, 6), nn.Unflatten(-1, (6, 1)), nn.ConvTranspose1d(6, 3, 2), nn.Flatten())
     assert names(decoder, x[0]) == ["2"]
 
@@ -262,6 +267,23 @@ def test_wrapped_models_have_the_names_of_the_plain_one():
     inplace.compile(backend="eager")
     inplace(rand(20, 4))
     assert measure(inplace, rand(20, 4)) == expected
+
+
+@pytest.mark.parametrize("wrap", [torch.jit.script, torch.fx.symbolic_trace])
+def test_scripted_and_traced_models(wrap):
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+    wrapped = wrap(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
+        assert measure(wrapped, rand(20, 4)) == measure(model, rand(20, 4))
+    assert wrapped.training
+
+
+def test_what_is_no_matrix_of_real_numbers_is_passed_over():
+    model = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2))
+    ragged = torch.nested.nested_tensor([rand(3, 4), rand(2, 4)], layout=torch.jagged)
+    assert measure(model, ragged) == []
+    assert measure(model.to(torch.cfloat), rand(20, 4).to(torch.cfloat)) == []
 
 
 def test_a_model_of_inference_mode():
