@@ -294,10 +294,10 @@ class Trace(TorchDispatchMode):
             parts = {variable: self.spaces.split.pop(variable)[1] for variable in parent.variables}
             parent.kind, parent.parts = "", ()  # the product becomes a concatenation
             self.spaces.divide(Factor(whole, parent.size), "cat", [self.spaces.spaces[fast].size] * slow.size)
-            for number, part in enumerate(parent.parts):
+            for number, space in enumerate(parent.parts):
                 renamed = {old: self.spaces.split[variable][number] for variable, old in parts.items()}
                 moved: dict[int, int] = {}
-                self._clone(fast, part, moved, renamed)
+                self._clone(fast, space, moved, renamed)
                 self._copies[slow.space, number] = moved, renamed
             for number, segment in enumerate(self.behind.pop(whole, [])):
                 self.spaces.match(((Factor(parent.parts[number], width(segment)),),), (segment,))
