@@ -294,13 +294,13 @@ class Trace(TorchDispatchMode):
             parts = {variable: self.spaces.split.pop(variable)[1] for variable in parent.variables}
             parent.kind, parent.parts = "", ()  # the product becomes a concatenation
             self.spaces.divide(Factor(whole, parent.size), "cat", [self.spaces.spaces[fast].size] * slow.size)
-            for number, space in enumerate(parent.parts):
+            for number, space in enumerate(self.spaces.spaces[whole].parts):
                 renamed = {old: self.spaces.split[variable][number] for variable, old in parts.items()}
                 moved: dict[int, int] = {}
                 self._clone(fast, space, moved, renamed)
                 self._copies[slow.space, number] = moved, renamed
             for number, segment in enumerate(self.behind.pop(whole, [])):
-                self.spaces.match(((Factor(parent.parts[number], width(segment)),),), (segment,))
+                self.spaces.match(((Factor(self.spaces.spaces[whole].parts[number], width(segment)),),), (segment,))
         picked = [*label[:k], SINGLE, *label[k + 1 :]]
         if (slow.space, index) not in self._copies:
             self.spaces.fix_space(slow.space)
