@@ -422,6 +422,6 @@ def gauge(score: float, threshold: float | None) -> str:
     ]
     over = threshold is not None and score >= threshold
     shapes.append(mark(x(score), middle, "diamond", "bad big" if over else "main big", f"score {number(score)}"))
-    shapes.append(text(min(max(x(score), 30), 250), 12, f"score {number(score)}", "middle head"))
+    shapes.append(text(min(max(x(score), 44), 236), 12, f"score {number(score)}", "middle head"))
     sentence = f"Score {number(score)} between 0 and 1; collapsed from {number(threshold)}."
     return svg(280, 58, "Score of the verdict", sentence, shapes)

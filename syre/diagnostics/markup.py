@@ -1,5 +1,6 @@
 """Pieces of HTML of which the page of a diagnosis is made. Whatever comes from a diagnosis is escaped here."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,12 +19,17 @@ def section(key: str, title: str, *content: str) -> str:
     return f'<section id="{key}">\n<h2>{escaped(title)}</h2>\n{inside}\n</section>'
 
 
+def prose(sentence: Any) -> str:
+    """A sentence, in which what stands between backticks is code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escaped(sentence, LONG))
+
+
 def paragraph(sentence: Any, css: str = "") -> str:
-    return f'<p class="{css}">{escaped(sentence, LONG)}</p>' if sentence else ""
+    return f'<p class="{css}">{prose(sentence)}</p>' if sentence else ""
 
 
 def bullets(sentences: Iterable[Any] | None, css: str = "") -> str:
-    items = "".join(f"<li>{escaped(sentence, LONG)}</li>" for sentence in sentences or ())
+    items = "".join(f"<li>{prose(sentence)}</li>" for sentence in sentences or ())
     return f'<ul class="{css}">{items}</ul>' if items else ""
 
 

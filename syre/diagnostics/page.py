@@ -8,7 +8,7 @@ from typing import Any
 
 from syre.diagnostics import charts, sections, words
 from syre.diagnostics.charts import escaped
-from syre.diagnostics.markup import LISTED, bullets, facts, paragraph, section, unfold
+from syre.diagnostics.markup import LISTED, bullets, facts, paragraph, prose, section, unfold
 from syre.diagnostics.sections import worst_first
 from syre.diagnostics.style import STYLE
 from syre.diagnostics.words import counted, finite, number, part, percent
@@ -109,7 +109,7 @@ def _advice(diagnosis: Mapping[str, Any]) -> str:
         evidence = _evidence(list(entry.get("evidence") or ()))
         content = [
             '<p class="tag">Try this first</p>' if place == 0 and len(entries) > 1 else "",
-            f"<h3>{escaped(entry.get('do') or '-', 2000)}</h3>",
+            f"<h3>{prose(entry.get('do') or '-')}</h3>",
             paragraph(entry.get("because")),
             evidence,
             paragraph(f"How sure: {entry['sure']}" if entry.get("sure") else "", "sure"),
