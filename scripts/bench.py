@@ -2,9 +2,10 @@
 
     python -m scripts.bench [--threads 1] [--quick] [--only sweeps]
 
-Seven tables:
+Eight tables:
     step time    a whole training step (forward, backward, optimizer) with syre / the same without it
     watch        the same step with `syre.Watch` at its default, its measurements included / without it
+    diagnose     `syre.diagnose` of a ResNet50 and of a model of GPT-2's size / a training step of it
     memory       bytes that syre adds / bytes of the decayed parameters
     ensemble     time of 64 runs one by one / time of the same 64 runs in groups of the R that the rule chooses
     sweeps       the training of a figure's sweep as bare torch loops, run by run / as `make figN` runs it
@@ -39,6 +40,7 @@ from experiments.engine.build import assemble, build
 from experiments.engine.config import Run
 from experiments.engine.expand import Group
 from experiments.engine.experiment import CONFIGS, Experiment
+from scripts.bench_diagnose import diagnoses
 from scripts.bench_images import images, resnet18
 from scripts.bench_rl import rl
 from scripts.bench_table import Effort, Row, trainer_step
@@ -119,7 +121,7 @@ def watched(effort: Effort) -> Iterator[Row]:
         steps = {form: classification_step(*pair, inputs, labels) for form, pair in forms.items()}
         taken = spent.times({**steps, "measure": watch.measure})
         plain, cost = taken["plain"], taken["measure"]
-        between = 100 * np.ceil(cost / (0.01 * 100 * plain))
+        between = 100 * np.ceil(cost / (0.8e-2 * 100 * plain))  # at its default: every 100 steps, 0.8 % of the time
         note = f"a measurement {1e3 * statistics.median(cost):.0f} ms, every {statistics.median(between):.0f} steps"
         yield Row(f"Watch / plain: {what}, SGD", (taken["watched"] + cost / between) / plain, "<= 1.01", note)
 
@@ -296,6 +298,7 @@ def sweeps(effort: Effort) -> Iterator[Row]:
 TABLES: dict[str, tuple[str, Callable[[Effort], Iterator[Row]]]] = {
     "step": ("Step time: with syre / without (the same optimizer, the same batch)", step_time),
     "watch": ("Step time: with syre.Watch at its default / without", watched),
+    "diagnose": ("syre.diagnose / a training step of the model (forward, backward and SGD)", diagnoses),
     "memory": ("Memory that attach adds, as a fraction of the decayed parameters", memory),
     "ensemble": (
         f"{RUNS} runs one by one / as ensembles (inputs-{HIDDEN}-{CLASSES}, tanh)\n"

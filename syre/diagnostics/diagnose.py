@@ -1,5 +1,6 @@
 """`syre.diagnose`: is this model collapsed, by decay, and what is there to try?"""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -42,12 +43,16 @@ def diagnose(
         A plain dict (see `syre.diagnostics.diagnosis`) that prints as a table; `save(path)` writes a page of pictures.
 
     Raises:
-        TypeError: no module, no optimizer, or batches that hold no tensors.
+        TypeError: no module (a state dict is none), no optimizer, or batches that hold no tensors.
         ValueError: parameters that are sharded, or on the meta device, or none; a batch on which the forward pass or
-            the loss fails; an optimizer without batches.
+            the loss fails; an optimizer without batches, or of other parameters; a tolerance outside (0, 1).
 
     Source: arXiv 2408.15495v3, Definition 1 (symmetries), Theorem 3 and Corollary 1 (what decay does there).
     """
+    if not 0 < tolerance < 1:
+        raise ValueError(f"tolerance must be in (0, 1), got {tolerance!r}")
+    if isinstance(model, Mapping) and model and all(isinstance(part, Tensor) for part in model.values()):
+        raise TypeError("a state dict has no forward pass: load it into its model (or: python -m syre diagnose FILE)")
     if optimizer is not None and batches is None:
         raise ValueError("what decay and gradient do is measured on batches: pass them too, or no optimizer")
     plain = unwrapped(as_model(model))
@@ -59,11 +64,14 @@ def diagnose(
     if any(tensor.is_meta for tensor in named.values()):
         raise ValueError("the parameters are on the meta device, without numbers: load them first")
     stepping = None if optimizer is None else stepped(optimizer)
+    if stepping is not None and not training.decays(trained, stepping):
+        raise ValueError(f"the optimizer steps none of the parameters of {type(plain).__name__}")
     held = some(batches) if batches is not None else []
     if batches is not None and not held:
         raise ValueError("batches are empty: pass at least one batch with at least one row")
     structure = read(plain, Inputs(*features.call_of(plain, held[0])) if held else None)
     seen = {one.name: units.look(one, named, tolerance) for one in structure.units}
+    finite = all(bool(parameter.detach().isfinite().all()) for parameter in trained.values())
     diagnosis = Diagnosis(
         model={
             "class": type(plain).__name__,
@@ -81,7 +89,7 @@ def diagnose(
         weights=weights.measure({name: tensor for name, tensor in named.items() if name in trained}),
         heads=units.heads(structure, named, tolerance=tolerance),
         features=features.measure(plain, held) if held else None,
-        training=training.measure(structure, seen, plain, held, stepping, loss_fn) if stepping is not None else None,
+        training=training.measure(structure, seen, plain, held, stepping, loss_fn) if stepping and finite else None,
     )
     diagnosis["verdict"] = advice.judge(diagnosis)
     diagnosis["advice"] = advice.advise(diagnosis)

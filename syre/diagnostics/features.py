@@ -6,6 +6,7 @@ a known kind, a layer that is a bare parameter counts as any other, and no hook 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from inspect import Parameter, signature
@@ -150,18 +151,15 @@ def _words(thing: Any) -> str:
     return f"{'an' if kind[:1] in 'aeiou' else 'a'} {kind}"
 
 
-class unmoved:
-    """The random states that a DataLoader has of its own come back."""
-
-    def __init__(self, batches: Any) -> None:
-        held = [getattr(batches, "generator", None), getattr(getattr(batches, "sampler", None), "generator", None)]
-        self.generators = [(one, one.get_state()) for one in held if isinstance(one, torch.Generator)]
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        for generator, state in self.generators:
+@contextmanager
+def unmoved(batches: Any) -> Iterator[None]:
+    """Afterwards, the random states that a DataLoader has of its own are what they were."""
+    held = [getattr(batches, "generator", None), getattr(getattr(batches, "sampler", None), "generator", None)]
+    states = [(one, one.get_state()) for one in held if isinstance(one, torch.Generator)]
+    try:
+        yield
+    finally:
+        for generator, state in states:
             generator.set_state(state)
 
 

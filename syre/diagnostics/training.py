@@ -53,13 +53,13 @@ def measure(
         ValueError: a batch without targets, and no loss in the output; a loss that is no finite number; no batch.
     """
     parameters = canonical_parameters(model)
-    decays = _decays(parameters, optimizer)
+    rates = decays(parameters, optimizer)
     coupled = not any(_is_decoupled(optimizer, group) for group in optimizer.param_groups)
-    entry: dict[str, Any] = {"decay": max(decays.values(), default=0.0), "coupled": coupled, "batches": 0, "units": []}
+    entry: dict[str, Any] = {"decay": max(rates.values(), default=0.0), "coupled": coupled, "batches": 0, "units": []}
     weights = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     _take_apart(looks, weights)
     gradients, entry["batches"] = _gradients(model, parameters, weights, batches, loss_fn)
-    pulls = {name: lam * _from_anchor(name, weights[name], optimizer) for name, lam in decays.items()}
+    pulls = {name: lam * _from_anchor(name, weights[name], optimizer) for name, lam in rates.items()}
     for name, parameter in parameters.items():
         root = _second_moment(optimizer, parameter)
         if root is not None:
@@ -71,13 +71,13 @@ def measure(
         look = looks[units.name]
         if look is None:
             continue
-        lam = [decays[at.name] for at in look.entries if at.name in decays]
+        lam = [rates[at.name] for at in look.entries if at.name in rates]
         parts = _parts(look, weights, zeros | pulls, gradients)
         entry["units"].append({"name": units.name, "lambda": max(lam, default=0.0), **parts})
     return entry
 
 
-def _decays(parameters: Mapping[str, Tensor], optimizer: Optimizer) -> dict[str, float]:
+def decays(parameters: Mapping[str, Tensor], optimizer: Optimizer) -> dict[str, float]:
     """Name -> weight decay, of the parameters that the optimizer steps."""
     names = {id(parameter): name for name, parameter in parameters.items()}
     found = {}

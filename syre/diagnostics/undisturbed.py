@@ -42,7 +42,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=sorted(devices)))
         stack.enter_context(torch.no_grad())
-        stack.enter_context(_uncompiled())
+        stack.enter_context(_uncompiled(modules))
         try:
             mha.set_fastpath_enabled(False)
             for module in modules:
@@ -61,11 +61,18 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _uncompiled() -> Iterator[None]:
+def _uncompiled(modules: list[nn.Module]) -> Iterator[None]:
     """Inside, what torch.compile has compiled runs as it is written. What was never compiled costs nothing."""
     set_stance = getattr(torch.compiler, "set_stance", None)  # from torch 2.6 on
-    if "torch._dynamo" not in sys.modules or set_stance is None:
-        yield
+    if "torch._dynamo" in sys.modules and set_stance is not None:
+        with set_stance("force_eager"):
+            yield
         return
-    with set_stance("force_eager"):
+    compiled = [(module, call) for module in modules if (call := vars(module).get("_compiled_call_impl")) is not None]
+    try:
+        for module, _ in compiled:
+            module._compiled_call_impl = None
         yield
+    finally:
+        for module, call in compiled:
+            module._compiled_call_impl = call

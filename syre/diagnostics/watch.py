@@ -52,7 +52,7 @@ class Watch:
     share of all units.
 
     A measurement is skipped, and due again n steps later, where the one before took more than `budget` of the time
-    since: it costs at most 1 % of a training, however small its steps. Of several processes the first one measures,
+    since: it costs less than 1 % of a training, however small its steps. Of several processes the first one measures,
     without a word to the others. A copy of the optimizer (deepcopy, pickle) is not watched.
 
     Warns (`Collapsing`), once for each threshold, when a value falls through it: when it is beyond it, and was not in
@@ -72,7 +72,7 @@ class Watch:
         model: nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module],
         *,
         every: int = 100,
-        budget: float | None = 0.01,
+        budget: float | None = 0.008,
         log: Callable[[dict[str, float]], object] | None = None,
         layers: Literal["summary", "all"] = "summary",
         batch: Any = None,
@@ -88,7 +88,8 @@ class Watch:
             optimizer: a torch optimizer, or a wrapper that holds one (accelerate's, SAM): the one inside is watched.
             model: whose parameters it steps. Put the line after `syre.attach` or before it.
             every: steps between measurements.
-            budget: share of the time that measurements may take; None: measure at every n-th step whatever it costs.
+            budget: share of the time that measurements may take, so that all of it, the hook too, costs less than 1 %;
+                None: measure at every n-th step whatever it costs.
             log: is called with each measurement but the first: `wandb.log`, or any function of a dict.
             layers: "summary" logs what is over all of them, and the 3 matrices and 3 sets of units that are worst
                 at the time; "all" logs all.

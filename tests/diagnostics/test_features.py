@@ -272,18 +272,20 @@ def test_wrapped_models_have_the_names_of_the_plain_one():
 @pytest.mark.parametrize("wrap", [torch.jit.script, torch.fx.symbolic_trace])
 def test_scripted_and_traced_models(wrap):
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
-    wrapped = wrap(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit is deprecated
+        wrapped = wrap(model)
         assert measure(wrapped, rand(20, 4)) == measure(model, rand(20, 4))
     assert wrapped.training
 
 
 def test_what_is_no_matrix_of_real_numbers_is_passed_over():
     model = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2))
-    ragged = torch.nested.nested_tensor([rand(3, 4), rand(2, 4)], layout=torch.jagged)
-    assert measure(model, ragged) == []
-    assert measure(model.to(torch.cfloat), rand(20, 4).to(torch.cfloat)) == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # both are new in torch
+        ragged = torch.nested.nested_tensor([rand(3, 4), rand(2, 4)], layout=torch.jagged)
+        assert measure(model, ragged) == []
+        assert measure(model.to(torch.cfloat), rand(20, 4).to(torch.cfloat)) == []
 
 
 def test_a_model_of_inference_mode():

@@ -195,7 +195,7 @@ def test_names_and_numbers_of_all_layers(sets):
 
 def test_twins_and_dead_units_are_at_no_distance():
     model = nn.Sequential(nn.Linear(6, 10), nn.Tanh(), nn.Linear(10, 4))
-    watch = Watch(sgd(model), model, layers="all")
+    watch = Watch(sgd(model), model, layers="all", symmetric=None)
     assert watch.latest["syre/symmetric"] == 0
     assert watch.latest["syre/nearest"] > 0.1
     with torch.no_grad():
@@ -293,7 +293,7 @@ def test_a_measurement_waits_until_the_one_before_is_paid_for(monkeypatch):
         return take(matrices)
 
     monkeypatch.setattr(module, "matrix_ranks", slow)
-    watch = Watch(optimizer, model, every=10, budget=0.01, clock=clock, symmetric=None)
+    watch = Watch(optimizer, model, every=10, budget=0.01, clock=clock, distance=None, symmetric=None)
     for _ in range(100):
         clock.now += 1.0
         train(model, optimizer, steps=10)
@@ -463,7 +463,7 @@ def test_copies_of_the_optimizer_are_not_watched_and_copies_of_the_watch_hold_it
     watch = Watch(optimizer, model, every=1, budget=None, log=lambda _: None)  # no lambda can be pickled
     train(model, optimizer, steps=2)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         for twin in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
             assert hooks(twin) == 0
         for twin in (copy.deepcopy(watch), pickle.loads(pickle.dumps(watch))):

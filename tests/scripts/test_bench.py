@@ -34,6 +34,13 @@ def test_quick_prints_every_row():
 
 
 @pytest.mark.slow
+def test_quick_says_how_many_seconds_a_diagnosis_takes():
+    rows = [line for line in bench("--quick", "--only", "diagnose") if line.startswith("  syre.diagnose / ")]
+    assert [row.split(": ")[1].split()[0] for row in rows] == ["ResNet50,", "GPT-2"]
+    assert all(" s, a step " in row for row in rows)
+
+
+@pytest.mark.slow
 def test_quick_prints_a_row_for_each_network_on_images():
     rows = [line for line in bench("--quick", "--only", "images") if line.startswith("  textbook / ours: ")]
     assert [row.split(":")[1].split(",")[0].strip() for row in rows] == ["ResNet18", "ViT", "SimCLR"]
