@@ -15,6 +15,7 @@ from experiments.analysis.claims import Claim, Rare, Samples, Superiority
 from experiments.analysis.plotting import Look
 from experiments.analysis.results import Results, without_provenance
 from experiments.analysis.stats import auc, roc, wilson_interval
+from experiments.analysis.summaries import table as markdown
 
 TITLE = "telling collapsed networks: hits and false alarms of syre.diagnose"
 
@@ -177,6 +178,31 @@ def _calibration(table: pd.DataFrame, choice: Choice | None) -> dict[str, Any] |
     return said | {"hits": int(collapsed.sum()), "false_alarms": int(healthy.sum())}
 
 
+def groups(half: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The collapsed networks of a half, and the three kinds of healthy ones."""
+    healthy = half[half["collapsed"] == 0]
+    return {
+        "hits": half[half["collapsed"] == 1],
+        "false alarms: our runs": healthy[healthy["source"].isin(FIGURES.values())],
+        STOCK: healthy[healthy["source"] == STOCK],
+        FRESH: healthy[healthy["source"] == FRESH],
+    }
+
+
+def rates(results: Results) -> str:
+    """A table in markdown for docs/diagnose.md: what the chosen scores do on the half that did not choose them."""
+    table, rows = networks(results), []
+    parts = groups(table[table["judged"]])
+    for way in WAYS:
+        if choice := choose(table, way):
+            counted = [(int(called(part, choice).sum()), len(part)) for part in parts.values()]
+            limits = [wilson_interval(*of) for of in counted]
+            cells = [f"{k} of {n} ({i.low:.0%} to {i.high:.0%})" for (k, n), i in zip(counted, limits, strict=True)]
+            rows.append([way, f"`{choice.score}` ≥ {choice.threshold:.2g}", *cells])
+    names = [name if name in ("hits", "false alarms: our runs") else f"false alarms: {name}" for name in parts]
+    return "\n".join(markdown(["asked", "score", *names], rows))
+
+
 # ---- claims, of the half that is judged ------------------------------------------------------------------------------
 
 
@@ -331,21 +357,15 @@ def _points(ax: Axes, half: pd.DataFrame, choice: Choice | None) -> None:
 
 def _rates(ax: Axes, half: pd.DataFrame, choices: dict[str, Choice | None]) -> None:
     """Hits, and false alarms by source, with Wilson's intervals."""
-    trained = half["source"].isin(FIGURES.values())
-    groups = {
-        "hits": half[half["collapsed"] == 1],
-        "false alarms:\nour runs": half[(half["collapsed"] == 0) & trained],
-        "stock\nmodels": half[(half["collapsed"] == 0) & (half["source"] == STOCK)],
-        "never\ntrained": half[(half["collapsed"] == 0) & (half["source"] == FRESH)],
-    }
+    parts = groups(half)
     for side, (way, choice) in zip((-0.12, 0.12), choices.items(), strict=True):
-        for place, rows in enumerate(groups.values()):
+        for place, rows in enumerate(parts.values()):
             if choice is None or rows.empty:
                 continue
             share, low, high, _ = wilson_interval(int(called(rows, choice).sum()), len(rows))
             own = ASKED[way]
             ax.errorbar(place + side, share, [[share - low], [high - share]], fmt=own.marker, color=own.color, ms=5,
                         elinewidth=1, label=way)  # fmt: skip
-    names = [f"{name}\n(n = {len(rows)})" for name, rows in groups.items()]
-    ax.set_xticks(range(len(groups)), names)
+    names = [f"{name.replace(': ', chr(10))}\n(n = {len(rows)})" for name, rows in parts.items()]
+    ax.set_xticks(range(len(parts)), names)
     ax.set(ylabel="share called collapsed", ylim=(-0.03, 1.03), title="hits and false alarms, 95 %")

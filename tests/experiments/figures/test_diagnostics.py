@@ -185,6 +185,22 @@ def test_hits_and_false_alarms_are_counted_at_or_above_the_threshold():
     assert diagnostics.called(table.assign(x=[0.5, 0.499, np.nan]), choice).tolist() == [1, 0, 0]
 
 
+def test_the_table_for_the_docs_counts_what_the_evidence_counts():
+    for way, said in calibrations(GOOD).items():
+        (line,) = [line for line in diagnostics.rates(GOOD).splitlines() if line.startswith(f"| {way} |")]
+        _, score, *cells = line.strip("|").split("|")
+        assert f"`{said['score']}` ≥ {said['threshold']:.2g}" in score
+        counts = [tuple(map(int, cell.split("(")[0].split(" of "))) for cell in cells]
+        assert counts[0] == (said["hits"], said["collapsed"])
+        assert tuple(map(sum, zip(*counts[1:], strict=True))) == (said["false_alarms"], said["healthy"])
+    assert f"0 of {counts[1][1]} (0% to " in line
+
+
+@pytest.mark.skipif(not (RESULTS / "diagnostics").exists(), reason="no results yet")
+def test_the_docs_have_the_table_of_the_results():
+    assert diagnostics.rates(load(RESULTS, "diagnostics")) in (RESULTS.parent / "docs/diagnose.md").read_text()
+
+
 @pytest.mark.parametrize(("collapsed", "threshold"), [(10, 0.55), (4, 0.25)])
 def test_each_kind_of_healthy_network_counts_as_much_as_the_others_however_many_there_are(collapsed, threshold):
     """A lower threshold has one hit more, and false alarms on half of our runs: a sixth, though two in 106 networks."""
