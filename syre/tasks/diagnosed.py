@@ -4,7 +4,6 @@ The loss is that of the task, and a diagnosis looks at copies: a run takes the v
 """
 
 import copy
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -31,16 +30,13 @@ def diagnoses(learner: Learner, batches: Batches, images: int) -> dict[str, Tens
     - `score/<name>`: each of `SCORES`, large where a network has collapsed; NaN where it cannot be told, and left out
       where it cannot be told of any;
     - `score/weights-alone/<name>`: the same of a diagnosis that sees no images;
-    - `units/twins`, `units/dead`, `units/symmetric`: shares in [0, 1] of all interchangeable units;
-    - `diagnosis/seconds`: how long the first of the two takes.
+    - `units/twins`, `units/dead`, `units/symmetric`: shares in [0, 1] of all interchangeable units.
     """
     found = []
     for network, inputs in zip(networks(learner), first(batches, images), strict=True):
-        started = time.perf_counter()
         seen = diagnose(network, [inputs])
-        seconds = time.perf_counter() - started
         scores = _scores("score", seen) | _scores("score/weights-alone", diagnose(network))
-        found.append(scores | _shares(seen) | {"diagnosis/seconds": seconds})
+        found.append(scores | _shares(seen))
     values = {name: torch.tensor([of[name] for of in found], dtype=torch.float64) for name in found[0]}
     return {name: value for name, value in values.items() if not value.isnan().all()}
 

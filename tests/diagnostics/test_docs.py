@@ -1,4 +1,4 @@
-"""docs/diagnose.md: its script and its command run, and its numbers are those of the committed evidence."""
+"""docs/diagnose.md: its script and its command run. (Its table is held against results/ by the test of the figure.)"""
 
 import re
 import subprocess
@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-
-from syre.diagnostics.advice import WAYS, evidence
 
 TEXT = (Path(__file__).parents[2] / "docs/diagnose.md").read_text()
 
@@ -45,15 +43,3 @@ def test_its_command_reads_a_checkpoint(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "state dict" in done.stdout
     assert (tmp_path / words[-1]).exists()
-
-
-def test_its_numbers_are_those_of_the_evidence():
-    section = TEXT.partition("## How good it is")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| (with batches|weights alone) \| (.*?) \|$", section, re.MULTILINE)
-    assert [way for way, _ in rows] == list(WAYS)[:2]
-    for way, cells in rows:
-        said, known = [cell.strip() for cell in cells.split("|")], evidence()["diagnostics"][way]
-        assert said[0] == f"`{known['score']}`"
-        assert float(said[1]) == pytest.approx(known["threshold"], rel=0.01)
-        assert said[2] == f"{known['hits']} of {known['collapsed']}"
-        assert said[3] == f"{known['false_alarms']} of {known['healthy']}"
