@@ -239,7 +239,7 @@ def _nearest(parts: Parts, distances: Tensor, flips: tuple[int, ...]) -> tuple[T
         return distances.new_full((len(distances),), math.inf), distances.new_zeros(len(distances), dtype=torch.int64)
     found, other = distances.min(1)
     close = torch.nonzero(found < 0.1).flatten()
-    for some in close.split(BLOCK):
+    for some in close.split(BLOCK) if len(close) else ():
         gap = total = distances.new_zeros(len(some))
         for key, tensors in parts.items():
             for values in tensors:
