@@ -38,6 +38,8 @@ VAE, LOSS = "fig. 9", "reconstruction/mean"  # it has no accuracy; blind is the 
 # How it is asked -> what the metrics begin with. A score that cannot be computed raises no alarm.
 WAYS = {"with batches": "score/", "weights alone": "score/weights-alone/"}
 UNKNOWN = -1.0
+# The largest of several, as in `syre.diagnostics.advice`.
+COMBINED = {"either": ("shrunk", "symmetric/mean"), "any": ("shrunk", "symmetric/mean", "narrow/last")}
 
 
 def networks(results: Results) -> pd.DataFrame:
@@ -65,7 +67,13 @@ def _values(results: Results, when: str) -> pd.DataFrame:
     rows = results.metrics[results.metrics["split"] == "test"]
     rows = rows[rows["metric"].str.startswith("score/") | rows["metric"].isin(["accuracy", LOSS])]
     steps = rows.groupby("id")["step"].transform("max" if when == "end" else "min")
-    return rows[rows["step"] == steps].pivot(index="id", columns="metric", values="value")
+    values = rows[rows["step"] == steps].pivot(index="id", columns="metric", values="value")
+    for way in WAYS.values():
+        for name, parts in COMBINED.items():
+            known = [way + part for part in parts if way + part in values]
+            if len(known) == len(parts):
+                values[way + name] = values[known].max(axis=1)
+    return values
 
 
 def _judged(runs: pd.DataFrame) -> pd.Series:
@@ -280,6 +288,10 @@ one half, and so are all runs of a stock model. A score is chosen by Youden's J:
 alarms on our healthy runs, on stock models and on networks never trained, each of the three as a share; between equals
 by the area under its ROC curve. The threshold lies half-way between two scores that were seen. A score that cannot be
 computed raises no alarm.
+
+`either` and `any`, the largest of two and of three scores, are no scores of before the first results: they were added
+when the runs of seed 0 had been seen. `shrunk`, which was chosen until then, is blind to copies of a neuron, and called
+a network whose neurons are all the same (figure 1) healthy. The half that is judged holds runs of that seed too.
 
 **How to read it.** Where a claim counts networks, the interval is Wilson's and the column of seeds has the number of
 networks. Networks of one setting, or of one stock model, are no independent draws, so these intervals are too narrow.

@@ -24,8 +24,8 @@ SIGMA, CAREFUL, ABSOLUTE, PAPERS = 1, 0.3, 0.1, 0.01
 WAYS = {"with batches": "with batches", "weights alone": "by the weights alone", "checkpoint": "by single matrices"}
 # Score and threshold of a way that has not been measured: half of all that is there is symmetric.
 DEFAULTS: dict[str, Entry] = {
-    "with batches": {"score": "symmetric/mean", "threshold": 0.5},
-    "weights alone": {"score": "symmetric/mean", "threshold": 0.5},
+    "with batches": {"score": "any", "threshold": 0.75},
+    "weights alone": {"score": "either", "threshold": 0.75},
     "checkpoint": {"score": "rows", "threshold": 0.5},
 }
 
@@ -212,6 +212,18 @@ SCORES: dict[str, Callable[[Entry], float | None]] = {
     "heads/rank": lambda d: _lacking(_head_ranks(d), 0.5),
     "agreed": _agreed,
 }
+# Networks fail in ways of which each score sees one: the largest of several, as far as they are known.
+COMBINED: dict[str, tuple[str, ...]] = {
+    "either": ("shrunk", "symmetric/mean"),
+    "any": ("shrunk", "symmetric/mean", "narrow/last"),
+}
+
+
+def _largest_of(parts: tuple[str, ...]) -> Callable[[Entry], float | None]:
+    return lambda diagnosis: _largest([SCORES[part](diagnosis) for part in parts])
+
+
+SCORES |= {name: _largest_of(parts) for name, parts in COMBINED.items()}
 # What each of them is.
 MEANING = {
     "symmetric": "the share of twins, sign-twins and dead units in the layer that has most of them",
@@ -238,6 +250,9 @@ MEANING = {
     "heads": "the share of attention heads that equal another one",
     "heads/rank": "what the effective rank of queries times keys lacks of the largest possible, at the median",
     "agreed": "the middle one of three scores: nearness of units, ranks of weights, ranks of features",
+    "either": "the larger of two: what weights lack of the size that they start with, and the share of symmetric units",
+    "any": "the largest of three: what weights lack of the size that they start with, the share of symmetric units, "
+    "and 1 over the effective rank of the last hidden layer's features",
 }
 
 
@@ -267,7 +282,7 @@ def _scored(diagnosis: Entry) -> tuple[str, Entry, float | None]:
     measured = evidence()["diagnostics"]
     rules = [(way, measured.get(way) or DEFAULTS[way]) for way in WAYS]
     if not diagnosis.get("features"):
-        del rules[0]
+        del rules[: 1 if _rows(diagnosis, "units") else 2]
     if not _not_finite(diagnosis):
         for way, rule in rules:
             if (score := SCORES[rule["score"]](diagnosis)) is not None:

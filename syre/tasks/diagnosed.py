@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from syre.batches import Batches
 from syre.checks import positive
 from syre.diagnostics import Diagnosis
-from syre.diagnostics.advice import SCORES
+from syre.diagnostics.advice import COMBINED, SCORES
 from syre.diagnostics.diagnose import diagnose
 from syre.learners import Learner
 from syre.tasks.classification import Classification
@@ -27,8 +27,8 @@ PARTS = ("twins", "dead", "symmetric")  # of the units
 def diagnoses(learner: Learner, batches: Batches, images: int) -> dict[str, Tensor]:
     """What the diagnosis of each replica says, [R] each, by its first test images at its own input scale.
 
-    - `score/<name>`: each of `SCORES`, large where a network has collapsed; NaN where it cannot be told, and left out
-      where it cannot be told of any;
+    - `score/<name>`: each of `SCORES`, but the largest of several, which follow from these: large where a network has
+      collapsed; NaN where it cannot be told, and left out where it cannot be told of any;
     - `score/weights-alone/<name>`: the same of a diagnosis that sees no images;
     - `units/twins`, `units/dead`, `units/symmetric`: shares in [0, 1] of all interchangeable units.
     """
@@ -63,7 +63,7 @@ def first(batches: Batches, images: int) -> Tensor:
 
 
 def _scores(prefix: str, diagnosis: Diagnosis) -> dict[str, float]:
-    return {f"{prefix}/{name}": _number(score(diagnosis)) for name, score in SCORES.items()}
+    return {f"{prefix}/{name}": _number(score(diagnosis)) for name, score in SCORES.items() if name not in COMBINED}
 
 
 def _number(score: float | None) -> float:

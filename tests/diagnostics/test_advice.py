@@ -45,8 +45,8 @@ def diagnosis(**entries) -> dict:
     return plain | {"features": None, "training": None} | entries
 
 
-# Two thirds of the units of one layer are alike, of the other dead.
-BROKEN = [units(twins=70), units("layers.1", dead=60)]
+# Nearly all units of one layer are alike, of the other dead.
+BROKEN = [units(twins=95), units("layers.1", dead=90)]
 COLLAPSED = diagnosis(units=BROKEN)
 CASES = {
     "healthy": diagnosis(),
@@ -193,8 +193,8 @@ def test_a_collapse_is_decays_own_where_it_pulls_harder_than_the_gradient():
 def test_the_symmetric_units_decide_who_did_it():
     both = training()
     both["units"].append(training(pull=0.1, push=1.0, name="layers.1")["units"][0])
-    assert judge(diagnosis(units=[units(twins=90), units("layers.1", dead=30)], training=both))["by_decay"] is True
-    assert judge(diagnosis(units=[units(twins=30), units("layers.1", dead=90)], training=both))["by_decay"] is False
+    assert judge(diagnosis(units=[units(twins=100), units("layers.1", dead=60)], training=both))["by_decay"] is True
+    assert judge(diagnosis(units=[units(twins=60), units("layers.1", dead=100)], training=both))["by_decay"] is False
 
 
 def test_on_a_symmetric_state_itself_nobody_is_to_blame():
@@ -204,10 +204,10 @@ def test_on_a_symmetric_state_itself_nobody_is_to_blame():
 
 def test_reasons_name_the_numbers():
     (score, kinds, worst, rank) = judge(COLLAPSED)["because"]
-    assert "0.65" in score
-    assert "130 of 200 units" in kinds
-    assert "70 twins, 0 sign-twins, 60 dead" in kinds
-    assert "layers.0: 70 of 100" in worst
+    assert "0.93" in score
+    assert "185 of 200 units" in kinds
+    assert "95 twins, 0 sign-twins, 90 dead" in kinds
+    assert "layers.0: 95 of 100" in worst
     assert "layers.0.weight" in rank
 
 

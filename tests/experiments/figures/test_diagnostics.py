@@ -14,6 +14,7 @@ from experiments.analysis.results import Results, load, select
 from experiments.engine.expand import expand
 from experiments.figures import diagnostics
 from experiments.figures.diagnostics import CLAIMS, FIGURES, FRESH, STOCK, WAYS, calibrations, choose, networks
+from syre.diagnostics import advice
 from tests.experiments.conftest import CONFIGS
 
 RESULTS = CONFIGS.parent / "results"
@@ -311,3 +312,20 @@ def test_trained_again_the_runs_of_the_figures_end_as_they_did():
     assert all(np.mean(np.array(of) <= (1.0 if figure == "fig9" else 0.02)) > 0.9 for figure, of in apart.items()), (
         close
     )
+
+
+def test_the_largest_of_several_scores_is_that_of_the_library():
+    assert diagnostics.COMBINED == advice.COMBINED
+    results = made(clear)
+    wanted = ("shrunk", "symmetric/mean", "narrow/last")
+    parts = {f"score/{name}": np.arange(len(results.runs)) % (3 + k) / 10 for k, name in enumerate(wanted)}
+    rows = [
+        {"id": run, "step": step, "split": "test", "metric": name, "value": values[k]}
+        for k, run in enumerate(results.runs["id"])
+        for step in (0, 9)
+        for name, values in parts.items()
+    ]
+    table = networks(replace(results, metrics=pd.concat([results.metrics, pd.DataFrame(rows)])))
+    assert (table["score/any"] == table[list(parts)].max(axis=1)).all()
+    assert (table["score/either"] == table[list(parts)[:2]].max(axis=1)).all()
+    assert "score/weights-alone/any" not in table
