@@ -1,7 +1,7 @@
 """What reads which unit of a network: read off one forward pass, kept as names and indices."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -146,14 +146,15 @@ def read(model: nn.Module, inputs: "Inputs | None" = None) -> Structure:
                 raise ValueError(f"the forward pass of {type(model).__name__} fails on the batch: {failed}") from error
             continue
         trace.fix(*tensors_of(outputs_of(output)))
+        trace.finish()
         return _structure(trace, plain, source, str(candidate))
     why = f"no input is known that {type(model).__name__} takes ({failed}): pass batches"
     return Structure(source="none", why=why)
 
 
 def outputs_of(output: Any) -> list[Any]:
-    """All that a forward pass gives, as a list: of dataclasses and named tuples too."""
-    if isinstance(output, Tensor | list | tuple | Mapping):
+    """All that a forward pass gives, as a list. (Caches are for the next pass, inside.)"""
+    if isinstance(output, Tensor | list | tuple | set | Mapping) or is_dataclass(output):
         return [output]
     return [vars(output)] if hasattr(output, "__dict__") else []
 
@@ -280,8 +281,6 @@ class _Occurrence:
 
 def _occurrences(trace: Trace, parameters: set[str]) -> dict[int, list[_Occurrence]]:
     """Of each space that is not fixed, where in the parameters its units are."""
-    for rows in trace.behind.values():
-        trace.spaces.fix(tuple(rows))
     found: dict[int, list[_Occurrence]] = {}
     for name, label in trace.axes.items():
         for dimension, axis in enumerate(label):
