@@ -233,7 +233,8 @@ def _structure(trace: Trace, model: nn.Module, source: str, inputs: str) -> Stru
     for space, items in found.items():
         matrices = [one for one in items if one.name in parameters and parameters[one.name].dim() > 1]
         if space not in inner and matrices:
-            units.append(_units(items, matrices, "heads" if space in heads else "units", equations))
+            known = trace.spaces.spaces[space].variables
+            units.append(_units(items, matrices, "heads" if space in heads else "units", equations, known))
     return Structure(
         source=source,
         inputs=inputs,
@@ -316,13 +317,20 @@ def _pieces(trace: Trace, axis: Axis) -> Iterator[tuple[tuple[Factor, ...], np.n
 
 
 def _units(
-    items: list[_Occurrence], matrices: list[_Occurrence], kind: str, equations: list[tuple[str, Form, set[int]]]
+    items: list[_Occurrence],
+    matrices: list[_Occurrence],
+    kind: str,
+    equations: list[tuple[str, Form, set[int]]],
+    known: Sequence[int],
 ) -> Units:
     variables = sorted({one.variable for one in items})
+    variables += sorted(set(known) - set(variables))  # and of what is computed, of which the parameters are not free
     here = [(which, form) for which, form, used in equations if used & set(variables)]
-    signs = kernel([dict(form) for which, form in here if which == "sign"], variables, modulus=2)
-    scales = kernel([dict(form) for which, form in here if which == "scale"], variables)
     column = {variable: k for k, variable in enumerate(variables)}
+    own = sorted({column[one.variable] for one in items})
+    signs = kernel([dict(form) for which, form in here if which == "sign"], variables, modulus=2)
+    signs = independent(signs, own, modulus=2)
+    scales = independent(kernel([dict(form) for which, form in here if which == "scale"], variables), own)
     entries = [
         one.entries(signs[:, column[one.variable]].astype(int).tolist(), scales[:, column[one.variable]].tolist())
         for one in items
@@ -374,6 +382,19 @@ def kernel(equations: list[dict[int, int]], variables: list[int], modulus: int =
         basis[number, k] = 1
         basis[number, pivots] = -matrix[: len(pivots), k]
     return basis % modulus if modulus else basis
+
+
+def independent(rows: np.ndarray, columns: list[int], modulus: int = 0) -> np.ndarray:
+    """As many of the rows as are independent of one another in these columns."""
+    if len(columns) == rows.shape[1]:
+        return rows
+    kept: list[int] = []
+    for number in range(len(rows)):
+        some = rows[np.ix_([*kept, number], columns)]
+        # they are, if no sum of multiples of them is 0
+        if not len(kernel([dict(enumerate(row)) for row in some.T], list(range(len(some))), modulus)):
+            kept.append(number)
+    return rows[kept]
 
 
 def _attentions(heads: Mapping[int, list[_Occurrence]], parameters: Mapping[str, Tensor]) -> Iterator[Attention]:

@@ -21,11 +21,11 @@ from syre.diagnostics.spaces import (
     ANY,
     FIXED,
     SINGLE,
+    ZERO,
     Axis,
     Factor,
     Form,
     Segment,
-    Space,
     Spaces,
     add,
     alike,
@@ -52,7 +52,7 @@ ANYTHING = """gelu silu sigmoid exp exp2 expm1 log log2 log10 log1p softplus har
 SUMS = "add sub rsub where lerp"
 COMPARISONS = """eq ne lt le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor
     masked_fill fmod remainder atan2 floor_divide bitwise_left_shift bitwise_right_shift"""
-CREATIONS = """zeros ones full empty zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty
+CREATIONS = """ones full empty ones_like full_like empty_like new_ones new_full new_empty
     scalar_tensor"""
 TOLD_APART = """arange linspace eye tril triu rand randn randint randperm rand_like randn_like tril_indices
     triu_indices _local_scalar_dense item nonzero"""
@@ -106,6 +106,7 @@ class Trace(TorchDispatchMode):
         self._homes: dict[int, list[str]] = {}  # storage -> the parameters in it
         self._labels: Any = WeakTensorKeyDictionary()
         self._raw: Any = WeakTensorKeyDictionary()  # what is computed of parameters alone
+        self._turned: Tensor | None = None  # whose axes an operation in place has just moved
         self._given_up: Any = WeakTensorKeyDictionary()  # what was split into parts that are not said to be views
         self._written: dict[int, StorageWeakRef] = {}  # storages that were written into (held: no id is given anew)
         self._split: dict[int, tuple[int, int]] = {}  # the slow part of a split space -> the whole, and the fast part
@@ -119,8 +120,8 @@ class Trace(TorchDispatchMode):
 
     # ---- labels ------------------------------------------------------------------------------------------------------
 
-    def label(self, tensor: Tensor) -> Label:
-        """The axes of a tensor; of one that no operation has made, told apart."""
+    def label(self, tensor: Tensor, *, zeros: bool = False) -> Label:
+        """The axes of a tensor; of one that no operation has made, told apart. (`zeros`: with what of it is 0.)"""
         if (name := self._names.get(id(tensor))) is not None:
             if name not in self.axes:
                 self.axes[name] = [self._new(name, k, size) for k, size in enumerate(tensor.shape)]
@@ -129,9 +130,11 @@ class Trace(TorchDispatchMode):
         if found is None:
             self._labels[tensor] = found = told_apart(tensor)
             self.fix(*self._beneath(tensor))
-        if len(found) != tensor.dim() or (copies(found) and storage(tensor) in self._written):
+        turned = len(found) != tensor.dim() and tensor is not self._turned
+        if turned or (copies(found) and storage(tensor) in self._written):
             return told_apart(tensor)
-        return [self.spaces.resolve(axis) for axis in found]
+        resolved = [self.spaces.resolve(axis) for axis in found]
+        return resolved if zeros else not_zero(resolved)
 
     def _beneath(self, tensor: Tensor) -> list[Tensor]:
         """Known tensors whose numbers are those of one that no operation has made: that of a numpy array, maybe."""
@@ -169,8 +172,12 @@ class Trace(TorchDispatchMode):
         for s, t in zip(a, b, strict=True):
             segment = []
             for f, g in zip(s, t, strict=True):
-                space = max(f.space, g.space) if ANY in (f.space, g.space) else f.space
-                if how == "sum":
+                space = max(f.space, g.space) if min(f.space, g.space) <= ANY else f.space
+                if (how != "sum" and f.space == ZERO) or (how == "product" and g.space == ZERO):
+                    segment.append(Factor(ZERO, f.size))
+                elif how == "sum" and ZERO in (f.space, g.space):
+                    segment.append(g if f.space == ZERO else f)
+                elif how == "sum":
                     self.spaces.require("sign", add(f.sign, g.sign, -1))
                     self.spaces.require("scale", add(f.scale, g.scale, -1))
                     segment.append(Factor(space, f.size, f.sign or g.sign, f.scale or g.scale))
@@ -180,9 +187,9 @@ class Trace(TorchDispatchMode):
             met.append(tuple(segment))
         return tuple(met)
 
-    def pointwise(self, how: str, operands: Sequence[Any], shape: Sequence[int]) -> Label:
-        """A sum, product or quotient entry by entry, with broadcasting."""
-        labels = [self.label(operand) if isinstance(operand, Tensor) else [] for operand in operands]
+    def pointwise(self, how: str, operands: Sequence[Any], shape: Sequence[int], *, zeros: bool = False) -> Label:
+        """A sum, product or quotient entry by entry, with broadcasting. `zeros`: what is 0 is told from what is not."""
+        labels = [self.label(operand, zeros=zeros) if isinstance(operand, Tensor) else [] for operand in operands]
         result: Label = []
         for k in range(-len(shape), 0):
             here = [
@@ -194,6 +201,7 @@ class Trace(TorchDispatchMode):
             if how == "sum" and len(here) < len(operands):  # the same number is added to all units
                 for _, axis in here:
                     self.spaces.still(axis)
+                here = [(n, not_zero([axis])[0]) for n, axis in here]
             axis = here[0][1]
             if how == "quotient" and here[0][0] > 0:
                 axis = self._meet(alike(shape[k]), axis, how)
@@ -213,7 +221,8 @@ class Trace(TorchDispatchMode):
         if self._is_raw(tensor):
             for factor in factors(self.label(tensor)[dimension]):
                 for variable, _ in factor.sign:
-                    self.read.add(self.variables[self.spaces.owners[variable]])
+                    if (owner := self.spaces.owners[variable]) in self.variables:
+                        self.read.add(self.variables[owner])
 
     def _is_raw(self, tensor: Tensor) -> bool:
         return id(tensor) in self._names or tensor in self._raw
@@ -275,18 +284,22 @@ class Trace(TorchDispatchMode):
         return result
 
     def _rows(self, axis: Axis) -> Axis:
-        """Segments of equal sizes, as the rows of a table: a stand-in, until one of them is taken out by `_pick`.
-
-        They may be permuted, but not change sign or scale.
-        """
-        for segment in axis:
-            self.spaces.still((segment,))
-        self.spaces.spaces.append(Space(length(axis)))
-        whole = Factor(len(self.spaces.spaces) - 1, length(axis))
+        """Segments of equal sizes, as the rows of a table: a stand-in, until one of them is taken out by `_pick`."""
+        whole = self.spaces.new(length(axis))
         slow, fast = self.spaces.divide(whole, "product", [len(axis), width(axis[0])])
         self._split[slow.space] = (whole.space, fast.space)
         self.behind[whole.space] = list(axis)
         return ((slow, fast),)
+
+    def stack(self, axes: Sequence[Axis]) -> tuple[Axis, Axis]:
+        """A new axis along which these are one after the other, and the axis that they have in common."""
+        axis = axes[0]
+        if any(len(other) != 1 or factors_of(other) != factors_of(axis) for other in axes) and all(map(is_row, axes)):
+            ((slow, fast),) = self._rows(tuple(other[0] for other in axes))
+            return ((slow,),), ((fast,),)
+        for other in axes[1:]:
+            axis = self._meet(axis, other, "sum")
+        return fixed(len(axes)), axis
 
     def narrow(self, label: Label, k: int, start: int, size: int) -> Label:
         """Indices start, ..., start + size - 1 of dimension k."""
@@ -344,8 +357,11 @@ class Trace(TorchDispatchMode):
         sizes = [self.spaces.spaces[fast].size] * self.spaces.spaces[slow].size
         self.spaces.divide(Factor(whole, parent.size), "cat", sizes)
         self._pickings[slow] = _Picking(slow, fast, self.spaces.spaces[whole].parts, parts)
-        for part, segment in zip(self.spaces.spaces[whole].parts, self.behind.pop(whole, []), strict=False):
-            self.spaces.match(((Factor(part, width(segment)),),), (segment,))
+        rows = self.behind.pop(whole, [])
+        for index in range(len(rows)):
+            forms: list[Form] = [((self.spaces.split[v][index], 1),) for v in parts]
+            part = Factor(self.spaces.spaces[whole].parts[index], sizes[0], forms[0], forms[0])
+            self._meet(((part,),), (rows[index],), "sum")
         return True
 
     def _copy(self, picking: "_Picking", index: int) -> tuple[dict[int, int], dict[int, int]]:
@@ -379,16 +395,29 @@ class Trace(TorchDispatchMode):
                 }
                 self._clone(before, after.space, moved, renamed)
 
+    def _used(
+        self, slow: int, fast: int, variables: list[int], split: Mapping[int, tuple[int, ...]] | None = None
+    ) -> bool:
+        """Whether anything is said of a slow and a fast part, beside what is said of each index of the slow one."""
+        split = self.spaces.split if split is None else split
+        along = {split[variable][0] for variable in variables}
+        count = len(variables)
+        said = any(variable in along for _, form in self.spaces.equations for variable, _ in form)
+        return said or not (self._untouched(fast, count) and self._untouched(slow, count))
+
     def finish(self) -> None:
         """Close what was left open until all of the forward pass was seen."""
-        for whole, rows in self.behind.items():
-            self.spaces.fix_space(whole)
-            self.spaces.fix(tuple(rows))
+        for slow, (whole, fast) in self._split.items():
+            if whole in self.behind and self._used(slow, fast, self.spaces.spaces[whole].variables[:1]):
+                for segment in self.behind[whole]:
+                    variable = self.spaces.split[self.spaces.spaces[whole].variables[0]]
+                    self.spaces.require("sign", ((variable[0], 1),))
+                    self.spaces.require("scale", ((variable[0], 1),))
+                    form: Form = ((variable[1], 1),)
+                    self._meet(((Factor(fast, width(segment), form, form),),), (segment,), "sum")
+                self.spaces.fix_space(slow)
         for picking in self._pickings.values():
-            count = len(picking.variables)
-            slow = {old[0] for old in picking.variables.values()}
-            used = any(variable in slow for _, form in self.spaces.equations for variable, _ in form)
-            if used or not (self._untouched(picking.fast, count) and self._untouched(picking.slow, count)):
+            if self._used(picking.slow, picking.fast, list(picking.variables), picking.variables):
                 for space in (picking.fast, *picking.parts):  # what was made of the whole tells more of them
                     self.spaces.fix_space(space)
             self.spaces.fix_space(picking.slow)
@@ -412,14 +441,14 @@ class Trace(TorchDispatchMode):
             if result is not NotImplemented:
                 return result
         changed = written(func, args, kwargs)
-        turned = bool(changed) and torch.Tag.inplace_view in func.tags  # its axes will be others
-        if turned:
-            self.fix(*changed)
         before = [self.label(tensor) for tensor in changed]
         result = func(*args, **kwargs)
-        label = None if turned else self._ruled(name, rule, func, args, kwargs, result)
+        turned = bool(changed) and torch.Tag.inplace_view in func.tags
+        self._turned = changed[0] if turned else None
+        label = self._ruled(name, rule, func, args, kwargs, result)
         if label is None:
             self.fix(*tensors_of(args), *tensors_of(kwargs.values()))
+            self._turned = None
             for tensor in changed:
                 self._labels[tensor] = told_apart(tensor)
                 self._written[storage(tensor)] = StorageWeakRef(tensor.untyped_storage())
@@ -431,9 +460,10 @@ class Trace(TorchDispatchMode):
         for output, axes in zip(outputs, labels, strict=False):
             if isinstance(output, Tensor) and output.dim() == len(axes):
                 for tensor, old in zip(changed, before, strict=True):
-                    if tensor is output:
+                    if tensor is output and not turned:
                         self._overwritten(tensor, old, axes)
                 if id(output) not in self._names:
+                    self._turned = None
                     self._labels[output] = axes
                     if raw:
                         self._raw[output] = True
@@ -491,7 +521,17 @@ def rename(form: Form, names: Mapping[int, int]) -> Form:
 
 
 def copies(label: Label) -> bool:
-    return any(factor.space == ANY for axis in label for factor in factors(axis))
+    return any(factor.space <= ANY for axis in label for factor in factors(axis))
+
+
+def not_zero(label: Label) -> Label:
+    """Where a tensor is 0 it is at least the same everywhere."""
+    if not any(factor.space == ZERO for axis in label for factor in factors(axis)):
+        return label
+    return [
+        tuple(tuple(Factor(ANY, f.size) if f.space == ZERO else f for f in segment) for segment in axis)
+        for axis in label
+    ]
 
 
 def told_apart(tensor: Tensor) -> Label:
@@ -589,7 +629,7 @@ def shape_of(result: Any) -> tuple[int, ...]:
 
 @rule(LINEAR)
 def linear(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
-    label = t.label(args[0])
+    label = t.label(args[0], zeros=True)
     if shape_of(result) and kinds_of(first(result)) < kinds_of(args[0]):
         t.still(label)
     return label
@@ -648,7 +688,7 @@ def even(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
 @rule(SUMS)
 def sums(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
     operands = [v for k, v in kwargs.items() if k != "alpha"]
-    return t.pointwise("sum", [o for o in operands if not zero(o)], result.shape)
+    return t.pointwise("sum", [o for o in operands if not zero(o)], result.shape, zeros=True)
 
 
 @rule("maximum minimum fmin fmax")
@@ -672,7 +712,7 @@ def filled(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
 
 @rule("mul")
 def products(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
-    return t.pointwise("product", args[:2], result.shape)
+    return t.pointwise("product", args[:2], result.shape, zeros=True)
 
 
 @rule("div true_divide")
@@ -732,6 +772,11 @@ def creations(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
     return [alike(size) for size in result.shape]
 
 
+@rule("zeros zeros_like new_zeros")
+def nothing(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
+    return [alike(size, ZERO) for size in result.shape]
+
+
 @rule(TOLD_APART)
 def ranks(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
     return None
@@ -742,7 +787,7 @@ def ranks(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
 
 @rule("mm bmm")
 def matrix_products(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
-    a, b = t.label(args[0]), t.label(args[1])
+    a, b = t.label(args[0], zeros=True), t.label(args[1], zeros=True)
     t._reads(args[1], -2)
     t._reads(args[0], -1)
     t.contract(a[-1], b[-2])
@@ -756,10 +801,10 @@ def matrix_products(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
 def sum_of_products(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
     product = torch.empty_like(result)
     t._labels[product] = matrix_products(t, args[1:3], kwargs, result)
-    return t.pointwise("sum", [args[0], product], result.shape)
+    return t.pointwise("sum", [args[0], product], result.shape, zeros=True)
 
 
-@rule("mv dot")
+@rule("mv dot vdot")
 def vector_products(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
     a, b = t.label(args[0]), t.label(args[1])
     t._reads(args[0], -1)
@@ -993,7 +1038,7 @@ for _kinds, _bent in ((POOLS, False), (MAXIMA, True)):
 def views(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
     if result.dtype != args[0].dtype:  # its bytes, taken as other numbers
         return None
-    return t.reshape(t.label(args[0]), args[0].shape, result.shape)
+    return t.reshape(t.label(args[0], zeros=True), args[0].shape, result.shape)
 
 
 @rule("pixel_shuffle channel_shuffle pixel_unshuffle")
@@ -1018,13 +1063,13 @@ def shuffles(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
 
 @rule("permute")
 def permutations(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
-    label = t.label(args[0])
+    label = t.label(args[0], zeros=True)
     return [label[k] for k in args[1]]
 
 
 @rule("transpose")
 def transposes(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
-    label = t.label(args[0])
+    label = t.label(args[0], zeros=True)
     if label:
         a, b = dims([args[1], args[2]], len(label))
         label[a], label[b] = label[b], label[a]
@@ -1033,19 +1078,19 @@ def transposes(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
 
 @rule("t numpy_T mT")
 def transposed(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
-    return t.label(args[0])[::-1]
+    return t.label(args[0], zeros=True)[::-1]
 
 
 @rule("expand")
 def expansions(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
-    label = t.label(args[0])
+    label = t.label(args[0], zeros=True)
     label = [SINGLE] * (len(result.shape) - len(label)) + label
     return [alike(n) if length(axis) != n else axis for axis, n in zip(label, result.shape, strict=True)]
 
 
 @rule("repeat")
 def repetitions(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
-    label = t.label(args[0])
+    label = t.label(args[0], zeros=True)
     label = [SINGLE] * (len(result.shape) - len(label)) + label
     if any(length(axis) != n and len(axis) > 1 for axis, n in zip(label, result.shape, strict=True)):
         return None
@@ -1057,21 +1102,21 @@ def repetitions(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
 
 @rule("unsqueeze")
 def unsqueezed(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
-    label = t.label(args[0])
+    label = t.label(args[0], zeros=True)
     label.insert(args[1] % (len(label) + 1), SINGLE)
     return label
 
 
 @rule("squeeze")
 def squeezed(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
-    label = t.label(args[0])
+    label = t.label(args[0], zeros=True)
     where = dims(kwargs.get("dim"), len(label))
     return [axis for k, axis in enumerate(label) if k not in where or length(axis) > 1]
 
 
 @rule("slice narrow")
 def slices(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
-    label = t.label(args[0])
+    label = t.label(args[0], zeros=True)
     k = kwargs["dim"] % len(label)
     total, start, step = args[0].shape[k], kwargs["start"] or 0, kwargs["step"]
     if step != 1:
@@ -1085,7 +1130,7 @@ def slices(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
 
 @rule("select")
 def selections(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
-    label = t.label(args[0])
+    label = t.label(args[0], zeros=True)
     k = args[1] % len(label)
     label = t.narrow(label, k, args[2] % args[0].shape[k], 1)
     return [*label[:k], *label[k + 1 :]]
@@ -1097,7 +1142,9 @@ def splits(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
     labels, start = [], 0
     for part in result:
         labels.append(
-            t.narrow(t.label(args[0]), k, start, part.shape[k]) if part.shape[k] else [fixed(n) for n in part.shape]
+            t.narrow(t.label(args[0], zeros=True), k, start, part.shape[k])
+            if part.shape[k]
+            else [fixed(n) for n in part.shape]
         )
         start += part.shape[k]
     return labels
@@ -1106,7 +1153,7 @@ def splits(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
 @rule("unbind")
 def unbound(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
     k = kwargs["dim"] % args[0].dim()
-    labels = [t.narrow(t.label(args[0]), k, index, 1) for index in range(args[0].shape[k])]
+    labels = [t.narrow(t.label(args[0], zeros=True), k, index, 1) for index in range(args[0].shape[k])]
     return [[*label[:k], *label[k + 1 :]] for label in labels]
 
 
@@ -1123,7 +1170,7 @@ def gates(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
 def concatenations(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
     parts = [part for part in args[0] if part.dim() == result.dim()]
     k = kwargs["dim"] % result.dim()
-    labels = [t.label(part) for part in parts]
+    labels = [t.label(part, zeros=True) for part in parts]
     joined = []
     for place in range(result.dim()):
         if place == k:
@@ -1146,12 +1193,27 @@ def whole(axis: Axis) -> Axis:
 
 @rule("stack")
 def stacks(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
-    labels = [t.label(part) for part in args[0]]
+    labels = [t.label(part, zeros=True) for part in args[0]]
     k = kwargs["dim"] % result.dim()
-    axes = labels[0]
-    for label in labels[1:]:
-        axes = [t._meet(a, b, "sum") for a, b in zip(axes, label, strict=True)]
-    return [*axes[:k], fixed(len(labels)), *axes[k:]]
+    new, axes = fixed(len(labels)), []
+    for some in zip(*labels, strict=True):
+        if len(some) > 1 and new == fixed(len(labels)):
+            new, axis = t.stack(some)
+        else:
+            axis = some[0]
+            for other in some[1:]:
+                axis = t._meet(axis, other, "sum")
+        axes.append(axis)
+    return [*axes[:k], new, *axes[k:]]
+
+
+def is_row(axis: Axis) -> bool:
+    """Whether it is one segment, of units that are not told apart."""
+    return len(axis) == 1 and any(factor.space >= 0 for factor in axis[0])
+
+
+def factors_of(axis: Axis) -> list[tuple[int, int]]:
+    return [(factor.space, factor.size) for factor in factors(axis)]
 
 
 @rule("index_select")

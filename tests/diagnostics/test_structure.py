@@ -6,7 +6,7 @@ scale they may differ: "8:1:0" are eight neurons with one change of sign; "4h:0:
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
-from syre.diagnostics.structure import Inputs, Structure, Units, changed, kernel, named_tensors, read
+from syre.core.names import canonical_name
+from syre.diagnostics.structure import Inputs, Structure, Units, changed, named_tensors, read
 from syre.diagnostics.trace import tensors_of
 
 
@@ -40,6 +41,12 @@ def numbers(output: Any) -> list[Tensor]:
     return [t for t in tensors_of([output]) if t.is_floating_point() or t.is_complex()]
 
 
+def placed(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """By the names that the model has for them."""
+    names = [name for name, _ in [*model.named_parameters(), *model.named_buffers()]]
+    return {name: tensors[canonical_name(name)] for name in names if canonical_name(name) in tensors}
+
+
 def apart(model: nn.Module, structure: Structure, inputs: Inputs, *, kept: Callable[[Units], Units] = lambda u: u):
     """How far the output of the changed network is from that of the model, relative to its size."""
     parameters = named_tensors(model)
@@ -47,8 +54,8 @@ def apart(model: nn.Module, structure: Structure, inputs: Inputs, *, kept: Calla
     other = changed(some, parameters, torch.Generator().manual_seed(1))
     with torch.no_grad():
         a, b = (
-            numbers(functional_call(copy.deepcopy(model), tensors, copy.deepcopy(inputs.args), dict(inputs.kwargs)))
-            for tensors in (parameters, other)
+            numbers(functional_call(one, placed(one, tensors), copy.deepcopy(inputs.args), dict(inputs.kwargs)))
+            for one, tensors in ((copy.deepcopy(model), parameters), (copy.deepcopy(model), other))
         )
     return max(float((x - y).abs().max() / x.abs().max().clamp(min=1e-9)) for x, y in zip(a, b, strict=True))
 
@@ -215,6 +222,14 @@ BETWEEN: dict[str, tuple[Callable[..., Tensor], str]] = {
     "* ones added up in place": (lambda h, own: h * torch.ones(8).cumsum_(0), ""),
     "* ones pooled at the edge": (lambda h, own: h * F.avg_pool1d(torch.ones(1, 1, 8), 3, 1, 1)[0, 0], ""),
     "* random numbers": (lambda h, own: h * torch.empty(8).uniform_(generator=torch.Generator().manual_seed(0)), ""),
+    "cos(0) * x": (lambda h, own: torch.zeros(8).cos() * h + torch.zeros(8).cos().cumsum(0), ""),
+    "0 + x": (lambda h, own: torch.zeros(3, 8) + h, "8:1:1"),
+    "0 * x + x": (lambda h, own: torch.zeros(8) * own(8) + h, "8:1:1"),
+    "0 + 1 + x": (lambda h, own: torch.zeros(8) + 1 + h, "8:0:0"),
+    "0 == 0": (lambda h, own: (torch.zeros(8) == 0) + h, "8:0:0"),
+    "0 written over": (lambda h, own: then(torch.zeros(8), lambda z: z[:4].copy_(own(4))) + h, ""),
+    "row 0 of a table": (lambda h, own: F.embedding(torch.zeros(3, dtype=torch.int64), own(5, 8)) + h, "8:1:1"),
+    "sigmoid(0) + x": (lambda h, own: torch.zeros(8).sigmoid() + h, "8:0:0"),
     "* ones": (lambda h, own: h * torch.ones(8), "8:1:1"),
     "- mean": (lambda h, own: h - h.mean(-1, keepdim=True), "8:0:0"),
     "* max": (lambda h, own: h * h.amax(-1, keepdim=True), "8:0:0"),
@@ -259,10 +274,17 @@ BETWEEN: dict[str, tuple[Callable[..., Tensor], str]] = {
     "cat with itself": (lambda h, own: torch.cat([h, h], -1), "8:1:1"),
     "cat of relu and of its mirror": (lambda h, own: torch.cat([h.relu(), (-h).relu()], -1), "8:0:1"),
     "cat with a parameter": (lambda h, own: torch.cat([h, own(1, 3).expand(len(h), -1)], -1), "3:1:1 8:1:1"),
-    "cat with zeros": (lambda h, own: torch.cat([h, h.new_zeros(len(h), 3)], -1), "3:0:0 8:1:1"),
+    "cat with zeros": (lambda h, own: torch.cat([h, h.new_zeros(len(h), 3)], -1), "3:1:1 8:1:1"),
     "cat of units one by one": (lambda h, own: torch.cat([h[:, k:k + 1] for k in range(8)], -1), ""),
     "stack": (lambda h, own: torch.stack([h, h.tanh()], -1).flatten(1), "8:1:0"),
     "stack before": (lambda h, own: torch.stack([h, h.relu()], 1).flatten(1), "8:0:1"),
+    "stack of two, added up": (halves(lambda a, b: torch.stack([a, b]).sum(0)), "4:1:1"),
+    "stack of two, summed over all": (halves(lambda a, b: torch.cat([a, b, torch.stack([a, b]).sum(0).pow(2)
+                                                                     .sum(-1, keepdim=True)], -1)), "4:1:0"),
+    "stack of two, not used": (halves(lambda a, b: (torch.stack([a, b]), torch.cat([a, b], -1))[1]), "4:1:1 4:1:1"),
+    "stack of two, flattened": (halves(lambda a, b: torch.stack([a, b], -1).flatten(1)), "4:1:1"),
+    "stack of two, taken out": (halves(lambda a, b: torch.cat(torch.stack([a.tanh(), b.relu()]).unbind(0), -1)),
+                                "4:0:1 4:1:0"),
     "unbind and stack": (lambda h, own: torch.stack(h.unbind(-1)[::-1], -1), ""),
     "gated": (halves(lambda a, b: a * b.sigmoid()), "4:1:1"),
     "glu": (lambda h, own: F.glu(h, -1), "4:1:1"),
@@ -316,9 +338,9 @@ BETWEEN: dict[str, tuple[Callable[..., Tensor], str]] = {
     "a slice into another": (lambda h, own: then(h, lambda h: h[:, :4].copy_(h[:, 4:])), ""),
     "index_put": (lambda h, own: then(h, lambda h: h.index_put_((torch.tensor([0]),), own(8))), ""),
     "scatter": (lambda h, own: h.scatter(1, torch.zeros(len(h), 1, dtype=torch.int64), 1.0), ""),
-    "unsqueeze_": (lambda h, own: h.unsqueeze_(1).flatten(1), ""),
-    "transpose_": (lambda h, own: h.view(-1, 2, 4).transpose_(1, 2).flatten(1), ""),
-    "into zeros": (written_into(lambda z, h: z.add_(h)), "8:0:0"),
+    "unsqueeze_": (lambda h, own: h.unsqueeze_(1).flatten(1), "8:1:1"),
+    "transpose_": (lambda h, own: h.view(-1, 2, 4).transpose_(1, 2).flatten(1), "2:1:1 4:1:1"),
+    "into zeros": (written_into(lambda z, h: z.add_(h)), "8:1:1"),
     "into zeros, seen by a view": (written_into(lambda z, h: z.add_(h), lambda z: z.view(-1, 2, 4)), ""),
     "copied into zeros, seen by a view": (written_into(lambda z, h: z.copy_(h), lambda z: z.view(-1, 2, 4)), ""),
     "into zeros by out=": (written_into(lambda z, h: torch.mul(h, 2, out=z), lambda z: z.view(-1, 2, 4)), ""),
@@ -359,3 +381,219 @@ def test_what_is_said_of_the_units_between_two_layers_is_true_and_complete(name)
     model, x = started(Between(operation)), Inputs((torch.randn(3, 5, dtype=torch.float64),))
     structure = holds(model, x, expected, idle=name in ("0 into a slice", "1 into a slice"))
     assert structure.unknown == UNKNOWN.get(name, ())
+
+
+# ---- whole networks --------------------------------------------------------------------------------------------------
+
+
+class Made(nn.Module):
+    """Modules and parameters by their names, and what is made of them."""
+
+    def __init__(self, forward: Callable[..., Any], **parts: Any):
+        super().__init__()
+        for name, part in parts.items():
+            setattr(self, name, nn.Parameter(part) if isinstance(part, Tensor) else part)
+        self.made = forward
+
+    def forward(self, *args: Any) -> Any:
+        return self.made(self, *args)
+
+
+def chain(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(*layers)
+
+
+@dataclass
+class Pair:
+    a: Any
+    b: Any
+
+
+def heads_of(x: Tensor, heads: int) -> Tensor:
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | float = 0.0) -> Tensor:
+    scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + bias
+    return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+
+def attention(bias: Callable[[Any], Tensor] | None = None, fused: bool = False, **more: Any) -> Made:
+    """Of 6 features, with 4 heads of 3."""
+
+    def forward(m: Made, x: Tensor) -> Tensor:
+        q, k, v = (heads_of(layer(x), 4) for layer in (m.q, m.k, m.v))
+        if fused:
+            mask = bias(m) if bias else None
+            y = F.scaled_dot_product_attention(q, k, v, mask, is_causal="causal" in more)
+            return m.o(y.transpose(1, 2).flatten(2))
+        return m.o(attend(q, k, v, bias(m) if bias else 0.0))
+
+    parts = {name: nn.Linear(6, 12) for name in "qkv"}
+    return Made(forward, **parts, o=nn.Linear(12, 5), **{k: v for k, v in more.items() if k != "causal"})
+
+
+def packed(m: Made, x: Tensor) -> Tensor:
+    """As in a vision transformer: q, k and v of one matrix."""
+    q, k, v = m.qkv(x).view(*x.shape[:2], 3, 4, 3).permute(2, 0, 3, 1, 4).unbind(0)
+    return m.o(attend(q, k, v))
+
+
+def interleaved(m: Made, x: Tensor) -> Tensor:
+    """As in GPT-NeoX and BLOOM: of each head q, k and v."""
+    q, k, v = (part[..., 0, :].transpose(1, 2) for part in m.qkv(x).view(*x.shape[:2], 4, 3, 3).split(1, -2))
+    return m.o(attend(q, k, v))
+
+
+def with_bias_by_cat(m: Made, x: Tensor) -> Tensor:
+    """As in BEiT and EVA: a bias of q and of v, and none of k."""
+    qkv = F.linear(x, m.qkv.weight, torch.cat([m.q_bias, torch.zeros(12, dtype=x.dtype), m.v_bias]))
+    q, k, v = qkv.reshape(*x.shape[:2], 3, 4, 3).permute(2, 0, 3, 1, 4).unbind(0)
+    return m.o(attend(q, k, v))
+
+
+def rotary(m: Made, x: Tensor) -> Tensor:
+    q, k, v = (heads_of(layer(x), 4) for layer in (m.q, m.k, m.v))
+    angle = torch.arange(x.shape[1])[:, None] * torch.tensor([1.0, 0.1], dtype=x.dtype)
+    cos, sin = (f(angle).repeat(1, 2) for f in (torch.cos, torch.sin))
+    q, k = (z * cos + torch.cat([-z[..., 2:], z[..., :2]], -1) * sin for z in (q, k))
+    return m.o(attend(q, k, v))
+
+
+def grouped_query(m: Made, x: Tensor) -> Tensor:
+    q, k, v = (heads_of(layer(x), n) for layer, n in ((m.q, 4), (m.k, 2), (m.v, 2)))
+    k, v = (z[:, :, None].expand(-1, -1, 2, -1, -1).flatten(1, 2) for z in (k, v))
+    return m.o(attend(q, k, v))
+
+
+def queries(m: Made, x: Tensor, causal: bool = False) -> Tensor:
+    """Of learned queries: these may be permuted, if what comes of them is added up, and they see all."""
+    q = m.q[None, None].expand(len(x), 1, -1, -1)
+    return F.scaled_dot_product_attention(q, x[:, None], x[:, None], is_causal=causal).sum((1, 2))
+
+
+def recurrent(kind: type[nn.RNNBase], **options: Any) -> Made:
+    return Made(lambda m, x: m.out(m.rnn(x)[0]), rnn=kind(5, 6, batch_first=True, **options),
+                out=nn.Linear(12 if options.get("bidirectional") else 6, 2))  # fmt: skip
+
+
+def experts(m: Made, x: Tensor) -> Tensor:
+    """Of which the router takes the best one."""
+    gate, which = m.router(x).softmax(-1).max(-1)
+    return sum((m.up[k](x).relu() @ m.down[k]) * (gate * (which == k))[:, None] for k in range(3))
+
+
+def squeeze_and_excite(m: Made, x: Tensor) -> Tensor:
+    x = m.a(x)
+    return m.b(x * m.up(m.down(x.mean((2, 3), keepdim=True)).relu()).sigmoid())
+
+
+IMAGE, ROW, WORDS, LINE = (2, 3, 6, 6), (3, 5), (2, 4, 6), (2, 3, 9)
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
+    "two hidden layers": (lambda: chain(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 7), nn.Tanh(), nn.Linear(7, 2)), ROW,
+                          "8:0:1 7:1:0"),
+    "residual": (lambda: Made(lambda m, x: m.c(m.a(x) + m.b(m.a(x).relu())), a=nn.Linear(5, 8), b=nn.Linear(8, 8),
+                              c=nn.Linear(8, 2)), ROW, "8:0:1"),
+    "read by two layers": (lambda: Made(lambda m, x: (m.b(m.a(x).tanh()), m.c(m.a(x).tanh())), a=nn.Linear(5, 8),
+                                        b=nn.Linear(8, 2), c=nn.Linear(8, 3)), ROW, "8:1:0"),
+    "tied": (lambda: Made(lambda m, x: F.linear(m.a(x).tanh(), m.a.weight.T), a=nn.Linear(5, 8)), ROW, "8:1:0"),
+    "tied through numbers": (lambda: tied_numbers(), ROW, ""),
+    "recurrent by hand": (lambda: Made(lambda m, x: m.c(m.b(m.b(m.a(x)).tanh()).tanh()), a=nn.Linear(5, 8),
+                                       b=nn.Linear(8, 8), c=nn.Linear(8, 2)), ROW, "8:1:0"),
+    "weight_norm": (lambda: chain(weight_norm(nn.Linear(5, 8)), nn.ReLU(), weight_norm(nn.Linear(8, 2))), ROW, "8:1:1"),
+    "spectral_norm": (lambda: chain(spectral_norm(nn.Linear(5, 8)), nn.Tanh(), spectral_norm(nn.Linear(8, 2))), ROW,
+                      "8:1:0"),
+    "bilinear": (lambda: Made(lambda m, x: m.c(m.b(m.a(x), x)), a=nn.Linear(5, 8), b=nn.Bilinear(8, 5, 4),
+                              c=nn.Linear(4, 2)), ROW, ""),
+    "parallel matrices": (lambda: Made(lambda m, x: torch.einsum("bi,eij,ejk->bk", x, m.a, m.b), a=torch.randn(3, 5, 7),
+                                       b=torch.randn(3, 7, 2)), ROW, "3:1:1 7:1:1"),
+    "experts": (lambda: Made(experts, router=nn.Linear(5, 3), up=nn.ModuleList(nn.Linear(5, 8) for _ in range(3)),
+                             down=nn.ParameterList(torch.randn(8, 2) for _ in range(3))), (16, 5), "8:0:1 8:0:1 8:0:1"),
+    # what comes out
+    "a feature is returned": (lambda: Made(lambda m, x: (m.b(h := m.a(x)), h), a=nn.Linear(5, 8), b=nn.Linear(8, 2)),
+                              ROW, ""),
+    "a feature is returned in a dict": (lambda: Made(lambda m, x: {"y": m.b(h := m.a(x)), "f": [{"h": h}]},
+                                                     a=nn.Linear(5, 8), b=nn.Linear(8, 2)), ROW, ""),
+    "a feature is returned in a dataclass": (lambda: Made(lambda m, x: [Pair(m.b(h := m.a(x)), {"h": Pair(h, 1)})],
+                                                          a=nn.Linear(5, 8), b=nn.Linear(8, 2)), ROW, ""),
+    # convolutions
+    "convolutions": (lambda: chain(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)), IMAGE, "8:0:1"),
+    "one image": (lambda: chain(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)), IMAGE[1:], "8:0:1"),
+    "a convolution, its norm": (lambda: chain(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(inplace=True),
+                                              nn.Conv2d(8, 4, 3)), IMAGE, "8:1:1"),
+    "depthwise": (lambda: chain(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(), nn.Conv2d(8, 4, 1)), IMAGE,
+                  "8:1:2"),
+    "twice as many, depthwise": (lambda: chain(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 8, 3, groups=4), nn.ReLU(),
+                                               nn.Conv2d(8, 4, 1)), IMAGE, "2:0:1 4:1:2"),
+    "grouped": (lambda: chain(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 3, groups=2), nn.ReLU(), nn.Conv2d(6, 4, 1)), IMAGE,
+                "2:1:2 3:0:1 4:1:1"),
+    "transposed": (lambda: chain(nn.ConvTranspose2d(3, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 4, 3)), IMAGE, "8:0:1"),
+    "grouped, transposed": (lambda: chain(nn.Conv2d(3, 8, 1), nn.ConvTranspose2d(8, 6, 3, groups=2), nn.ReLU(),
+                                          nn.Conv2d(6, 4, 1)), IMAGE, "2:1:2 3:0:1 4:1:1"),
+    "one axis": (lambda: chain(nn.Conv1d(3, 8, 3, padding="same"), nn.GELU(), nn.AvgPool1d(2), nn.Conv1d(8, 4, 1)), LINE,
+                 "8:0:0"),
+    "pooled and flattened": (lambda: chain(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+                                           nn.Linear(32, 2)), IMAGE, "8:0:1"),
+    "pooled over all": (lambda: chain(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                                      nn.Linear(8, 2)), IMAGE, "8:0:1"),
+    "group_norm": (lambda: chain(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.ReLU(), nn.Conv2d(8, 4, 1)), IMAGE,
+                   "2:0:1 4:0:1"),
+    "reflected": (lambda: chain(nn.Conv2d(3, 8, 3), nn.Tanh(), nn.Conv2d(8, 4, 3, padding=1, padding_mode="reflect")),
+                  IMAGE, "8:1:0"),
+    "upsampled": (lambda: chain(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Upsample(scale_factor=2, mode="bilinear"),
+                                nn.Conv2d(8, 4, 3)), IMAGE, "8:0:1"),
+    "pixel_shuffle": (lambda: chain(nn.Conv2d(3, 8, 3), nn.PixelShuffle(2), nn.ReLU(), nn.Conv2d(2, 4, 1)), IMAGE,
+                      "2:0:1"),
+    "pixel_unshuffle": (lambda: chain(nn.Conv2d(3, 8, 3), nn.PixelUnshuffle(2), nn.ReLU(), nn.Conv2d(32, 4, 1)), IMAGE,
+                        "8:0:1"),
+    "channel_shuffle": (lambda: chain(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.ChannelShuffle(2),
+                                      nn.Conv2d(8, 8, 1, groups=4), nn.ReLU(), nn.Conv2d(8, 2, 1)), IMAGE, "2:0:1 2:0:1 4:0:2"),
+    "squeeze and excite": (lambda: Made(squeeze_and_excite, a=nn.Conv2d(3, 8, 1), b=nn.Conv2d(8, 2, 1),
+                                        down=nn.Conv2d(8, 4, 1), up=nn.Conv2d(4, 8, 1)), IMAGE, "4:0:1 8:1:1"),
+    # sequences
+    "positions": (lambda: Made(lambda m, x: m.b((m.a(x) + m.p).tanh()), a=nn.Linear(6, 8), p=torch.randn(4, 8),
+                               b=nn.Linear(8, 2)), WORDS, "8:1:0"),
+    "mixed over the positions": (lambda: Made(lambda m, x: m.c(m.b(F.gelu(m.a(x).mT)).mT), a=nn.Linear(6, 8),
+                                              b=nn.Linear(4, 4), c=nn.Linear(8, 2)), WORDS, "8:0:0"),
+    "RNN": (lambda: recurrent(nn.RNN), (3, 5), "6:1:0"),
+    "RNN of relu": (lambda: recurrent(nn.RNN, nonlinearity="relu"), (2, 3, 5), "6:0:1"),
+    "LSTM": (lambda: recurrent(nn.LSTM), (2, 3, 5), "6:1:0"),
+    "LSTM, both ways, in two layers": (lambda: recurrent(nn.LSTM, num_layers=2, bidirectional=True), (2, 3, 5),
+                                       "6:1:0 6:1:0 6:1:0 6:1:0"),
+    "GRU": (lambda: recurrent(nn.GRU), (2, 3, 5), "6:1:0"),
+    "attention": (lambda: attention(), WORDS, "4h:2:2"),
+    "attention, fused": (lambda: attention(fused=True), WORDS, "4h:2:2"),
+    "attention, causal": (lambda: attention(fused=True, causal=True), WORDS, "4h:2:2"),
+    "ALiBi, learned": (lambda: attention(lambda m: m.slope * torch.arange(4.0), slope=torch.randn(4, 1, 1)), WORDS,
+                       "4h:2:2"),
+    "ALiBi, given": (lambda: attention(lambda m: torch.tensor([1.0, 0.5, 0.2, 0.1])[:, None, None] * torch.arange(4.0)),
+                     WORDS, "3:1:1 3:1:1"),
+    "a mask of two axes": (lambda: attention(lambda m: m.mask, fused=True, mask=torch.randn(4, 4)), WORDS, "4h:2:2"),
+    "packed": (lambda: Made(packed, qkv=nn.Linear(6, 36), o=nn.Linear(12, 5)), WORDS, "4h:2:2"),
+    "interleaved": (lambda: Made(interleaved, qkv=nn.Linear(6, 36), o=nn.Linear(12, 5)), WORDS, "4h:1:0"),
+    "a bias by cat": (lambda: Made(with_bias_by_cat, qkv=nn.Linear(6, 36, bias=False), o=nn.Linear(12, 5),
+                                   q_bias=torch.randn(12), v_bias=torch.randn(12)), WORDS, "4h:2:2"),
+    "rotary": (lambda: Made(rotary, q=nn.Linear(6, 16), k=nn.Linear(6, 16), v=nn.Linear(6, 12), o=nn.Linear(12, 5)),
+               WORDS, "4h:2:2"),
+    "grouped queries": (lambda: Made(grouped_query, q=nn.Linear(6, 12), k=nn.Linear(6, 6), v=nn.Linear(6, 6),
+                                     o=nn.Linear(12, 5)), WORDS, "2h:0:0 2h:2:2"),
+    "learned queries": (lambda: Made(queries, q=torch.randn(3, 6)), WORDS, "3:0:0"),
+    "learned queries, in order": (lambda: Made(lambda m, x: queries(m, x, True), q=torch.randn(3, 6)), WORDS, ""),
+}  # fmt: skip
+
+
+def tied_numbers() -> nn.Module:
+    """Two parameters, one the transpose of the other in the same memory."""
+    model = Made(lambda m, x: m.b(m.a(x).tanh()), a=nn.Linear(5, 8, bias=False), b=nn.Linear(8, 5, bias=False)).double()
+    model.b.weight = nn.Parameter(model.a.weight.data.T)
+    return model
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_sets_of_a_network_are_those_that_it_has(name):
+    build, shape, expected = NETWORKS[name]
+    torch.manual_seed(0)
+    model = build()
+    model = model if name == "tied through numbers" else started(model)
+    structure = holds(model, Inputs((torch.randn(shape, dtype=torch.float64),)), expected)
+    assert structure.unknown == (("_trilinear",) if name == "bilinear" else ())
