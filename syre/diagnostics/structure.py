@@ -1,6 +1,7 @@
 """What reads which unit of a network: read off one forward pass, kept as names and indices."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any
 
@@ -138,7 +139,7 @@ def read(model: nn.Module, inputs: "Inputs | None" = None) -> Structure:
     for candidate in candidates:
         trace = Trace(named_tensors(plain))
         try:
-            with undisturbed(plain), trace:
+            with undisturbed(plain), _step_by_step(plain), trace:
                 output = plain(*candidate.args, **candidate.kwargs)
         except Exception as error:  # whatever a stranger's forward pass raises
             failed = f"{type(error).__name__}: {error}".split("\n")[0]
@@ -150,6 +151,23 @@ def read(model: nn.Module, inputs: "Inputs | None" = None) -> Structure:
         return _structure(trace, plain, source, str(candidate))
     why = f"no input is known that {type(model).__name__} takes ({failed}): pass batches"
     return Structure(source="none", why=why)
+
+
+@contextmanager
+def _step_by_step(model: nn.Module) -> Iterator[None]:
+    """Inside, recurrent layers are not computed by one operation, in which nothing can be seen."""
+    if not any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        yield
+        return
+    backends: Any = torch._C  # `torch.backends.mkldnn.flags` would set other flags too, and warn of them
+    was = backends._get_mkldnn_enabled(), backends._get_cudnn_enabled()
+    try:
+        backends._set_mkldnn_enabled(False)
+        backends._set_cudnn_enabled(False)
+        yield
+    finally:
+        backends._set_mkldnn_enabled(was[0])
+        backends._set_cudnn_enabled(was[1])
 
 
 def outputs_of(output: Any) -> list[Any]:

@@ -255,8 +255,7 @@ BETWEEN: dict[str, tuple[Callable[..., Tensor], str]] = {
     "batch_norm along the units": (lambda h, own: F.batch_norm(h.T, None, None, own(3), None, True).T, "8:0:0"),
     "group_norm": (lambda h, own: F.group_norm(h, 2, own(8), own(8)), "2:1:1 4:1:1"),
     "group_norm of one": (lambda h, own: F.group_norm(h, 1, own(8), own(8)), "8:1:1"),
-    "instance_norm": (lambda h, own: F.instance_norm(h[..., None].expand(-1, -1, 3) * own(3), None, None, own(8))[..., 0],
-                      "8:2:1"),
+    "instance_norm": (lambda h, own: F.instance_norm(h[..., None] * own(3), None, None, own(8))[..., 0], "8:2:1"),
     # along an order
     "sort": (lambda h, own: h.sort(-1).values, ""),
     "topk of all": (lambda h, own: h.topk(8, -1).values, ""),
@@ -303,7 +302,7 @@ BETWEEN: dict[str, tuple[Callable[..., Tensor], str]] = {
     "two axes": (lambda h, own: h.view(-1, 2, 4).transpose(1, 2).flatten(1), "2:1:1 4:1:1"),
     "two axes, one summed": (lambda h, own: h.view(-1, 2, 4).sum(1), "2:0:0 4:1:1"),
     "two axes, the last one ordered": (lambda h, own: h.view(-1, 2, 4).cumsum(2).flatten(1), "2:0:0"),
-    "two axes of other sizes": (lambda h, own: torch.cat([h, h[:, :4]], -1).view(-1, 3, 4).reshape(-1, 12), ""),
+    "two axes of other sizes": (lambda h, own: torch.cat([h, h[:, :4]], -1).view(-1, 3, 4).reshape(-1, 12), "4:1:1"),
     "axes that cut through one another": (lambda h, own: (h[:, :6].reshape(-1, 2, 3) * own(2, 3)).view(-1, 3, 2)
                                           .flatten(1), "2:1:1"),
     "expand": (lambda h, own: h[:, None].expand(-1, 3, -1).flatten(1), "3:0:0 8:1:1"),
@@ -324,7 +323,7 @@ BETWEEN: dict[str, tuple[Callable[..., Tensor], str]] = {
     "einsum": (lambda h, own: torch.einsum("bi,ij,bj->bi", h, own(8, 8), h), "8:2:2"),
     "einsum over two": (lambda h, own: torch.einsum("bi,ik,kj->bj", h, own(8, 3), own(3, 6)), "3:1:1 6:1:1 8:1:1"),
     "matmul of three": (lambda h, own: (h.view(-1, 2, 4) @ own(4, 3)).flatten(1), "2:1:1 3:1:1 4:1:1"),
-    "pools of the same size": (lambda h, own: F.avg_pool2d(h.view(-1, 1, 8, 1).expand(-1, -1, -1, 2), 3, 1, 1)[:, 0, :, 0],
+    "pools of the same size": (lambda h, own: F.avg_pool2d(h.view(-1, 1, 8, 1).repeat(1, 1, 1, 2), 3, 1, 1).flatten(1),
                                ""),
     "upsample": (lambda h, own: F.interpolate(h[:, :, None], scale_factor=2.0).flatten(1), "8:1:1"),
     "upsample of the units": (lambda h, own: F.interpolate(h[:, None], scale_factor=2.0).flatten(1), ""),
@@ -352,26 +351,24 @@ BETWEEN: dict[str, tuple[Callable[..., Tensor], str]] = {
     "data": (lambda h, own: h.data * h, "8:1:1"),
     "numpy": (lambda h, own: h * torch.as_tensor(h.detach().numpy()).mean(), ""),
     # taken apart, as q, k and v are
-    "three of one": (lambda h, own: then_picked(h @ own(8, 12), lambda q, k, v: torch.cat([q, k.tanh(), v.relu()], -1)),
+    "three of one": (lambda h, own: three(h @ own(8, 12), lambda q, k, v: [q, k.tanh(), v.relu()]),
                      "4:0:1 4:1:0 4:1:1 8:1:1"),
-    "three of one, added up elsewhere": (lambda h, own: then_picked(h @ own(8, 12), lambda q, k, v: torch.cat([q, k, v], -1), True),
-                                         "8:1:1"),
-    "three of one, bent before": (lambda h, own: then_picked(h @ own(8, 12), lambda q, k, v: torch.cat([q, k, v], -1), bend=True),
-                                  "8:1:1"),
-    "three of one, scaled before": (lambda h, own: then_picked(h @ own(8, 12), lambda q, k, v: torch.cat([q, k, v], -1), by=own(3, 1)),
-                                    "4:1:1 8:1:1"),
+    "three of one, added up elsewhere": (lambda h, own: three(h @ own(8, 12), added=True), "8:1:1"),
+    "three of one, bent before": (lambda h, own: three(h @ own(8, 12), bent=True), "8:1:1"),
+    "three of one, scaled before": (lambda h, own: three(h @ own(8, 12), by=own(3, 1)), "4:1:1 8:1:1"),
 }  # fmt: skip
 
 UNKNOWN = {"addcdiv": ("addcdiv",), "gather": ("gather",), "trace": ("diagonal",), "* random numbers": ("uniform_",)}
 
 
-def then_picked(h: Tensor, f: Callable[..., Tensor], added: bool = False, bend: bool = False, by: Tensor | None = None):
-    """`f` of three parts of twelve units, and maybe of something made of all three together."""
-    x = h.view(-1, 3, 4)
-    x = x.relu() if bend else x
-    x = x if by is None else x * by
-    result = f(*x.unbind(1))
-    return torch.cat([result, x.sum(1).pow(2).sum(-1, keepdim=True)], -1) if added else result
+def three(
+    h: Tensor, f: Callable = lambda q, k, v: [q, k, v], added: bool = False, bent: bool = False, by: Any = 1.0
+) -> Tensor:
+    """What `f` makes of three parts of twelve units, and maybe something made of all three together."""
+    x = h.view(-1, 3, 4) * by
+    x = x.relu() if bent else x
+    parts = f(*x.unbind(1))
+    return torch.cat([*parts, x.sum(1).pow(2).sum(-1, keepdim=True)] if added else parts, -1)
 
 
 @pytest.mark.parametrize("name", BETWEEN)
@@ -472,6 +469,12 @@ def queries(m: Made, x: Tensor, causal: bool = False) -> Tensor:
     return F.scaled_dot_product_attention(q, x[:, None], x[:, None], is_causal=causal).sum((1, 2))
 
 
+def masked(m: Made, x: Tensor) -> Tensor:
+    mask = nn.Transformer.generate_square_subsequent_mask(2, dtype=x.dtype)
+    padding = torch.arange(4)[:, None] == torch.tensor([4, 3])
+    return m.t(*[m.a(x)] * 3, key_padding_mask=padding, attn_mask=mask)[0]
+
+
 def recurrent(kind: type[nn.RNNBase], **options: Any) -> Made:
     return Made(lambda m, x: m.out(m.rnn(x)[0]), rnn=kind(5, 6, batch_first=True, **options),
                 out=nn.Linear(12 if options.get("bidirectional") else 6, 2))  # fmt: skip
@@ -530,8 +533,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
     "transposed": (lambda: chain(nn.ConvTranspose2d(3, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 4, 3)), IMAGE, "8:0:1"),
     "grouped, transposed": (lambda: chain(nn.Conv2d(3, 8, 1), nn.ConvTranspose2d(8, 6, 3, groups=2), nn.ReLU(),
                                           nn.Conv2d(6, 4, 1)), IMAGE, "2:1:2 3:0:1 4:1:1"),
-    "one axis": (lambda: chain(nn.Conv1d(3, 8, 3, padding="same"), nn.GELU(), nn.AvgPool1d(2), nn.Conv1d(8, 4, 1)), LINE,
-                 "8:0:0"),
+    "one axis": (lambda: chain(nn.Conv1d(3, 8, 3, padding="same"), nn.GELU(), nn.AvgPool1d(2), nn.Conv1d(8, 4, 1)),
+                 LINE, "8:0:0"),
     "pooled and flattened": (lambda: chain(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
                                            nn.Linear(32, 2)), IMAGE, "8:0:1"),
     "pooled over all": (lambda: chain(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
@@ -547,7 +550,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
     "pixel_unshuffle": (lambda: chain(nn.Conv2d(3, 8, 3), nn.PixelUnshuffle(2), nn.ReLU(), nn.Conv2d(32, 4, 1)), IMAGE,
                         "8:0:1"),
     "channel_shuffle": (lambda: chain(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.ChannelShuffle(2),
-                                      nn.Conv2d(8, 8, 1, groups=4), nn.ReLU(), nn.Conv2d(8, 2, 1)), IMAGE, "2:0:1 2:0:1 4:0:2"),
+                                      nn.Conv2d(8, 8, 1, groups=4), nn.ReLU(), nn.Conv2d(8, 2, 1)), IMAGE,
+                        "2:0:1 2:0:1 4:0:2"),
     "squeeze and excite": (lambda: Made(squeeze_and_excite, a=nn.Conv2d(3, 8, 1), b=nn.Conv2d(8, 2, 1),
                                         down=nn.Conv2d(8, 4, 1), up=nn.Conv2d(4, 8, 1)), IMAGE, "4:0:1 8:1:1"),
     # sequences
@@ -577,6 +581,17 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
                WORDS, "4h:2:2"),
     "grouped queries": (lambda: Made(grouped_query, q=nn.Linear(6, 12), k=nn.Linear(6, 6), v=nn.Linear(6, 6),
                                      o=nn.Linear(12, 5)), WORDS, "2h:0:0 2h:2:2"),
+    "torch's attention": (lambda: Made(lambda m, x: m.t(*[m.a(x)] * 3), a=nn.Linear(6, 8),
+                                       t=nn.MultiheadAttention(8, 2, batch_first=True)), WORDS, "2h:2:2 8:1:1"),
+    "torch's attention, masked": (lambda: Made(masked, a=nn.Linear(6, 8), t=nn.MultiheadAttention(8, 2)), WORDS,
+                                  "2h:2:2 8:1:1"),
+    "torch's layer, norm first": (lambda: chain(nn.Linear(6, 8), nn.TransformerEncoderLayer(
+        8, 2, 16, norm_first=True, batch_first=True), nn.Linear(8, 2)), WORDS, "16:0:1 2h:2:2 8:2:2"),
+    "torch's layer": (lambda: chain(nn.Linear(6, 8), nn.TransformerEncoderLayer(8, 2, 16), nn.Linear(8, 2)), WORDS,
+                      "16:0:1 2h:2:2 8:1:1"),
+    "torch's transformer": (lambda: Made(lambda m, x: m.b(m.t(m.a(x), m.a(x))), a=nn.Linear(6, 8), b=nn.Linear(8, 2),
+                                         t=nn.Transformer(8, 2, 1, 1, 16)), WORDS,
+                            "16:0:1 16:0:1 2h:2:2 2h:2:2 2h:2:2 8:1:1"),
     "learned queries": (lambda: Made(queries, q=torch.randn(3, 6)), WORDS, "3:0:0"),
     "learned queries, in order": (lambda: Made(lambda m, x: queries(m, x, True), q=torch.randn(3, 6)), WORDS, ""),
 }  # fmt: skip
@@ -597,3 +612,10 @@ def test_the_sets_of_a_network_are_those_that_it_has(name):
     model = model if name == "tied through numbers" else started(model)
     structure = holds(model, Inputs((torch.randn(shape, dtype=torch.float64),)), expected)
     assert structure.unknown == (("_trilinear",) if name == "bilinear" else ())
+
+
+@pytest.mark.parametrize(("kind", "expected"), [(nn.LSTM, "6:1:0"), (nn.GRU, "6:1:0"), (nn.RNN, "6:1:0")])
+def test_recurrent_layers_are_read_in_the_precision_that_they_are_trained_in(kind, expected):
+    torch.manual_seed(0)
+    holds(started(recurrent(kind)).float(), Inputs((torch.randn(2, 3, 5),)), expected, rounding=1e-5)
+    assert torch.backends.mkldnn.enabled
