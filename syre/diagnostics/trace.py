@@ -477,8 +477,9 @@ class Trace(TorchDispatchMode):
         if rule is None:
             self.unknown.add(name)
             return None
-        if any(tensor.numel() == 0 for tensor in tensors_of([result])[:1]):
-            return None
+        outputs = tensors_of([result])
+        if outputs and not func._schema.is_mutable and all(tensor.numel() == 0 for tensor in outputs):
+            return [told_apart(tensor) for tensor in outputs]
         try:
             return rule(self, args, named(func, args, kwargs), result)
         except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError):
@@ -1123,8 +1124,6 @@ def slices(t: Trace, args: Any, kwargs: Any, result: Any) -> Any:
         t.spaces.fix(label[k])
         return [*label[:k], fixed(result.shape[k]), *label[k + 1 :]]
     start = min(start + total if start < 0 else start, total)
-    if result.shape[k] == 0:
-        return None
     return t.narrow(label, k, start, result.shape[k])
 
 

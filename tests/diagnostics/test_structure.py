@@ -312,7 +312,7 @@ BETWEEN: dict[str, tuple[Callable[..., Tensor], str]] = {
     "pad and cut": (lambda h, own: F.pad(h, (2, -2)), ""),
     "pad of the batch with ones": (lambda h, own: F.pad(h, (0, 0, 0, 1), value=1.0), "8:0:0"),
     "pad of the batch with zeros": (lambda h, own: F.pad(h, (0, 0, 0, 1)), "8:1:1"),
-    "nothing": (lambda h, own: torch.cat([h, h[:, :0]], -1).view(-1, 8), ""),
+    "nothing": (lambda h, own: torch.cat([h, h[:, 8:] * 2, h.view(-1, 2, 4)[:, :0].flatten(1)], -1), "2:1:1 4:1:1"),
     "bytes as other numbers": (lambda h, own: h.view(torch.int64).bitwise_and(1).double() * h, ""),
     "pixel_shuffle": (lambda h, own: F.pixel_shuffle(h.view(-1, 8, 1, 1), 2).flatten(1), "2:1:1"),
     "channel_shuffle": (lambda h, own: F.channel_shuffle(h.view(-1, 8, 1, 1), 2).flatten(1), "2:1:1 4:1:1"),
