@@ -6,6 +6,7 @@ scale they may differ: "8:1:0" are eight neurons with one change of sign; "4h:0:
 
 import copy
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,8 +19,9 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from syre.core.names import canonical_name
-from syre.diagnostics.structure import Inputs, Structure, Units, changed, named_tensors, read
+from syre.diagnostics.structure import Inputs, Structure, Units, changed, guesses, named_tensors, read
 from syre.diagnostics.trace import tensors_of
+from tests.core import architectures
 
 
 def summary(structure: Structure) -> list[str]:
@@ -619,3 +621,51 @@ def test_recurrent_layers_are_read_in_the_precision_that_they_are_trained_in(kin
     torch.manual_seed(0)
     holds(started(recurrent(kind)).float(), Inputs((torch.randn(2, 3, 5),)), expected, rounding=1e-5)
     assert torch.backends.mkldnn.enabled
+
+
+# ---- models of torchvision -------------------------------------------------------------------------------------------
+
+# How many sets of units some of them have. (ResNet-18: four streams, and what is inside of eight blocks.)
+SETS = {"resnet18": 12, "resnet50": 37, "squeezenet1_1": 25, "mnasnet0_5": 25}
+FAST = ("resnet18", "squeezenet1_1")
+DETECTING = re.compile("rcnn|retinanet|ssd|fcos|keypoint")  # what they give depends on what they detect
+
+
+def every() -> list[Any]:
+    if "torchvision" not in architectures.available():
+        return [pytest.param("", marks=pytest.mark.skip(reason="no torchvision"))]
+    names = [name for name in architectures.LIBRARIES["torchvision"]() if not DETECTING.search(name)]
+    return [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", every())
+def test_what_is_said_of_models_of_torchvision_is_true(name):
+    build = architectures.LIBRARIES["torchvision"]()[name]
+    if sum(p.numel() for p in architectures.on_meta(build).parameters()) > 3e7:
+        pytest.skip("large: smaller ones of its kind are tested")
+    torch.manual_seed(0)
+    model = started(build())
+    inputs = accepted(model)
+    structure = read(copy.deepcopy(model), inputs)
+    assert len(structure.units) == SETS.get(name, len(structure.units)) >= 10
+    assert apart(model, structure, inputs) < 1e-9
+    broken = replace(structure, units=structure.units[:1])
+    assert apart(model, broken, inputs, kept=without_reader) > 1e-7  # control
+    attentions = {"vit": 12, "swin": 12, "maxvit": 11}
+    for kind, least in attentions.items():
+        if name.startswith(kind):
+            assert len(structure.attentions) >= least
+            assert all(one.output_value is not None for one in structure.attentions)
+
+
+def accepted(model: nn.Module) -> Inputs:
+    """A small image, or else the first of the guessed inputs that the model takes, with random numbers."""
+    for inputs in [Inputs((torch.zeros(1, 3, 64, 64, dtype=torch.float64),)), *guesses(model)]:
+        given = Inputs(tuple(torch.randn_like(x) for x in inputs.args), inputs.kwargs)
+        try:
+            with torch.no_grad():
+                model(*given.args, **given.kwargs)
+        except (RuntimeError, ValueError, AssertionError):
+            continue
+        return given
+    raise AssertionError("none is taken")
