@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from math import prod
 
-FIXED, ANY = -1, -2  # spaces of units that are told apart; and of copies, all the same, that fit every space
+# Spaces of units that are told apart; of copies, all the same, that fit every space; and of such ones that are all 0.
+FIXED, ANY, ZERO = -1, -2, -3
 
 Form = tuple[tuple[int, int], ...]  # (variable, multiple), sorted; no multiple is 0
 
@@ -63,8 +64,8 @@ def fixed(size: int) -> Axis:
     return SINGLE if size == 1 else ((Factor(FIXED, size),),)
 
 
-def alike(size: int) -> Axis:
-    return SINGLE if size == 1 else ((Factor(ANY, size),),)
+def alike(size: int, space: int = ANY) -> Axis:
+    return SINGLE if size == 1 else ((Factor(space, size),),)
 
 
 def factors(axis: Axis) -> Iterator[Factor]:
@@ -243,7 +244,7 @@ class Spaces:
 
     def _merge(self, a: int, b: int) -> None:
         a, b = self.root(a), self.root(b)
-        if a == b or ANY in (a, b):
+        if a == b or min(a, b) <= ANY:
             return
         if FIXED in (a, b):
             self.fix_space(max(a, b))

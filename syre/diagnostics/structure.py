@@ -1,7 +1,8 @@
 """What reads which unit of a network: read off one forward pass, kept as names and indices."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,7 @@ def read(model: nn.Module, inputs: "Inputs | None" = None) -> Structure:
     for candidate in candidates:
         trace = Trace(named_tensors(plain))
         try:
-            with undisturbed(plain), trace:
+            with undisturbed(plain), _step_by_step(plain), trace:
                 output = plain(*candidate.args, **candidate.kwargs)
         except Exception as error:  # whatever a stranger's forward pass raises
             failed = f"{type(error).__name__}: {error}".split("\n")[0]
@@ -146,14 +147,32 @@ def read(model: nn.Module, inputs: "Inputs | None" = None) -> Structure:
                 raise ValueError(f"the forward pass of {type(model).__name__} fails on the batch: {failed}") from error
             continue
         trace.fix(*tensors_of(outputs_of(output)))
+        trace.finish()
         return _structure(trace, plain, source, str(candidate))
     why = f"no input is known that {type(model).__name__} takes ({failed}): pass batches"
     return Structure(source="none", why=why)
 
 
+@contextmanager
+def _step_by_step(model: nn.Module) -> Iterator[None]:
+    """Inside, recurrent layers are not computed by one operation, in which nothing can be seen."""
+    if not any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        yield
+        return
+    backends: Any = torch._C  # `torch.backends.mkldnn.flags` would set other flags too, and warn of them
+    was = backends._get_mkldnn_enabled(), backends._get_cudnn_enabled()
+    try:
+        backends._set_mkldnn_enabled(False)
+        backends._set_cudnn_enabled(False)
+        yield
+    finally:
+        backends._set_mkldnn_enabled(was[0])
+        backends._set_cudnn_enabled(was[1])
+
+
 def outputs_of(output: Any) -> list[Any]:
-    """All that a forward pass gives, as a list: of dataclasses and named tuples too."""
-    if isinstance(output, Tensor | list | tuple | Mapping):
+    """All that a forward pass gives, as a list. (Caches are for the next pass, inside.)"""
+    if isinstance(output, Tensor | list | tuple | set | Mapping) or is_dataclass(output):
         return [output]
     return [vars(output)] if hasattr(output, "__dict__") else []
 
@@ -232,7 +251,8 @@ def _structure(trace: Trace, model: nn.Module, source: str, inputs: str) -> Stru
     for space, items in found.items():
         matrices = [one for one in items if one.name in parameters and parameters[one.name].dim() > 1]
         if space not in inner and matrices:
-            units.append(_units(items, matrices, "heads" if space in heads else "units", equations))
+            known = trace.spaces.spaces[space].variables
+            units.append(_units(items, matrices, "heads" if space in heads else "units", equations, known))
     return Structure(
         source=source,
         inputs=inputs,
@@ -280,8 +300,6 @@ class _Occurrence:
 
 def _occurrences(trace: Trace, parameters: set[str]) -> dict[int, list[_Occurrence]]:
     """Of each space that is not fixed, where in the parameters its units are."""
-    for rows in trace.behind.values():
-        trace.spaces.fix(tuple(rows))
     found: dict[int, list[_Occurrence]] = {}
     for name, label in trace.axes.items():
         for dimension, axis in enumerate(label):
@@ -317,13 +335,20 @@ def _pieces(trace: Trace, axis: Axis) -> Iterator[tuple[tuple[Factor, ...], np.n
 
 
 def _units(
-    items: list[_Occurrence], matrices: list[_Occurrence], kind: str, equations: list[tuple[str, Form, set[int]]]
+    items: list[_Occurrence],
+    matrices: list[_Occurrence],
+    kind: str,
+    equations: list[tuple[str, Form, set[int]]],
+    known: Sequence[int],
 ) -> Units:
     variables = sorted({one.variable for one in items})
+    variables += sorted(set(known) - set(variables))  # and of what is computed, of which the parameters are not free
     here = [(which, form) for which, form, used in equations if used & set(variables)]
-    signs = kernel([dict(form) for which, form in here if which == "sign"], variables, modulus=2)
-    scales = kernel([dict(form) for which, form in here if which == "scale"], variables)
     column = {variable: k for k, variable in enumerate(variables)}
+    own = sorted({column[one.variable] for one in items})
+    signs = kernel([dict(form) for which, form in here if which == "sign"], variables, modulus=2)
+    signs = independent(signs, own, modulus=2)
+    scales = independent(kernel([dict(form) for which, form in here if which == "scale"], variables), own)
     entries = [
         one.entries(signs[:, column[one.variable]].astype(int).tolist(), scales[:, column[one.variable]].tolist())
         for one in items
@@ -375,6 +400,19 @@ def kernel(equations: list[dict[int, int]], variables: list[int], modulus: int =
         basis[number, k] = 1
         basis[number, pivots] = -matrix[: len(pivots), k]
     return basis % modulus if modulus else basis
+
+
+def independent(rows: np.ndarray, columns: list[int], modulus: int = 0) -> np.ndarray:
+    """As many of the rows as are independent of one another in these columns."""
+    if len(columns) == rows.shape[1]:
+        return rows
+    kept: list[int] = []
+    for number in range(len(rows)):
+        some = rows[np.ix_([*kept, number], columns)]
+        # they are, if no sum of multiples of them is 0
+        if not len(kernel([dict(enumerate(row)) for row in some.T], list(range(len(some))), modulus)):
+            kept.append(number)
+    return rows[kept]
 
 
 def _attentions(heads: Mapping[int, list[_Occurrence]], parameters: Mapping[str, Tensor]) -> Iterator[Attention]:

@@ -133,24 +133,19 @@ def look(units: Units, parameters: Mapping[str, Tensor], tolerance: float = TOLE
         parts.setdefault(key, []).append(values * factor)
     products = {key: gram(tensors) for key, tensors in parts.items()}
     dead = _dead(products, tolerance)
-    plain = _distances(products, (), dead)
-    near, other = _nearest(parts, plain, ())
-    signed, flips = torch.full_like(near, math.inf), torch.zeros_like(other)
-    for number, change in enumerate(changes, 1):
-        found, at = _nearest(parts, _distances(products, change, dead), change)
-        better = found < torch.minimum(near, signed)
-        signed = torch.minimum(signed, found)
-        other, flips = other.where(~better, at), flips.masked_fill(better, number)
+    plain = _Pairs(products, dead)
+    near, other, _ = plain.nearest(parts, [()])
+    signed, at, flips = plain.nearest(parts, changes)
+    better = signed < near
+    other, flips = other.where(~better, at), (flips + 1).where(better, 0)
     made = {key: product for key, product in products.items() if not key[0]}
-    some, copies = {key: parts[key] for key in made}, torch.full_like(near, math.inf)
-    for change in [(), *changes] if made else []:
-        copies = torch.minimum(copies, _nearest(some, _distances(made, change, dead), change)[0])
+    copies = _Pairs(made, dead).nearest(parts, [(), *changes])[0] if made else torch.full_like(near, math.inf)
     lengths = torch.stack([product.diagonal() for product in products.values()]).sum(0).clamp(min=0).sqrt()
     typical = lengths[~dead].square().mean().sqrt() if bool((~dead).any()) else lengths.new_tensor(1.0)
     return Look(
         units=units, entries=entries, factors=factors, keys=keys, changes=changes,
         size=sum(values.shape[1] for values in raw), dead=dead, near=near, signed=signed, copies=copies,
-        zero=lengths / (lengths.square() + typical.square()).sqrt(), other=other, flips=flips, plain=plain,
+        zero=lengths / (lengths.square() + typical.square()).sqrt(), other=other, flips=flips, plain=plain.distances(),
     )  # fmt: skip
 
 
@@ -221,33 +216,53 @@ def _sign(key: Key, flips: tuple[int, ...]) -> int:
     return -1 if sum(a * b for a, b in zip(key[1], flips, strict=False)) % 2 else 1
 
 
-def _distances(products: Mapping[Key, Tensor], flips: tuple[int, ...], dead: Tensor) -> Tensor:
-    """|u_i - S u_j| / sqrt(2) over sqrt(|u_i|^2 + |u_j|^2), [units, units]; dead units are no twins of one another."""
-    squares = torch.stack([product.diagonal() for product in products.values()]).sum(0)
-    inner = torch.zeros_like(next(iter(products.values())))
-    for key, product in products.items():
-        inner.add_(product, alpha=_sign(key, flips))
-    total = squares.unsqueeze(0) + squares.unsqueeze(1)
-    distances = ((total - 2 * inner).clamp(min=0) / (2 * total).clamp(min=1e-300)).sqrt()
-    nothing = dead.unsqueeze(0) | dead.unsqueeze(1) | torch.eye(len(dead), dtype=torch.bool, device=dead.device)
-    return distances.masked_fill(nothing, math.inf)
+class _Pairs:
+    """All pairs of units of a set, by the products <u_i, u_j> of their parts; a dead one is no twin of another one."""
 
+    def __init__(self, products: Mapping[Key, Tensor], dead: Tensor) -> None:
+        self.products = products
+        self.inner = torch.zeros_like(next(iter(products.values())))
+        for product in products.values():
+            self.inner += product
+        squares = self.inner.diagonal()
+        self.weight = (squares.unsqueeze(0) + squares.unsqueeze(1)).clamp_(min=1e-300).reciprocal_()
+        nothing = dead.unsqueeze(0) | dead.unsqueeze(1)
+        self.barrier = torch.zeros_like(self.inner).masked_fill_(nothing.fill_diagonal_(True), -math.inf)
 
-def _nearest(parts: Parts, distances: Tensor, flips: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Of each unit the smallest distance, and to which; small ones, which cancellation blurs, from the numbers."""
-    if len(distances) < 2:
-        return distances.new_full((len(distances),), math.inf), distances.new_zeros(len(distances), dtype=torch.int64)
-    found, other = distances.min(1)
-    close = torch.nonzero(found < 0.1).flatten()
-    for some in close.split(BLOCK) if len(close) else ():
-        gap = total = distances.new_zeros(len(some))
-        for key, tensors in parts.items():
-            for values in tensors:
-                a, b = values[some].double(), _sign(key, flips) * values[other[some]].double()
-                gap = gap + (a - b).square().sum(1)
-                total = total + (a.square() + b.square()).sum(1)
-        found[some] = (gap / (2 * total)).sqrt()
-    return found, other
+    def distances(self) -> Tensor:
+        """|u_i - u_j| / sqrt(2) over sqrt(|u_i|^2 + |u_j|^2), [units, units]."""
+        return torch.addcmul(self.barrier, self.inner, self.weight).neg_().add_(0.5).clamp_(min=0).sqrt_()
+
+    def nearest(self, parts: Parts, changes: list[tuple[int, ...]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each unit the smallest distance to S u_j, of another one, over the changes S; to which; and by which S.
+
+        Where |u_i|^2 + |u_j|^2 = t, that is the largest <u_i, S u_j> / t. Small distances, which cancellation blurs
+        there, are taken from the numbers.
+        """
+        best = self.inner.new_full((len(self.inner),), -math.inf)
+        other, number = (torch.zeros_like(best, dtype=torch.int64) for _ in range(2))
+        for k, change in enumerate(changes):
+            found, at = torch.addcmul(self.barrier, self._changed(change), self.weight).max(1)
+            better = found > best
+            best, other, number = best.where(~better, found), other.where(~better, at), number.masked_fill(better, k)
+        distance = (0.5 - best).clamp_(min=0).sqrt_()
+        for some in torch.nonzero(distance < 0.1).flatten().split(BLOCK):
+            gap = total = distance.new_zeros(len(some))
+            for key in self.products:
+                signs = distance.new_tensor([_sign(key, change) for change in changes])[number[some]].unsqueeze(1)
+                for values in parts[key]:
+                    a, b = values[some].double(), values[other[some]].double().mul_(signs)
+                    total = total + a.square().sum(1) + b.square().sum(1)
+                    gap = gap + a.sub_(b).square_().sum(1)
+            distance[some] = (gap / (2 * total)).sqrt()
+        return distance, other, number
+
+    def _changed(self, change: tuple[int, ...]) -> Tensor:
+        """<u_i, S u_j>, [units, units]."""
+        inner = self.inner
+        for product in (product for key, product in self.products.items() if _sign(key, change) < 0):
+            inner = inner.add(product, alpha=-2) if inner is self.inner else inner.add_(product, alpha=-2)
+        return inner
 
 
 def _dead(products: Mapping[Key, Tensor], tolerance: float) -> Tensor:
