@@ -1,6 +1,6 @@
 """What reads which unit of a network: read off one forward pass, kept as names and indices."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any
@@ -246,7 +246,10 @@ def _structure(trace: Trace, model: nn.Module, source: str, inputs: str) -> Stru
     batch = [f.space for axis in trace.heads for f in factors(trace.spaces.resolve(axis))]
     heads = {space for space in batch if space in found}
     inner = {f.space for items in found.values() for one in items for f in one.segment if heads & one.spaces} - heads
-    equations = [(kind, form, {v for v, _ in form}) for kind, form in trace.spaces.solved()]
+    equations: dict[int, dict[tuple[str, Form], None]] = {}  # of a variable, each once, in their order
+    for kind, form in trace.spaces.solved():
+        for variable, _ in form:
+            equations.setdefault(variable, {})[kind, form] = None
     units = []
     for space, items in found.items():
         matrices = [one for one in items if one.name in parameters and parameters[one.name].dim() > 1]
@@ -338,12 +341,12 @@ def _units(
     items: list[_Occurrence],
     matrices: list[_Occurrence],
     kind: str,
-    equations: list[tuple[str, Form, set[int]]],
+    equations: Mapping[int, Iterable[tuple[str, Form]]],
     known: Sequence[int],
 ) -> Units:
     variables = sorted({one.variable for one in items})
     variables += sorted(set(known) - set(variables))  # and of what is computed, of which the parameters are not free
-    here = [(which, form) for which, form, used in equations if used & set(variables)]
+    here = dict.fromkeys(equation for variable in variables for equation in equations.get(variable, ()))
     column = {variable: k for k, variable in enumerate(variables)}
     own = sorted({column[one.variable] for one in items})
     signs = kernel([dict(form) for which, form in here if which == "sign"], variables, modulus=2)
@@ -377,8 +380,12 @@ def kernel(equations: list[dict[int, int]], variables: list[int], modulus: int =
 
     With modulus 2, of the equations modulo 2. By Gauss's elimination; the numbers stay small.
     """
-    matrix = np.array([[equation.get(v, 0) for v in variables] for equation in equations], dtype=float)
-    matrix = matrix.reshape(-1, len(variables)) % modulus if modulus else matrix.reshape(-1, len(variables))
+    matrix = np.zeros((len(equations), len(variables)))
+    column = {variable: k for k, variable in enumerate(variables)}
+    for number, equation in enumerate(equations):
+        for variable in equation.keys() & column.keys():
+            matrix[number, column[variable]] = equation[variable]
+    matrix = matrix % modulus if modulus else matrix
     matrix = np.unique(matrix, axis=0)
     pivots: list[int] = []
     for k in range(len(variables)):

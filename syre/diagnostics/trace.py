@@ -3,6 +3,9 @@
 Every operation that torch executes is seen below autograd (`TorchDispatchMode`), where few are left. Each has a rule,
 which says what its result's axes are and what of them is the same; the units of one that has none are told apart, so
 that what is said of the others holds.
+
+What is not seen: numbers that leave torch as copies (`tolist`) and come back, and what another input would have taken
+through other layers, such as an expert that no row was sent to.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -89,7 +92,7 @@ class Trace(TorchDispatchMode):
         read: (name, dimension) of the axes that were contracted with what a layer read.
         heads: axes along which what was computed was multiplied with what was computed, one by one: of heads.
         unknown: names of operations without a rule.
-        behind: rows of tables of which none was taken out: of their units nothing is known.
+        behind: the rows of tables of which none was taken out: what is said of the table is said of them at the end.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor]) -> None:

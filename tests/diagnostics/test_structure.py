@@ -39,6 +39,23 @@ def started(model: nn.Module) -> nn.Module:
     return model
 
 
+@torch.no_grad()
+def drawn(model: nn.Module, std: float | None = None) -> nn.Module:
+    """In float64, as it was drawn, or its matrices with this deviation; vectors and statistics with noise."""
+    model = model.double().eval()
+    for name, tensor in model.named_buffers():
+        if "running_var" in name:
+            tensor.copy_(torch.rand_like(tensor) + 0.5)
+        elif "running_mean" in name:
+            tensor.copy_(0.1 * torch.randn_like(tensor))
+    for parameter in model.parameters():
+        if parameter.dim() < 2:
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        elif std is not None:
+            parameter.normal_(0, std)
+    return model
+
+
 def numbers(output: Any) -> list[Tensor]:
     return [t for t in tensors_of([output]) if t.is_floating_point() or t.is_complex()]
 
@@ -628,13 +645,13 @@ def test_recurrent_layers_are_read_in_the_precision_that_they_are_trained_in(kin
 # How many sets of units some of them have. (ResNet-18: four streams, and what is inside of eight blocks.)
 SETS = {"resnet18": 12, "resnet50": 37, "squeezenet1_1": 25, "mnasnet0_5": 25}
 FAST = ("resnet18", "squeezenet1_1")
-DETECTING = re.compile("rcnn|retinanet|ssd|fcos|keypoint")  # what they give depends on what they detect
+OTHERS = re.compile("rcnn|retinanet|ssd|fcos|raft|s3d")  # they detect something, or take two images or large videos
 
 
 def every() -> list[Any]:
     if "torchvision" not in architectures.available():
         return [pytest.param("", marks=pytest.mark.skip(reason="no torchvision"))]
-    names = [name for name in architectures.LIBRARIES["torchvision"]() if not DETECTING.search(name)]
+    names = [name for name in architectures.LIBRARIES["torchvision"]() if not OTHERS.search(name)]
     return [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in names]
 
 
@@ -644,13 +661,13 @@ def test_what_is_said_of_models_of_torchvision_is_true(name):
     if sum(p.numel() for p in architectures.on_meta(build).parameters()) > 3e7:
         pytest.skip("large: smaller ones of its kind are tested")
     torch.manual_seed(0)
-    model = started(build())
+    model = drawn(build())
     inputs = accepted(model)
     structure = read(copy.deepcopy(model), inputs)
     assert len(structure.units) == SETS.get(name, len(structure.units)) >= 10
-    assert apart(model, structure, inputs) < 1e-9
-    broken = replace(structure, units=structure.units[:1])
-    assert apart(model, broken, inputs, kept=without_reader) > 1e-7  # control
+    distance = apart(model, structure, inputs)
+    assert distance < 1e-9
+    assert apart(model, structure, inputs, kept=without_reader) > 1e3 * max(distance, 1e-12)  # control
     attentions = {"vit": 12, "swin": 12, "maxvit": 11}
     for kind, least in attentions.items():
         if name.startswith(kind):

@@ -9,7 +9,7 @@ from torch import nn
 from syre.diagnostics.structure import Inputs, guesses, read
 from tests.core import architectures
 from tests.core.test_any_model import inputs_of
-from tests.diagnostics.test_structure import apart, without_reader
+from tests.diagnostics.test_structure import apart, drawn, without_reader
 
 LARGE = 2e7  # parameters
 # At least so many sets and attentions with query and key, and with output and value; other models: 1, 0, 0.
@@ -30,7 +30,7 @@ FOUND: dict[str, tuple[int, int, int]] = {
     "swin_tiny_patch4_window7_224": (12, 4, 4),
     "swinv2_tiny_window8_256": (20, 4, 4),
     "xcit_nano_12_p16_224": (12, 4, 4),
-    "convit_tiny": (9, 3, 3),
+    "convit_tiny": (7, 3, 3),
     "pvt_v2_b0": (28, 6, 6),
     "hiera_tiny_224": (29, 11, 11),
     "maxvit_pico_rw_256": (74, 18, 18),
@@ -41,19 +41,6 @@ FOUND: dict[str, tuple[int, int, int]] = {
 }  # fmt: skip
 
 
-@torch.no_grad()
-def started(build) -> nn.Module:
-    """In float64 (but where a model computes in float32), with numbers that are told apart."""
-    torch.manual_seed(0)
-    model = build().double().eval()
-    for name, tensor in model.named_buffers():
-        if tensor.is_floating_point() and "running" in name:
-            tensor.copy_(torch.rand_like(tensor) + 0.5)
-    for parameter in model.parameters():
-        parameter.add_(0.1 * torch.randn_like(parameter)) if parameter.dim() < 2 else parameter.normal_(0, 0.2)
-    return model
-
-
 def check(name: str, model: nn.Module, inputs: Inputs) -> None:
     structure = read(copy.deepcopy(model), inputs)
     assert structure.why is None
@@ -62,14 +49,16 @@ def check(name: str, model: nn.Module, inputs: Inputs) -> None:
     assert sum(one.query_key is not None for one in structure.attentions) >= query_key
     assert sum(one.output_value is not None for one in structure.attentions) >= output_value
     torch.manual_seed(1)  # of masks that are drawn at random
-    assert apart(model, structure, inputs) < 1e-5
-    assert apart(model, structure, inputs, kept=without_reader) > 1e-4  # control
+    distance = apart(model, structure, inputs)
+    assert distance < 1e-5
+    assert apart(model, structure, inputs, kept=without_reader) > 10 * max(distance, 1e-7)  # control
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", architectures.TRANSFORMERS)
 def test_what_is_said_of_models_of_transformers_is_true(name):
-    model = started(architectures.transformers_models()[name])
+    torch.manual_seed(0)
+    model = drawn(architectures.transformers_models()[name](), std=0.2)  # (in float32, where it computes in that)
     given = {key: x.double() if x.is_floating_point() else x for key, x in inputs_of(name, model).items()}
     if name == "vit_mae":  # of which it masks those patches whose noise is the largest
         given["noise"] = torch.rand(1, 16)
@@ -82,6 +71,7 @@ def test_what_is_said_of_models_of_timm_is_true(name):
     build = architectures.timm_models()[name]
     if sum(p.numel() for p in architectures.on_meta(build).parameters()) > LARGE:
         pytest.skip("large")
-    model = started(build)
+    torch.manual_seed(0)
+    model = drawn(build(), std=0.2)
     sizes = [(3, 56, 56)] if "dinov2" in name else [i.args[0].shape[1:] for i in guesses(model)][:1]
     check(name, model, Inputs((torch.randn(1, *sizes[0], dtype=torch.float64),)))
