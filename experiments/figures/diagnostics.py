@@ -40,7 +40,11 @@ WAYS = {"with batches": "score/", "weights alone": "score/weights-alone/"}
 UNKNOWN = -1.0
 FEW = 0.05  # false alarms: mean of three shares, of our healthy runs, of stock models and of networks never trained
 # The largest of several, as in `syre.diagnostics.advice`.
-COMBINED = {"either": ("shrunk", "symmetric/mean"), "any": ("shrunk", "symmetric/mean", "narrow/last")}
+COMBINED = {
+    "either": ("shrunk", "symmetric/mean"),
+    "any": ("shrunk", "symmetric/mean", "narrow/last"),
+    "state": ("shrunk", "rows"),
+}
 
 
 def networks(results: Results) -> pd.DataFrame:

@@ -26,7 +26,7 @@ WAYS = {"with batches": "with batches", "weights alone": "by the weights alone",
 DEFAULTS: dict[str, Entry] = {
     "with batches": {"score": "any", "threshold": 0.75},
     "weights alone": {"score": "either", "threshold": 0.75},
-    "checkpoint": {"score": "rows", "threshold": 0.5},
+    "checkpoint": {"score": "state", "threshold": 0.6},
 }
 
 
@@ -216,11 +216,16 @@ SCORES: dict[str, Callable[[Entry], float | None]] = {
 COMBINED: dict[str, tuple[str, ...]] = {
     "either": ("shrunk", "symmetric/mean"),
     "any": ("shrunk", "symmetric/mean", "narrow/last"),
+    "state": ("shrunk", "rows"),  # of a checkpoint without its code
 }
 
 
 def _largest_of(parts: tuple[str, ...]) -> Callable[[Entry], float | None]:
-    return lambda diagnosis: _largest([SCORES[part](diagnosis) for part in parts])
+    def largest(diagnosis: Entry) -> float | None:
+        values = [SCORES[part](diagnosis) for part in parts]
+        return None if "rows" in parts and values[parts.index("rows")] is None else _largest(values)
+
+    return largest
 
 
 SCORES |= {name: _largest_of(parts) for name, parts in COMBINED.items()}
@@ -253,6 +258,8 @@ MEANING = {
     "either": "the larger of two: what weights lack of the size that they start with, and the share of symmetric units",
     "any": "the largest of three: what weights lack of the size that they start with, the share of symmetric units, "
     "and 1 over the effective rank of the last hidden layer's features",
+    "state": "the larger of two: what weights lack of the size that they start with, and the share of rows of weight "
+    "matrices that are 0 or equal another one",
 }
 
 
