@@ -302,6 +302,14 @@ def test_its_runs_are_those_of_the_figures(composed):
     assert settings(replace(own[0], config=other)) not in known[SOURCES[own[0].config["model"]["name"]]]  # control
 
 
+def plain(setting):
+    """A setting as it is written in whatever table: 1 is 1.0."""
+    try:
+        return str(float(str(setting)))
+    except ValueError:
+        return str(setting)
+
+
 @pytest.mark.skipif(not (RESULTS / "diagnostics").exists(), reason="no results yet")
 def test_trained_again_the_runs_of_the_figures_end_as_they_did():
     again, apart = load(RESULTS, "diagnostics"), {}
@@ -310,14 +318,13 @@ def test_trained_again_the_runs_of_the_figures_end_as_they_did():
         metric = "reconstruction/mean" if model == "beta_vae" else "accuracy"
         tables = [select(again.final(metric), **{"model.name": model}), load(RESULTS, figure).final(metric)]
         columns = sorted({c for c in map(str, tables[1]) if c.startswith(tuple(same)) and c in tables[0]})
-        words = [table[columns].apply(lambda row: json.dumps([*map(str, row)]), axis=1) for table in tables]
+        words = [table[columns].apply(lambda row: json.dumps([*map(plain, row)]), axis=1) for table in tables]
         before = dict(zip(words[1], tables[1][metric], strict=True))
         apart[figure] = [abs(value - before[key]) for key, value in zip(words[0], tables[0][metric], strict=True)]
     close = {figure: f"{sum(d <= 1e-3 for d in of)} of {len(of)}" for figure, of in apart.items()}
     print("within 1e-3:", close)
-    assert all(np.mean(np.array(of) <= (1.0 if figure == "fig9" else 0.02)) > 0.9 for figure, of in apart.items()), (
-        close
-    )
+    # Rounding differs between CPUs, and a run at the edge of a collapse may end on the other side: not most of them.
+    assert all(np.median(of) <= 0.005 for of in apart.values()), close
 
 
 def test_the_largest_of_several_scores_is_that_of_the_library():
