@@ -226,6 +226,7 @@ MEASURED = {"score": "features/last", "threshold": 0.7, "collapsed": 41, "hits":
 
 def test_a_measured_rule_replaces_the_one_that_is_not_and_says_how_sure_it_is(changed):
     seen = diagnosis(units=BROKEN, features=[layer()])
+    changed["diagnostics"]["with batches"] = None
     assert "not yet measured" in judge(seen)["sure"]
     changed["diagnostics"]["with batches"] = MEASURED
     verdict = judge(seen)
