@@ -106,7 +106,7 @@ def test_the_command_shows_every_experiment_and_refuses_one_that_is_not_there(tm
     assert main(["fig4", "--scale", "smoke", "--set", *given]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[1] == "172"
     assert main(["fig99"]) == 2
-    assert capsys.readouterr().err.startswith("error: no experiment fig99; there are ant, fig1, ")
+    assert capsys.readouterr().err.startswith("error: no experiment fig99; there are ant, ")
     assert main(["fig4", "--set", "optim.lrr=1"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
