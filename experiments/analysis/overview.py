@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.analysis.statements import STATEMENTS, WORDS, Cell, Statement, in_words, references
 from experiments.analysis.stats import holm
-from experiments.analysis.summaries import FAILURES_FIRST, VERDICTS, Summary, counted, shown, table
+from experiments.analysis.summaries import FAILURES_FIRST, VERDICTS, Summary, beyond, counted, shown, table
 
 REPRODUCED, NOT_REPRODUCED, _, _, CONTRARY = VERDICTS
 MARKS = dict(zip(VERDICTS, "✓✗?·!", strict=True))
@@ -36,6 +36,8 @@ def overview(summaries: Sequence[Summary]) -> str:
     figures = {s["name"] for s in summaries}
     statements = [statement for statement in STATEMENTS if statement.figure in figures]
     blocks = ["# What of the paper holds", *_front_page(statements, verdicts, figures)]
+    if learnt := beyond(summaries):
+        blocks += ["## Beyond the paper", learnt]
     return "\n\n".join([*blocks, "## Every claim and its verdict", *_every_claim(summaries)]) + "\n"
 
 

@@ -8,6 +8,8 @@ Each module `experiments/figures/<name>.py` is a figure. It says what is claimed
     def draw(results: Results) -> Figure        see plotting.py, and arms.py for the looks
     EXPERIMENT: str | tuple[str, ...]           only if it draws the runs of another figure, or of several
     RETIRED: dict[str, str]                     what became of earlier claims that are gone, by their ids
+    def further(results: Results) -> str        more of the report, in Markdown: tables that the claims do not say
+    def learnt(results: Results) -> str         beyond the paper: two sentences for README and REPORT.md
 """
 
 import importlib
@@ -110,6 +112,7 @@ def summary(report: Report) -> Summary:
         "seeds": int(results.runs["seed"].nunique()),
         "cost": f"{minutes:.0f} core-minutes" if own else f"the runs of {results.experiment}",
         "runs": _summary(results),
+        "learnt": _asked(report, "learnt"),
         "verdicts": [
             {"verdict": v.verdict, "effect": effect(v), "against": against(v), "n": int(v.n), "p": v.p}
             | {key: getattr(v.claim, key) for key in ("id", "text", "source", "paper")}
@@ -162,6 +165,7 @@ def to_markdown(report: Report) -> str:
         _summary(report.results),
         "\n".join(table(["claim", "verdict", "effect [interval]", "seeds", "paper"], claims)),
         HOW_TO_READ.strip(),
+        *filter(None, [_asked(report, "further")]),
         "## Deviations and unknowns",
         textwrap.dedent(report.module.NOTES).strip(),
         *_changed(report),
@@ -169,6 +173,12 @@ def to_markdown(report: Report) -> str:
         "\n".join(_provenance(report.results)),
     )
     return "\n\n".join(blocks) + "\n"
+
+
+def _asked(report: Report, function: str) -> str:
+    """What a function that a figure may have says of its results; nothing if it has none."""
+    asked = getattr(report.module, function, None)
+    return asked(report.results).strip() if asked else ""
 
 
 HOW_TO_READ = """

@@ -10,7 +10,7 @@ import json
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 
 import experiments.analysis
 import experiments.figures
-from experiments.analysis.summaries import EARLIER, Summary, summary_table, terminal_table
+from experiments.analysis.summaries import EARLIER, Summary, beyond, summary_table, terminal_table
 
 MEMORY = ".drawn.json"
 FILES = ("figure.pdf", "figure.png", "report.md")
@@ -115,12 +115,23 @@ def renew(memory: Memory, asked: Sequence[str]) -> list[str]:
     memory.figures = {name: memory.figures[name] for name in there}
     everything = [kept["summary"] for kept in memory.figures.values()]
     write_files({folder / "REPORT.md": overview(everything).encode(), folder / MEMORY: memory.content()})
-    before, mark, rest = (readme.read_text() if readme.is_file() else "").partition("<!-- figures -->\n")
-    _, end, after = rest.partition("<!-- /figures -->")
-    if end:  # it has a place for the table
-        said = f"{first_sentence(everything)}\n\n{summary_table(everything)}".strip()
-        write_files({readme: f"{before}{mark}{said}\n{end}{after}".encode()})
+    places = {
+        "figures": f"{first_sentence(everything)}\n\n{summary_table(everything)}".strip(),
+        "beyond": beyond(everything, f"{folder.name}/"),
+    }
+    if readme.is_file():
+        write_files({readme: _filled_in(readme.read_text(), places).encode()})
     return names
+
+
+def _filled_in(text: str, places: Mapping[str, str]) -> str:
+    """A text with what stands between `<!-- name -->` and `<!-- /name -->` replaced, where it has such a place."""
+    for name, said in places.items():
+        before, mark, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- /{name} -->")
+        if end:
+            text = f"{before}{mark}{said}\n{end}{after}"
+    return text
 
 
 def _make(name: str, folder: Path, draw: bool) -> tuple[Summary, dict[Path, bytes]]:

@@ -12,7 +12,7 @@ VERDICTS = ("reproduced", "not reproduced", "inconclusive", "not tested at this 
 EARLIER = "earlier.csv"  # in the results folder: the claims, and their verdicts, as they were before they were revised
 FAILURES_FIRST = tuple(VERDICTS[place] for place in (4, 1, 2, 0, 3))
 
-Summary = dict[str, Any]  # name, title, scale, seeds, cost, runs and verdicts
+Summary = dict[str, Any]  # name, title, scale, seeds, cost, runs, learnt and verdicts
 
 
 def counted(summaries: Sequence[Summary]) -> str:
@@ -33,6 +33,12 @@ def summary_table(summaries: Sequence[Summary]) -> str:
         link = f"[`make {s['name']}`](results/{s['name']}/report.md)"
         rows.append([link, s["title"], counted([s]), f"{s['scale']}, {s['seeds']} seeds", s["cost"]])
     return "\n".join(table(["figure", "what", "ours", "scale", "training"], rows))
+
+
+def beyond(summaries: Sequence[Summary], folder: str = "") -> str:
+    """What was learnt beyond the paper: a point each figure that says so, linked to its report in a folder."""
+    said = ((s["name"], s["learnt"]) for s in summaries if s.get("learnt"))
+    return "\n".join(f"- {words} ([{name}]({folder}{name}/report.md))" for name, words in said)
 
 
 def terminal_table(s: Summary) -> str:

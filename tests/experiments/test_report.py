@@ -253,3 +253,18 @@ def test_drawing_needs_no_torch(results):
     """
     assert subprocess.run([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.DEVNULL).returncode == 0
     assert (results / "synth10/figure.png").is_file()
+
+
+def test_what_was_learnt_and_what_else_a_figure_says_stand_in_report_overview_and_readme(results):
+    module = results.parent / "modules" / "synth2.py"
+    module.write_text(MODULE + "\n\ndef learnt(results):\n    return f'Learnt on {len(results.runs)} runs.'\n"
+                      "\n\ndef further(results):\n    return '## A further table'\n")  # fmt: skip
+    readme = results.parent / "README.md"
+    readme.write_text("before\n<!-- beyond -->\nold\n<!-- /beyond -->\nafter\n")
+    assert report.main(["--results", str(results)]) == 0
+    said = "Learnt on 30 runs. ([synth2]({}synth2/report.md))"
+    assert readme.read_text() == f"before\n<!-- beyond -->\n- {said.format('results/')}\n<!-- /beyond -->\nafter\n"
+    assert f"## Beyond the paper\n\n- {said.format('')}\n" in (results / "REPORT.md").read_text()
+    pages_of = {name: (results / name / "report.md").read_text() for name in ("synth2", "synth10")}
+    assert "## A further table" in pages_of["synth2"]
+    assert "A further table" not in pages_of["synth10"]  # the control: a figure that says no more
