@@ -8,6 +8,8 @@ Each module `experiments/figures/<name>.py` is a figure. It says what is claimed
     def draw(results: Results) -> Figure        see plotting.py, and arms.py for the looks
     EXPERIMENT: str | tuple[str, ...]           only if it draws the runs of another figure, or of several
     RETIRED: dict[str, str]                     what became of earlier claims that are gone, by their ids
+
+Of open claims that state their `arms` the report says how many core-hours would decide them: remaining.py.
 """
 
 import importlib
@@ -25,6 +27,7 @@ import numpy as np
 import experiments.figures
 from experiments.analysis import plotting
 from experiments.analysis.claims import Claim, Verdict, evaluate
+from experiments.analysis.remaining import still_open
 from experiments.analysis.results import Results, ResultsError, Row, cells, combine, load, named
 from experiments.analysis.summaries import EARLIER, FAILURES_FIRST, Summary, table
 
@@ -162,6 +165,7 @@ def to_markdown(report: Report) -> str:
         _summary(report.results),
         "\n".join(table(["claim", "verdict", "effect [interval]", "seeds", "paper"], claims)),
         HOW_TO_READ.strip(),
+        *still_open(report.verdicts, report.results),
         "## Deviations and unknowns",
         textwrap.dedent(report.module.NOTES).strip(),
         *_changed(report),
