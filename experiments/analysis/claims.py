@@ -14,13 +14,13 @@ if the exact sign test has p <= 0.05 too, so from five seeds on; the burden of p
 """
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import ClassVar, Concatenate, NamedTuple, ParamSpec
 
 import numpy as np
 import pandas as pd
 
-from experiments.analysis.results import SCALES, Results, ResultsError
+from experiments.analysis.results import SCALES, Arm, Results, ResultsError
 from experiments.analysis.stats import Interval, p_above, p_rarer, t_interval, tost, wilson_interval
 from experiments.analysis.summaries import VERDICTS
 
@@ -52,6 +52,7 @@ class Claim:
     `samples`: positive numbers speak for the claim (for an equivalence: the difference); NaN is a run that failed.
     `margin`: see the module; `argued`: why it is what it is, in one short sentence, where it is not a usual one.
     `scale`: the smallest scale that can decide the claim; below it the numbers are shown and the verdict is open.
+    `arms`: those that the samples are made of, where the report is to say what would decide the claim (remaining.py).
     `opposite`: the same claim with its labels exchanged, which no data that reproduce the claim may reproduce.
     """
 
@@ -66,6 +67,7 @@ class Claim:
     argued: str = ""
     paper: str = ""
     scale: str = SCALES[0]
+    arms: tuple[Arm, ...] = field(default=(), compare=False)
     opposite: bool = False
 
     def __post_init__(self) -> None:

@@ -10,6 +10,8 @@ Each module `experiments/figures/<name>.py` is a figure. It says what is claimed
     RETIRED: dict[str, str]                     what became of earlier claims that are gone, by their ids
     def further(results: Results) -> str        more of the report, in Markdown: tables that the claims do not say
     def learnt(results: Results) -> str         beyond the paper: two sentences for README and REPORT.md
+
+Of open claims that state their `arms` the report says how many core-hours would decide them: remaining.py.
 """
 
 import importlib
@@ -27,6 +29,7 @@ import numpy as np
 import experiments.figures
 from experiments.analysis import plotting
 from experiments.analysis.claims import Claim, Verdict, evaluate
+from experiments.analysis.remaining import still_open
 from experiments.analysis.results import Results, ResultsError, Row, cells, combine, load, named
 from experiments.analysis.summaries import EARLIER, FAILURES_FIRST, Summary, table
 
@@ -166,6 +169,7 @@ def to_markdown(report: Report) -> str:
         "\n".join(table(["claim", "verdict", "effect [interval]", "seeds", "paper"], claims)),
         HOW_TO_READ.strip(),
         *filter(None, [_asked(report, "further")]),
+        *still_open(report.verdicts, report.results),
         "## Deviations and unknowns",
         textwrap.dedent(report.module.NOTES).strip(),
         *_changed(report),

@@ -52,10 +52,15 @@ def style() -> None:
     )
 
 
-def panels(columns: int = 1, rows: int = 1, *, width: float = 3.6, height: float = 2.8) -> tuple[Figure, np.ndarray]:
-    """A figure of rows x columns panels, each `width` x `height` inches, and its axes as a flat array."""
+def panels(
+    columns: int = 1, rows: int = 1, *, width: float = 3.6, height: float = 2.8, **share: Any
+) -> tuple[Figure, np.ndarray]:
+    """A figure of rows x columns panels, each `width` x `height` inches, and its axes as a flat array.
+
+    `share`: as of `Figure.subplots`, which axes are one (`sharey="row"`).
+    """
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False).ravel()
+    return figure, figure.subplots(rows, columns, squeeze=False, **share).ravel()
 
 
 def line_with_band(ax: Axes, df: pd.DataFrame, x: str, y: str, look: Look) -> Axes:
@@ -70,6 +75,23 @@ def line_with_band(ax: Axes, df: pd.DataFrame, x: str, y: str, look: Look) -> Ax
     return ax
 
 
+def seed_lines(ax: Axes, df: pd.DataFrame, x: str, y: str, look: Look) -> Axes:
+    """A thin line each seed and, of two or more, a thicker one: their mean, as far as all of them have a value.
+
+    For few seeds, whose t-bands would cover the panel. Markers tell the arms apart where colours do not.
+    """
+    wide = df.pivot(index=x, columns="seed", values=y)
+    color, every, arms = look.color, max(1, len(wide) // 8), len(ax.get_legend_handles_labels()[1])
+    start = every * (arms % 6) // 6  # beside those of the arms before it
+    marked = {"label": look.label, "marker": look.marker, "markevery": (start, every), "markersize": 3.5}
+    alone = marked if wide.shape[1] == 1 else {"alpha": 0.6}
+    for values in wide.to_numpy(dtype=float).T:
+        ax.plot(wide.index, values, color=color, linewidth=0.7, **alone)
+    if wide.shape[1] > 1:
+        ax.plot(wide.index, wide.mean(axis=1, skipna=False), color=color, linewidth=1.7, **marked)
+    return ax
+
+
 def scatter_with_bars(ax: Axes, df: pd.DataFrame, x: str, y: str, by: str, look: Look) -> Axes:
     """One point per level of `by` (a strength, say), joined in that order: means of x and y with their t-intervals."""
     complete = df.dropna(subset=[x, y])
@@ -80,12 +102,19 @@ def scatter_with_bars(ax: Axes, df: pd.DataFrame, x: str, y: str, by: str, look:
     return ax
 
 
-def with_legend(figure: Figure, **kwargs: Any) -> Figure:
-    """The figure, with one legend for all panels, right of them, that names each label once in the order drawn."""
+def with_legend(figure: Figure, empty: Axes | None = None, **kwargs: Any) -> Figure:
+    """The figure, with one legend for all panels that names each label once in the order drawn.
+
+    It is right of the panels, or in one that is `empty` and then has no axes.
+    """
     named = [ax.get_legend_handles_labels() for ax in figure.axes]
     handles = {label: handle for pair in reversed(named) for handle, label in reversed(list(zip(*pair, strict=True)))}
     order = list(dict.fromkeys(label for _, labels in named for label in labels))
-    figure.legend([handles[label] for label in order], order, **{"loc": "outside right upper", **kwargs})
+    if empty is not None:
+        empty.set_axis_off()
+        empty.legend([handles[label] for label in order], order, **{"loc": "center", **kwargs})
+    else:
+        figure.legend([handles[label] for label in order], order, **{"loc": "outside right upper", **kwargs})
     return figure
 
 

@@ -182,6 +182,11 @@ def select(df: pd.DataFrame, **filters: object) -> pd.DataFrame:
     return df
 
 
+def there(df: pd.DataFrame, arm: Arm) -> pd.DataFrame:
+    """The rows of an arm that are there so far: none where no run has one of its settings yet."""
+    return select(df.assign(**{column: None for column in arm if column not in df}), **arm)
+
+
 def one_run_each(rows: pd.DataFrame, metric: str, *per: str) -> pd.DataFrame:
     """The rows, if there is one for each combination of the columns `per`.
 

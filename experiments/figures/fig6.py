@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.analysis import plotting
-from experiments.analysis.arms import NAME, SIGMA, VANILLA, arm, by_arm, curves, decay, look, minus
+from experiments.analysis.arms import SIGMA, VANILLA, arm, by_arm, decay, look, minus
 from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority
 from experiments.analysis.results import Arm, Results, select
 
@@ -163,7 +163,8 @@ steps two of its three ants still end their episodes after 50 to 80 steps, where
 
 **How far it goes.** A run of the paper has 25 million steps and a change of friction every 5 million; a run of `cpu`
 scale has 1.024 million and a change every 93,000, ten in all. The paper's curves part between 2 and 16 million steps,
-so what is said of returns and of ranks that fall is `not tested at this scale`; what can be told is which arm has the
+so what is said of returns and of ranks that fall is `not tested at this scale`, and the paper's curves, which have
+hardly begun by then, are beside ours in figure 6b (results/fig6b), at 10 million; what can be told is which arm has the
 more rank and the fewer dead units after a million steps ("at the end" and "at the beginning" are means over the last
 and the first fifth of the training).
 
@@ -200,45 +201,66 @@ half hours of a core, 80 runs two days on four. The recorded seconds are upper b
 """
 
 PANELS = {"return": "return", "rank/99": "rank, % of the units", "dead": "dead units, %"}
+READ_OFF = "the paper, read off at the marks"
+PART = 2.0  # million steps, from which on the paper's arms part: a shorter run has nothing to be put beside them
 
 
 def draw(results: Results) -> Figure:
-    tables = {metric: _usual(shares(results, metric)) for metric in PANELS}
+    """A row a metric, a column a schedule of each ant, and the paper's where it reaches that far."""
     runs = _usual(results.runs)
-    rows = [(b, every) for b in BACKENDS for every in sorted(runs[runs[BACKEND] == b][EVERY].unique(), reverse=True)]
-    figure, axes = plotting.panels(len(PANELS), 1 + len(rows), width=3.1, height=2.2)
-    grid = axes.reshape(-1, len(PANELS))
-    for column, (metric, label) in enumerate(PANELS.items()):
-        _paper(grid[0, column], metric, label)
-        for ax, (backend, every) in zip(grid[1:, column], rows, strict=True):
-            table = select(tables[metric], **{BACKEND: backend, EVERY: every})
-            curves(ax, by_arm(table), "million", metric)
-            mark_changes(ax, table)
-            ax.set(title=f"{label}: {BACKENDS[backend]}", xlim=(0, None))
-            peak = table.groupby([NAME, table[SIGMA].fillna(0), "million"])[metric].mean().max()
-            cut(ax, metric, 1.7 * peak)
-        grid[-1, column].set_xlabel("million steps; lines: changes of friction")
-    return plotting.with_legend(figure, loc="outside lower center", ncols=4)
+    columns = [(b, every) for b in BACKENDS for every in sorted(runs[runs[BACKEND] == b][EVERY].unique(), reverse=True)]
+    further = bool(results.metrics["step"].max() > PART * MILLION)
+    figure, axes = plotting.panels(len(columns) + further, len(PANELS), height=2.3, sharex="col")
+    grid = axes.reshape(len(PANELS), -1)
+    for row, (metric, label) in zip(grid, PANELS.items(), strict=True):
+        table = _usual(shares(results, metric))
+        for ax, (backend, every) in zip(row, columns, strict=False):
+            rows = select(table, **{BACKEND: backend, EVERY: every})
+            for own, of_arm in by_arm(rows):
+                plotting.seed_lines(ax, of_arm, "million", metric, own)
+            mark_changes(ax, every, rows["step"].max())
+            limits(ax, metric, FLOOR)
+        row[0].set_ylabel(label)
+        if further and metric in PAPER:
+            papers(row[-1], metric, max(PAPER[metric]["syre"]) * MILLION)
+            limits(row[-1], metric, FLOOR)
+            row[-1].tick_params(labelbottom=True)  # below it is none
+    titles = [f"{BACKENDS[backend]}, a change every {every:,} steps" for backend, every in columns]
+    for ax, title in zip(grid[0], [*titles, *[READ_OFF] * further], strict=True):
+        ax.set_title(title)
+    for ax in grid[-1]:
+        ax.set(xlabel="million steps", xlim=(0, None))
+    if further:
+        return plotting.with_legend(figure, grid[-1, -1], **IN_LINES)
+    return plotting.with_legend(figure, loc="outside lower center", ncols=4, title=THIN, title_fontsize=7.5)
 
 
-def mark_changes(ax: Axes, table: pd.DataFrame) -> None:
+THIN = "thin: a seed; thick: the mean of the seeds; grey: changes of friction"
+IN_LINES = {"title": THIN.replace("; ", "\n"), "title_fontsize": 7.5, "alignment": "left"}  # legend in a panel
+
+
+def mark_changes(ax: Axes, every: float, steps: float) -> None:
     """A line at each change of friction."""
-    every = table[EVERY].max()
-    for change in range(1, int(table["step"].max() // every) + 1):
+    for change in range(1, int(steps // every) + 1):
         ax.axvline(change * every / MILLION, color="0.8", linewidth=0.6, zorder=0)
 
 
-def cut(ax: Axes, metric: str, top: float | None) -> None:
-    """Shares end at 0 and 100, returns at the floor and at `top`."""
+def limits(ax: Axes, metric: str, floor: float) -> None:
+    """Ranks end at 100 and begin at 80 or below, dead units begin at 0, returns no lower than at the floor."""
     low, high = ax.get_ylim()
-    ax.set_ylim(*((max(low, FLOOR), top) if metric == "return" else (max(low, 0), min(high, 100))))
+    if metric == "return" and low < floor:
+        top = max(other.dataLim.y1 for other in ax.get_shared_y_axes().get_siblings(ax))
+        low, high = floor, top + 0.05 * (top - floor)  # what is cut off below gives no margin above
+    ends = {"return": (low, high), "rank/99": (max(0, min(low, 80)), 100), "dead": (0, min(high, 100))}
+    ax.set_ylim(*ends[metric])
 
 
-def _paper(ax: Axes, metric: str, label: str) -> None:
-    """The paper's curves, where it has them."""
-    if metric not in PAPER:
-        ax.set_axis_off()
-        return
+def papers(ax: Axes, metric: str, steps: float) -> None:
+    """The paper's curves, straight lines between the points that were read off, and its changes of friction."""
+    mark_changes(ax, MAIN["paper"], steps)
     for name, points in PAPER[metric].items():
-        ax.plot(list(points), list(points.values()), "--", color=look(name).color, marker="o", markersize=3)
-    ax.set(title=f"{label}: the paper, read off", xlim=(0, 26), ylim=(0, 100 if metric == "rank/99" else None))
+        own = look(name) if name != "syre" else PAPERS_SYRE
+        ax.plot(list(points), list(points.values()), "--", linewidth=0.9, **vars(own))
+
+
+PAPERS_SYRE = plotting.Look(label="syre, the paper's σ", color=look("syre").color, marker=look("syre").marker)

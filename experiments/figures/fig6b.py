@@ -6,9 +6,10 @@ from matplotlib.figure import Figure
 from experiments.analysis import plotting
 from experiments.analysis.arms import SIGMA, VANILLA, arm, decay, look, minus
 from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority, per_seed
-from experiments.analysis.results import Arm, Results, select
+from experiments.analysis.results import Arm, Results, there
 from experiments.analysis.stats import paired_differences
-from experiments.figures.fig6 import CONTROLS, PANELS, PAPER, STAYS, cut, fifth, mark_changes, moved, shares
+from experiments.figures import fig6
+from experiments.figures.fig6 import CONTROLS, PANELS, PAPER, STAYS, fifth, moved, shares
 
 TITLE = "PPO on Slippery Ant in MuJoCo, 10 million steps: return, rank of the features and dead units"
 
@@ -29,8 +30,7 @@ def end(results: Results, metric: str, arm: Arm, which: int = 5) -> pd.Series:
 
 def _of(table: pd.DataFrame, arm: Arm) -> pd.DataFrame:
     """The rows of an arm; none where no run sets one of its columns."""
-    lacking = {column: None for column in (SIGMA, *arm) if column not in table}
-    return select(table.assign(**lacking), **arm)
+    return there(table if SIGMA in table else table.assign(**{SIGMA: None}), arm)
 
 
 def beyond(metric: str, treatment: Arm, control: Arm) -> Samples:
@@ -61,20 +61,22 @@ def _gain(key: str, metric: str, against: str) -> Superiority:
     (words, treatment), (who, control), (more, margin) = SYRES[key], CONTROLS[against], MORE[metric]
     text = f"Over the last fifth syre, {words}, has {more} than {who}."
     id, paper = f"{metric.replace('/', '-')}-{against}-{key}", PAPERS[metric, against]
-    return Superiority(id, text, "6.6", beyond(metric, treatment, control), margin=margin, paper=paper)
+    samples, arms = beyond(metric, treatment, control), (treatment, control)
+    return Superiority(id, text, "6.6", samples, margin=margin, paper=paper, arms=arms)
 
 
 def _stays(key: str) -> Equivalence:
     words, arm = SYRES[key]
     text = f"With syre, {words}, the rank over the last fifth is that over the first, within {STAYS:g} % of the units."
-    paper = "about 91 % throughout"
-    return Equivalence(f"rank-stays-{key}", text, "6.6", moved("rank/99", arm, end), margin=STAYS, paper=paper)
+    samples, paper = moved("rank/99", arm, end), "about 91 % throughout"
+    return Equivalence(f"rank-stays-{key}", text, "6.6", samples, margin=STAYS, paper=paper, arms=(arm,))
 
 
 def _falls(key: str, paper: str) -> Superiority:
     who, arm = CONTROLS[key]
     text = f"The rank of {who} falls by more than {STAYS:g} % of the units from the first fifth to the last."
-    return Superiority(f"rank-falls-{key}", text, "6.6", minus(moved("rank/99", arm, end)), margin=STAYS, paper=paper)
+    samples = minus(moved("rank/99", arm, end))
+    return Superiority(f"rank-falls-{key}", text, "6.6", samples, margin=STAYS, paper=paper, arms=(arm,))
 
 
 HALF = "The return of vanilla PPO over the last fifth is less than half of that over its best fifth."
@@ -87,6 +89,7 @@ CLAIMS: tuple[Claim, ...] = (
         *("return-collapses-vanilla", HALF, "6.6", collapsed(VANILLA)),
         argued="the half is the smallest effect",
         paper="3050 at 2.3M, 0 at 10.7M",
+        arms=(VANILLA,),
     ),
 )
 
@@ -106,6 +109,10 @@ one σ; none is chosen by the results.
 
 **Claims** were committed before the first run. They ask for differences worth naming: 5 % of the units in rank, 100 in
 return. Means are over the last fifth of the training, three seeds, paired: a seed has the same frictions in every arm.
+
+**The picture.** Right, at the same axes, is what was read off the paper's figure, within 3 %: points, with straight
+lines between them that say nothing of what the curves do there. Its friction changes every 5 million steps, ours every
+2 million. It shows no dead units. Returns below 0, or below the worst after a tenth of the training, are cut off.
 
 **So far.** Runs are collected as they end, seed by seed; with fewer than three seeds nothing is tested. Vanilla, seed
 0: its rank falls from 94 % of the units to 38 % at 8 million steps, faster than the paper's; the return peaks at 2,700
@@ -129,16 +136,24 @@ DRAWN = (
 
 
 def draw(results: Results) -> Figure:
-    figure, axes = plotting.panels(len(PANELS), 1, width=3.4, height=2.8)
-    for ax, (metric, label) in zip(axes, PANELS.items(), strict=True):
+    """A row a metric: ours, and the paper's curves at the same axes; the legend where the paper has no curves."""
+    figure, axes = plotting.panels(2, len(PANELS), height=2.3, sharex=True, sharey="row")
+    pairs = axes.reshape(len(PANELS), 2)
+    for (ours, its), (metric, label) in zip(pairs, PANELS.items(), strict=True):
         table = shares(results, metric)
         for own, settings in DRAWN:
             if len(rows := _of(table, settings)):
-                plotting.line_with_band(ax, rows, "million", metric, own)
-        for name, points in PAPER.get(metric, {}).items():
-            inside = {at: value for at, value in points.items() if at <= table["million"].max() * 1.1}
-            ax.plot(list(inside), list(inside.values()), "--", color=look(name).color, linewidth=0.8, alpha=0.7)
-        mark_changes(ax, table)
-        ax.set(title=label, xlim=(0, None), xlabel="million steps; lines: changes of friction")
-        cut(ax, metric, None)
-    return plotting.with_legend(figure, loc="outside lower center", ncols=6)
+                plotting.seed_lines(ours, rows, "million", metric, own)
+        steps = table["step"].max()
+        fig6.mark_changes(ours, table[fig6.EVERY].max(), steps)
+        if metric in PAPER:
+            fig6.papers(its, metric, steps)
+        late = table[table["step"] > steps / 10][metric].min()  # an untrained ant would take half of the panel
+        fig6.limits(ours, metric, max(fig6.FLOOR, min(late, 0)))
+        ours.set(ylabel=label, xlim=(0, 1.03 * steps / fig6.MILLION))
+    for ax, title in zip(pairs[0], ("ours", fig6.READ_OFF), strict=True):
+        ax.set_title(title)
+    for ax in pairs[1:].flat:
+        ax.set_xlabel("million steps")
+        ax.tick_params(labelbottom=True)  # also above the legend, and left of it
+    return plotting.with_legend(figure, pairs[-1, -1], **fig6.IN_LINES)

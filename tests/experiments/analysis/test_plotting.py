@@ -56,12 +56,53 @@ def test_a_level_with_a_failed_seed_is_hollow():
     assert ax.lines[1].get_xdata().tolist() == [10.0]
 
 
+def test_seeds_are_thin_lines_and_of_several_a_mean_as_far_as_all_of_them_go():
+    _, (several, alone) = plotting.panels(2)
+    df = sweep(seeds=3)[lambda d: d["regularizer.name"] == "vanilla"]
+    df = df[(df["decay"] < 10) | (df["seed"] > 0)]  # seed 0 ends early
+    assert plotting.seed_lines(several, df, "decay", "rank", look("vanilla")) is several
+    *seeds, mean = several.lines
+    for seed, line in enumerate(seeds):
+        own = df[df["seed"] == seed]
+        drawn = pd.Series(line.get_ydata(), line.get_xdata()).dropna()
+        assert drawn.to_dict() == dict(zip(own["decay"], own["rank"], strict=True))
+    expected = df.groupby("decay")["rank"].mean()[[0.1, 1.0]]
+    assert pd.Series(mean.get_ydata(), mean.get_xdata()).dropna().to_dict() == pytest.approx(expected.to_dict())
+    assert mean.get_linewidth() > max(line.get_linewidth() for line in seeds)
+    assert not several.collections  # no band
+    plotting.seed_lines(alone, df[df["seed"] == 1], "decay", "rank", look("vanilla"))
+    assert len(alone.lines) == 1  # its mean would be itself
+    for ax in (several, alone):
+        (handle,), labels = ax.get_legend_handles_labels()
+        assert (handle.get_color(), handle.get_marker(), labels) == ("#000000", "o", ["vanilla"])
+
+
+def test_the_markers_of_two_arms_on_one_curve_do_not_cover_each_other():
+    _, (ax,) = plotting.panels()
+    df = pd.DataFrame({"seed": 0, "step": range(100), "rank": 1.0})
+    for name in ("vanilla", "weight_decay"):
+        plotting.seed_lines(ax, df, "step", "rank", look(name))
+    first, second = (set(range(100)[start::every]) for start, every in (line.get_markevery() for line in ax.lines))
+    assert first
+    assert second
+    assert not first & second
+
+
 def test_the_legend_names_each_arm_once():
     figure, axes = plotting.panels(2)
     for ax, label in zip([*axes, *axes], ["b", "a", "b", "c"], strict=True):
         ax.plot([0, 1], label=label)
     assert plotting.with_legend(figure) is figure
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["b", "a", "c"]
+
+
+def test_the_legend_can_be_in_an_empty_panel():
+    figure, (ax, empty) = plotting.panels(2)
+    ax.plot([0, 1], label="a")
+    assert plotting.with_legend(figure, empty) is figure
+    assert not figure.legends
+    assert [text.get_text() for text in empty.get_legend().get_texts()] == ["a"]
+    assert not empty.axison
 
 
 def test_saving_the_same_figure_twice_gives_the_same_small_files_and_touches_nothing(tmp_path):

@@ -332,6 +332,14 @@ def test_select_compares_numbers_by_value_and_words_by_letter():
         R.select(df, sigma=0.1)
 
 
+def test_an_arm_with_a_setting_that_no_run_has_yet_is_not_there():
+    df = pd.DataFrame({"regularizer.name": ["vanilla", "syre"]})
+    assert R.there(df, {"regularizer.name": "syre", "regularizer.sigma": 1}).empty
+    assert R.there(df, {"regularizer.name": "vanilla", "regularizer.sigma": None}).index.tolist() == [0]
+    with pytest.raises(R.ResultsError, match=r"no column 'regularizer\.sigma'"):
+        R.select(df, **{"regularizer.sigma": 1})  # control
+
+
 def test_the_runs_of_an_arm_are_found_by_its_settings_and_their_ends_by_seed(tmp_path):
     ids = [
         write_run(tmp_path / "outputs", 2 * k + j, seed=3 - k, sigma=s) for k in range(3) for j, s in enumerate((1, 2))
@@ -346,7 +354,7 @@ def test_the_runs_of_an_arm_are_found_by_its_settings_and_their_ends_by_seed(tmp
 
 
 def test_the_table_to_figure_side_never_imports_torch():
-    modules = "results, stats, claims, arms, plotting, pages, statements, overview"
+    modules = "results, stats, claims, remaining, arms, plotting, pages, statements, overview"
     heavy = ("torch", "syre", "hydra", "omegaconf", "wandb", "matplotlib.pyplot")
     code = f"import sys; from experiments.analysis import {modules}; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
