@@ -31,8 +31,9 @@ class Batches:
     Of several processes that train one run, each takes its `rank`'s share of every batch, its images and their draws:
     the shares of all `world` ranks are the batch of a single process.
 
-    A data set with permutations is a sequence of tasks, each the same samples with the features permuted: `stage`,
-    which the trainer sets, says which one the batches are of.
+    A data set with permutations is a sequence of tasks, each the same samples with the features permuted; one that is
+    relabelled has in each task other labels for them. `stage`, which the trainer sets, says of which task the batches
+    are, those of an evaluation too.
     """
 
     def __init__(
@@ -56,6 +57,9 @@ class Batches:
         self.stage, self.stages = 0, datasets[0].stages
         self._permutations = [d.permutations.to(self.device) for d in datasets if d.permutations is not None]
         check(len(self._permutations) in (0, self.size), "either all replicas have permutations or none")
+        self._relabelled = datasets[0].relabelled
+        alike = all(dataset.relabelled == self._relabelled for dataset in datasets)
+        check(alike, "either all replicas have new labels in each task or none")
         self._splits = {split: self._tensors(datasets, split) for split in ("train", "test")}
         n = datasets[0].train_inputs.shape[0]
         self.full = batch_size == 0 or batch_size >= n
@@ -71,7 +75,7 @@ class Batches:
         self._rows = torch.arange(self.size, device=self.device).unsqueeze(1)
 
     def _tensors(self, datasets: Sequence[Dataset], split: str) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of a split: [n, ...] if shared, else [R, n, ...]."""
+        """Inputs and targets of a split, those of all tasks: [n, ...] if shared, else [R, n, ...]."""
         pairs = [(getattr(d, f"{split}_inputs"), getattr(d, f"{split}_targets")) for d in datasets]
         if self.shared:
             return pairs[0][0].to(self.device), pairs[0][1].to(self.device)
@@ -83,14 +87,16 @@ class Batches:
         orders = {seed: torch.randperm(self._samples, generator=generator(seed, "order", epoch)) for seed in self.seeds}
         return torch.stack([orders[seed] for seed in self.seeds]).to(self.device, non_blocking=True)
 
-    def _scaled(self, inputs: Tensor) -> Tensor:
-        """The inputs of this stage [R, batch, ...], at each replica's scale."""
+    def _presented(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch as this stage has it, [R, batch, ...] and [R, batch]; the inputs at each replica's scale."""
         if self._permutations:
             flat = zip(inputs.flatten(2), self._permutations, strict=True)
             inputs = torch.stack([x[:, orders[self.stage]] for x, orders in flat]).view(inputs.shape)
-        if self._scale is None:
-            return inputs
-        return inputs * self._scale.to(inputs.dtype).view(-1, *(1,) * (inputs.dim() - 1))
+        if self._relabelled:
+            targets = targets[..., self.stage]
+        if self._scale is not None:
+            inputs = inputs * self._scale.to(inputs.dtype).view(-1, *(1,) * (inputs.dim() - 1))
+        return inputs, targets
 
     def train(self, step: int) -> tuple[Tensor, Tensor]:
         """The batch of this step (from 0): inputs [R, batch, ...], targets [R, batch]."""
@@ -106,7 +112,7 @@ class Batches:
             draws = {seed: self._draws(self.batch_size, seed, step) for seed in self.seeds}
             own = [{name: draw[self._share] for name, draw in draws[seed].items()} for seed in self.seeds]
             inputs = self._pixels.prepared(inputs, own)
-        return self._scaled(inputs), targets
+        return self._presented(inputs, targets)
 
     def evaluation(self, split: str = "test", augmented: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
         """A whole split, in order, in chunks [R, chunk, ...]; `augmented` with draws that are the same for all runs."""
@@ -117,7 +123,7 @@ class Batches:
             if self._pixels:
                 draws = self._draws(targets.shape[1], 0, start) if augmented else None
                 inputs = self._pixels.prepared(inputs, None if draws is None else [draws] * self.size)
-            yield self._scaled(inputs), targets
+            yield self._presented(inputs, targets)
 
     def _slice(self, split: str, part: slice) -> tuple[Tensor, Tensor]:
         if self.shared:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from syre import checks
-from syre.checks import Settings, among, at_least, check, each, fraction, positive
+from syre.checks import Settings, among, at_least, check, each, fraction, positive, share
 from syre.core import Effect, Handle, SharedAnchors, SyreHandle, attach, attach_anchors
 from syre.core.anchor import draw_anchors
 from syre.core.frozen import Frozen, FrozenHandle, draw_frozen
@@ -161,6 +161,53 @@ class SyreLayers(_Anchored):
         chosen = [n for n in names if n in decays and n.startswith(tuple(f"{module}." for module in self.modules))]
         anchors = draw_anchors(model, **self.drawn(seed), parameters=chosen)
         return attach_anchors(optimizer, model, anchors, start=self.start)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyreChanging(_Anchored):
+    """`syre` with other anchors in each task: what is it about them, that they are there, or that they stay?
+
+    In the first task they are those of `syre`, and so is the start. The weights stay where they are when a task begins.
+
+    change: redrawn, independent draws in each task; or halved, the draws of the first task times `keep` with each new
+        one, so that the decay of late tasks is plain weight decay (of gains, toward the mean `gains`).
+    """
+
+    name: ClassVar[str] = "syre_changing"
+    change: str = "redrawn"
+    keep: float = 0.5
+    ranges: ClassVar = {"change": among("redrawn", "halved"), "keep": share}
+
+    def attach(self, optimizer: Optimizer, model: nn.Module, seed: int) -> "ChangingHandle":
+        return ChangingHandle(paired(optimizer, model, **self.drawn(seed), start=self.start), self, seed)
+
+    def drawn_in(self, stage: int, seed: int) -> dict[str, Any]:
+        """The seed and the scale of the anchors of a task."""
+        if self.change == "halved":
+            return {"seed": anchor_seed(seed), "sigma": self.sigma * self.keep**stage}
+        return {"seed": derive_seed(seed, "anchor", stage) if stage else anchor_seed(seed), "sigma": self.sigma}
+
+
+class ChangingHandle(Handle):
+    """The handle of syre on one run, whose anchors it changes with the task: a matter of (seed, task) alone."""
+
+    def __init__(self, inner: SyreHandle, settings: SyreChanging, seed: int) -> None:
+        self.inner, self.settings, self.seed = inner, settings, seed
+        self.hooks = inner.hooks
+        self.stage = 0
+
+    def effect(self) -> Effect:
+        """That of syre, with the anchors of the task."""
+        return self.inner.effect()
+
+    def vary(self, stage: int) -> None:
+        if stage != self.stage:
+            self.inner.redraw(**self.settings.drawn_in(stage, self.seed))
+            self.stage = stage
+
+    def detach(self) -> None:
+        self.inner.detach()
+        self.hooks = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -235,11 +235,13 @@ def _train(learner: Learner, task: Task, batches: Batches, settings: Training, r
     step, summed, since = 0, torch.zeros(learner.size, device=batches.device, dtype=torch.float64), 0
     if resume is None:
         batches.stage = 0
+        learner.vary(0)
         yield Record(step=0, split="test", values=evaluate(final=False))
     else:
         with resuming():
             step, summed, since = resume["step"], resume["summed"].to(batches.device), resume["since"]
             batches.stage = resume["stage"]
+            learner.vary(batches.stage)
             learner.load_state_dict(resume["learner"])
     while step < total:
         if (stage := step * batches.stages // total) != batches.stage:

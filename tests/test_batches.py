@@ -162,6 +162,54 @@ def test_replicas_need_the_same_number_of_tasks():
         Batches([images(THREE[:1]), images(None)], scales=[1.0, 1.0], seeds=[0, 0], batch_size=5)
 
 
+# ---- a sequence of labels --------------------------------------------------------------------------------------------
+
+
+def relabelled(shift: int = 0) -> Dataset:
+    """Image i of `images` has in task t the label i + 100 t + shift."""
+    labels = torch.arange(N).unsqueeze(1) + 100 * torch.arange(3) + shift
+    return replace(images(None), train_targets=labels, test_targets=labels, relabelled=True)
+
+
+@pytest.mark.parametrize("batch_size", [5, 0])
+@pytest.mark.parametrize("stage", [0, 1, 2])
+@pytest.mark.parametrize("shared", [True, False])
+def test_each_task_has_its_labels_in_training_and_evaluation(stage, batch_size, shared):
+    settings = {"scales": [2.0, 0.5], "seeds": [0, 1], "batch_size": batch_size}
+    data = relabelled()
+    batches, plain = (
+        Batches(sets, **settings) for sets in ([data, data if shared else replace(data)], [images(None)] * 2)
+    )
+    assert (batches.stages, batches.stage, batches.shared) == (3, 0, shared)
+    batches.stage = stage
+    pairs = [(batches.train(7), plain.train(7)), *zip(batches.evaluation(), plain.evaluation(), strict=True)]
+    for (inputs, labels), (same, numbers) in pairs:
+        assert torch.equal(inputs, same)
+        assert torch.equal(labels, numbers + 100 * stage)
+
+
+def test_each_replica_has_the_labels_of_its_own_data_set():
+    both = Batches([relabelled(), relabelled(7)], scales=[1.0, 1.0], seeds=[0, 0], batch_size=5)
+    both.stage = 2
+    _, labels = both.train(3)
+    assert torch.equal(labels[1], labels[0] + 7)
+
+
+def test_of_a_sequence_of_labels_each_rank_has_its_share():
+    settings = {"scales": [1.0], "seeds": [0], "batch_size": 10}
+    whole, *shares = [Batches([relabelled()], **settings, rank=k, world=n) for k, n in ((0, 1), (0, 2), (1, 2))]
+    for batches in (whole, *shares):
+        batches.stage = 1
+    assert torch.equal(torch.cat([share.train(1)[1] for share in shares], 1), whole.train(1)[1])
+
+
+def test_either_all_replicas_are_relabelled_or_none():
+    labels = relabelled().train_targets[:, :1]
+    one = replace(relabelled(), train_targets=labels, test_targets=labels)
+    with pytest.raises(ValueError, match="new labels in each task or none"):
+        Batches([one, images(None)], scales=[1.0, 1.0], seeds=[0, 0], batch_size=5)
+
+
 # ---- pixels ----------------------------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ from syre.regularizers import (
     SigmaAsym,
     Syre,
     SyreAdvanced,
+    SyreChanging,
     SyreLayers,
     Vanilla,
     WAsym,
@@ -53,7 +54,7 @@ def step(regularizer, optim, module: nn.Module, gradient: float, steps: int = 1)
 
 def test_each_regularizer_has_its_own_name():
     names = {"vanilla", "weight_decay", "syre", "syre_advanced", "syre_layers", "l2_init", "offset", "shrink_perturb"}
-    assert {cls.name for cls in REGULARIZERS} == names | {"dropout", "w_fix", "w_asym", "sigma_asym"}
+    assert {cls.name for cls in REGULARIZERS} == names | {"dropout", "w_fix", "w_asym", "sigma_asym", "syre_changing"}
 
 
 def test_vanilla_has_no_decay_and_weight_decay_decays_to_zero():
@@ -222,6 +223,7 @@ def test_only_shrink_and_perturb_renews_weights_between_tasks():
     for regularizer in (
         ShrinkPerturb(),
         Syre(weight_decay=0.1),
+        SyreChanging(weight_decay=0.1),
         L2Init(weight_decay=0.1),
         WFix(fraction=0.1),
         Offset(sigma=0.1),
@@ -231,6 +233,94 @@ def test_only_shrink_and_perturb_renews_weights_between_tasks():
         handle = regularizer.attach(SGD(lr=1.0).build(module, regularizer.weight_decay), module, 0)
         renewing |= {regularizer.name} if isinstance(handle, Renews) else set()
     assert renewing == {"shrink_perturb"}
+
+
+# ---- anchors that change ---------------------------------------------------------------------------------------------
+
+
+def centres(regularizer, optim, stages: list[int], seed: int = 0, **options) -> list[dict[str, torch.Tensor]]:
+    """Where the decay alone brings the weights in each of these tasks, in turn."""
+    module = model(**options)
+    optimizer = optim.build(module, regularizer.weight_decay, regularizer.scope)
+    handle, found = regularizer.attach(optimizer, module, seed), []
+    for stage in stages:
+        before = weights(module)
+        handle.vary(stage)
+        torch.testing.assert_close(weights(module), before, rtol=0, atol=0)  # the weights stay where they are
+        for _ in range(100):
+            for parameter in module.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+            optimizer.step()
+        found.append(weights(module))
+    return found
+
+
+def anchors_of_syre(seed: int = 0, **options) -> dict[str, torch.Tensor]:
+    module = model(**options)
+    regularizer = Syre(weight_decay=0.5, sigma=0.7)
+    return regularizer.attach(SGD(lr=1.0).build(module, 0.5), module, seed).anchors
+
+
+DECAYING = [SGD(lr=1.0), Adam(lr=1.0, decoupled=True)]  # the distance from the centre is halved in each step
+
+
+@pytest.mark.parametrize("optim", DECAYING, ids=["sgd", "adamw"])
+def test_in_each_task_the_decay_is_toward_the_anchors_of_that_task(optim):
+    of_syre = anchors_of_syre()
+    found = centres(SyreChanging(weight_decay=0.5, sigma=0.7, change="halved"), optim, [0, 1, 2, 3])
+    for stage, its in enumerate(found):
+        torch.testing.assert_close(its, {n: 0.5**stage * b for n, b in of_syre.items()}, rtol=1e-6, atol=1e-9)
+    redrawn = centres(SyreChanging(weight_decay=0.5, sigma=0.7), optim, [0, 1, 2, 3], spec=MLP_WIDE)
+    torch.testing.assert_close(redrawn[0], anchors_of_syre(spec=MLP_WIDE), rtol=1e-6, atol=1e-9)
+    for stage, its in enumerate(redrawn):
+        b = its["layers.0.weight"].flatten()  # 20,000 entries
+        assert abs(float(b.std()) * 40**0.5 / 0.7 - 1) < 4 / (2 * b.numel()) ** 0.5
+        for earlier in redrawn[:stage]:
+            c = earlier["layers.0.weight"].flatten()
+            assert abs(float(torch.corrcoef(torch.stack([b, c]))[0, 1])) < 4 / b.numel() ** 0.5
+
+
+def test_how_much_is_kept_goes_from_plain_decay_after_the_first_task_to_syre():
+    of_syre = anchors_of_syre()
+    for keep, factors in ((1.0, (1, 1, 1)), (0.1, (1, 0.1, 0.01)), (0.0, (1, 0, 0))):
+        regularizer = SyreChanging(weight_decay=0.5, sigma=0.7, change="halved", keep=keep)
+        for factor, its in zip(factors, centres(regularizer, SGD(lr=1.0), [0, 1, 2]), strict=True):
+            torch.testing.assert_close(its, {n: factor * b for n, b in of_syre.items()}, rtol=1e-6, atol=1e-9)
+
+
+def test_the_anchors_are_of_the_seed_and_the_task_whatever_was_before():
+    regularizer = SyreChanging(weight_decay=0.5, sigma=0.7)
+    first, second, again, back = centres(regularizer, SGD(lr=1.0), [1, 2, 1, 0])
+    (at_once,) = centres(regularizer, SGD(lr=1.0), [2])
+    torch.testing.assert_close((first, second), (again, at_once), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(back, anchors_of_syre(), rtol=1e-6, atol=1e-9)
+    (other,) = centres(regularizer, SGD(lr=1.0), [2], seed=1)
+    assert all((b != other[name]).all() for name, b in at_once.items())  # control
+
+
+def test_what_does_not_decay_has_no_anchor_in_any_task():
+    regularizer = SyreChanging(weight_decay=0.5, sigma=0.7, scope="matrices")
+    for its in centres(regularizer, SGD(lr=1.0), [0, 1]):
+        assert all(torch.equal(w, model().get_parameter(name).detach()) for name, w in its.items() if w.dim() == 1)
+        assert all((w != model().get_parameter(name)).all() for name, w in its.items() if w.dim() == 2)
+
+
+def test_a_saved_state_goes_with_the_anchors_of_its_task():
+    def run() -> tuple:
+        module, regularizer = model(), SyreChanging(weight_decay=0.5, sigma=0.7)
+        optimizer = SGD(lr=1.0).build(module, 0.5)
+        return optimizer, regularizer.attach(optimizer, module, 0), module
+
+    optimizer, handle, _ = run()
+    handle.vary(1)
+    states = optimizer.state_dict(), handle.inner.state_dict()
+    other, its, _module = run()
+    for load, state in ((other.load_state_dict, states[0]), (its.inner.load_state_dict, states[1])):
+        with pytest.raises(ValueError, match=r"other anchors|not the anchors of the checkpoint"):
+            load(state)
+    its.vary(1)
+    other.load_state_dict(states[0])
+    its.inner.load_state_dict(states[1])
 
 
 # ---- W-fix -----------------------------------------------------------------------------------------------------------
@@ -371,6 +461,9 @@ def test_sigma_asym_needs_activations():
         (SyreLayers, {"weight_decay": 0.1}, "modules"),
         (SyreAdvanced, {"weight_decay": 0.1, "sigma_d": 0.0}, "sigma_d"),
         (SyreAdvanced, {"weight_decay": 0.1, "sigma_d": 0.6}, "sigma_d"),
+        (SyreChanging, {"weight_decay": 0.0}, "weight_decay"),
+        (SyreChanging, {"weight_decay": 0.1, "change": "moved"}, "change must be one of redrawn, halved, got 'moved'"),
+        (SyreChanging, {"weight_decay": 0.1, "keep": 1.1}, "keep"),
         (L2Init, {"weight_decay": 0.0}, "weight_decay"),
         (Dropout, {"rate": 1.0}, "rate"),
         (Offset, {"sigma": -0.1}, "sigma"),

@@ -15,9 +15,9 @@ from syre.batches import Batches
 from syre.data import Dataset
 from syre.learners import Learner, learner
 from syre.optim import SGD, Adam
-from syre.regularizers import Dropout, ShrinkPerturb, Syre, WFix
+from syre.regularizers import Dropout, ShrinkPerturb, Syre, SyreChanging, WFix
 from syre.tasks import Classification
-from syre.trainer import Record, Snapshot, Training, train
+from syre.trainer import Record, Snapshot, StateError, Training, train
 
 TEN = Training(steps=10, batch_size=8, schedule="cosine", clip=0.5, evaluations=5, checkpoints=1)
 ADAM, NESTEROV = Adam(lr=0.01), SGD(lr=0.05, momentum=0.9, nesterov=True)
@@ -123,6 +123,7 @@ def test_epochs_are_counted_in_whole_batches():
 # ---- a sequence of tasks ---------------------------------------------------------------------------------------------
 
 PERTURBED = ShrinkPerturb(shrink=0.5, perturb=0.3, weight_decay=0.1)
+CHANGING = [SyreChanging(weight_decay=0.5, sigma=1.0, change=change) for change in ("redrawn", "halved")]
 TASKS = Training(epochs=2, batch_size=15, evaluations=3, checkpoints=23)  # 4 steps an epoch, 8 a task, all of them kept
 
 
@@ -211,7 +212,7 @@ def test_a_run_resumed_anywhere_in_a_sequence_is_the_undisturbed_run(at, size):
 
 
 def test_in_a_sequence_too_a_replica_is_the_run_trained_alone():
-    regularizers = [PERTURBED, replace(PERTURBED, shrink=0.9), Dropout(rate=0.3), Syre(weight_decay=0.1)]
+    regularizers = [PERTURBED, replace(PERTURBED, shrink=0.9), Dropout(rate=0.3), Syre(weight_decay=0.1), *CHANGING]
     team, batches = of_tasks(regularizers)
     records = [e for e in train(team, TASK, batches, TASKS) if isinstance(e, Record)]
     for k, regularizer in enumerate(regularizers):
@@ -223,9 +224,81 @@ def test_in_a_sequence_too_a_replica_is_the_run_trained_alone():
                 torch.testing.assert_close(values[k], other.values[metric][0], rtol=1e-8, atol=1e-8, check_dtype=False)
 
 
+class Still(Classification):
+    """Nothing to learn: the decay alone moves the weights."""
+
+    def loss(self, output, inputs, targets):
+        return 0 * super().loss(output, inputs, targets)
+
+
+def vector(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([tensors[name].flatten() for name in sorted(tensors)])
+
+
+def anchors_of(regularizer, seed: int, stage: int) -> torch.Tensor:
+    replica = build(Run(regularizer=regularizer, optim=NESTEROV, seed=seed))
+    replica.vary(stage)
+    return vector(replica.handle.effect().anchors)
+
+
+@pytest.mark.parametrize("size", [1, 2], ids=["single", "ensemble"])
+def test_in_each_task_the_decay_is_toward_the_anchors_of_that_task(size):
+    """With eta lambda = 1/2, eight steps leave 1/256 of the distance."""
+    team, batches = of_tasks(CHANGING[:size], SGD(lr=1.0))
+    at = {event.step: [row(team, k) for k in range(size)] for event in train(team, Still(), batches, TASKS)}
+    for k, regularizer in enumerate(CHANGING[:size]):
+        anchors = [anchors_of(regularizer, k, stage) for stage in range(3)]
+        for stage, b in enumerate(anchors):
+            weights = vector(at[8 * stage + 8][k])
+            assert (weights - b).norm() < 0.02 * anchors[0].norm()
+            for other in {0, 1, 2} - {stage}:  # control
+                assert (weights - anchors[other]).norm() > 0.2 * anchors[0].norm()
+
+
+@pytest.mark.parametrize("optim", [NESTEROV, Adam(lr=1e-4, decoupled=True)], ids=["nesterov", "rounded"])
+@pytest.mark.parametrize("size", [1, 2], ids=["single", "ensemble"])
+def test_a_run_resumed_in_a_task_has_the_anchors_of_that_task(size, optim, monkeypatch):
+    """The second optimizer rounds its pull stochastically, where it trains alone."""
+    whole, batches = of_tasks(CHANGING[:size], optim, torch.float32)
+    records, kept = [], {}
+    for event in train(whole, TASK, batches, TASKS):
+        if isinstance(event, Record):
+            records.append(event)
+        else:
+            kept[event.step] = saved_and_loaded(event.state)
+
+    def resumed(at: int) -> tuple[Learner, list[Record]]:
+        team, batches = of_tasks(CHANGING[:size], optim, torch.float32)
+        events = train(team, TASK, batches, TASKS, resume=kept[at])
+        return team, [event for event in events if isinstance(event, Record)]
+
+    for at in (3, 8, 9, 16, 21):  # inside a task, and around and exactly at the boundaries 8 and 16
+        team, rest = resumed(at)
+        same(rest, [record for record in records if record.step > at])
+        for k in range(size):
+            torch.testing.assert_close(row(team, k), row(whole, k), rtol=0, atol=0)
+    monkeypatch.setattr(type(whole), "vary", lambda *_: None)  # control: those of the first task
+    if size == 1:
+        with pytest.raises(StateError, match="this optimizer state was trained with other anchors"):
+            resumed(21)
+    else:
+        team, _ = resumed(21)
+        assert all((row(team, k)[name] != weight).any() for k in (0, 1) for name, weight in row(whole, k).items())
+
+
+def test_anchors_of_which_all_is_kept_are_those_of_syre():
+    kept = SyreChanging(weight_decay=0.5, sigma=1.0, change="halved", keep=1.0)
+    one, other, third = (of_tasks([r]) for r in (kept, Syre(weight_decay=0.5, sigma=1.0), CHANGING[0]))
+    for team, batches in (one, other, third):
+        list(train(team, TASK, batches, TASKS))
+    torch.testing.assert_close(row(one[0], 0), row(other[0], 0), rtol=0, atol=0)
+    assert all((row(third[0], 0)[name] != weight).any() for name, weight in row(other[0], 0).items())  # control
+
+
 def test_training_begins_with_the_first_task_whatever_the_batches_were_used_for_before():
-    (one, batches), (other, fresh) = of_tasks([PERTURBED]), of_tasks([PERTURBED])
+    (one, batches), (other, fresh) = of_tasks(CHANGING), of_tasks(CHANGING)
     batches.stage = 2
+    one.vary(2)
     same(
         [e for e in train(one, TASK, batches, TASKS) if isinstance(e, Record)],
         [e for e in train(other, TASK, fresh, TASKS) if isinstance(e, Record)],

@@ -141,10 +141,10 @@ def _attach(
     drawn: dict[str, Any] = {"seed": seed, "sigma": sigma, "unit": unit, "gains": gains}
     living = weakref.ref(model)  # the hooks keep what draws later, and should not keep the model
 
-    def draw(parameters: Collection[str], full: bool = False) -> tuple[Named, Named]:
+    def draw(parameters: Collection[str], full: bool = False, **other: Any) -> tuple[Named, Named]:
         model = cast(nn.Module, living())
         options: dict[str, Any] = {"anchor_dtype": anchor_dtype, "strict": strict, "whole": full}
-        anchors = draw_anchors(model, **drawn, **options, parameters=parameters)
+        anchors = draw_anchors(model, **drawn | other, **options, parameters=parameters)
         if not sigma_d:
             return anchors, {}
         return anchors, draw_scales(model, sigma_d=sigma_d, seed=seed, parameters=anchors, whole=full)

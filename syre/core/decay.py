@@ -77,6 +77,14 @@ class Renews(Protocol):
         """Write the weights with which task `stage` begins into `parameters` (name -> tensor)."""
 
 
+@runtime_checkable
+class Varies(Protocol):
+    """A handle that acts otherwise in each task of a sequence."""
+
+    def vary(self, stage: int) -> None:
+        """Act as in task `stage` from now on, whatever it did before: so a run can go on inside any task."""
+
+
 # ---- what can be decayed ---------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 import operator
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from .names import canonical_parameters
 from .sharded import gradient, is_sharded, local, shard_like
 
 Named = dict[str, Tensor]  # by canonical parameter name
-Draw = Callable[[Collection[str]], tuple[Named, Named]]  # the anchors, and the scales, of these parameters
+Draw = Callable[..., tuple[Named, Named]]  # the anchors, and the scales, of these parameters
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
@@ -14,6 +15,7 @@ from . import once
 from .decay import Effect, Handle
 from .follow import Draw, Followed, Named
 from .forms import Pull, Shift
+from .scale import GuessedScale
 from .sharded import local
 from .wrapped import outside, surround
 
@@ -32,7 +34,7 @@ class SyreHandle(Handle):
     """What `attach` returns: the anchors, and the way to check or remove them.
 
     Attributes:
-        anchors: canonical name -> b, laid out as the parameter is. Change them only in place.
+        anchors: canonical name -> b, laid out as the parameter is. Change them only in place (`redraw` does).
         scales: canonical name -> the diagonal of D, shape of the parameter; empty when D = 1.
         form: `"pull"` or `"shift"`.
     """
@@ -105,6 +107,32 @@ class SyreHandle(Handle):
     def draw_later(self, draw: Draw) -> None:
         """How to draw for parameters that come later; without it such a parameter is an error."""
         self._followed.draw = draw
+
+    @torch.no_grad()
+    def redraw(self, *, seed: int, sigma: float) -> None:
+        """Decay from now on toward the anchors of this seed and scale; the weights stay where they are, and so does D.
+
+        Saved states are from then on those of a run with these anchors: to resume, draw them again, then load.
+
+        Raises:
+            ValueError: anchors that were given and not drawn; the shift form, as some optimizers keep a theta of their
+                own, which is w less the anchors that were; a sharded model. Nothing has changed then.
+        """
+        draw = self._followed.draw
+        if draw is None:
+            raise ValueError("these anchors were given, not drawn: there is nothing to draw them anew by")
+        if self.form != "pull" or self._followed.is_sharded():
+            raise ValueError("anchors change in the constant-pull form only, and while no parameter is sharded")
+        new = {"seed": seed, "sigma": sigma}
+        draw = partial(draw, **new)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", GuessedScale)  # it has been said
+            anchors, _ = draw([*self.anchors])
+        for name, anchor in anchors.items():
+            self.anchors[name].copy_(anchor)
+        self._followed.draw = draw
+        self._recipe |= new
+        self.line = once.line(self._recipe)
 
     def keep(self, model: nn.Module) -> None:
         """Keep a list of models alive, of which there is a weak reference only."""

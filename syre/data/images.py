@@ -25,6 +25,9 @@ class Dataset:
     Inputs are float32 [n, channels, height, width], targets int64 [n] in 0..num_classes-1. Inputs may also be uint8
     pixels: `syre.batches.Batches` then turns a batch at a time, on its device, into pixels in [0, 1], augments it, and
     standardises it with `mean` and `std`, one number per channel.
+
+    A data set may be a sequence of tasks over the same samples: it then has `permutations`, or is `relabelled`, and
+    `syre.batches.Batches` gives each task its own. (With both, there are as many of the one as of the other.)
     """
 
     train_inputs: Tensor
@@ -33,6 +36,7 @@ class Dataset:
     test_targets: Tensor
     num_classes: int
     permutations: Tensor | None = None  # int64 [stages, features]: continual tasks that permute the inputs
+    relabelled: bool = False  # continual tasks with labels of their own: the targets are [n, stages]
     mean: tuple[float, ...] = (0.0,)  # of uint8 inputs, per channel (or one for all), in [0, 1]
     std: tuple[float, ...] = (1.0,)
     augmentation: Augmentation | None = None  # of uint8 training inputs
@@ -46,6 +50,8 @@ class Dataset:
     @property
     def stages(self) -> int:
         """Number of tasks that are trained one after the other."""
+        if self.relabelled:
+            return self.train_targets.shape[1]
         return 1 if self.permutations is None else len(self.permutations)
 
     @property

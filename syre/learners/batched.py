@@ -87,12 +87,17 @@ class BatchedOptimizer:
         momentum = not adaptive and any(group["momentum"] for segment in self.segments for group in segment.groups)
         self.first = torch.zeros_like(flat) if adaptive or momentum else None
         self.second = torch.zeros_like(flat) if adaptive else None
+        self.take(model, effects)
+
+    def take(self, model: nn.Module, effects: Sequence[Effect]) -> None:
+        """Have the handles of the R replicas act on their rows as they now say."""
         frozen = [effect.frozen for effect in effects]
-        mask = _rows(flat, model, [{name: mask for name, (mask, _) in its.items()} for its in frozen], 0)
+        mask = _rows(self.flat, model, [{name: mask for name, (mask, _) in its.items()} for its in frozen], 0)
         self.mask = None if mask is None else mask.bool()
-        self.values = _rows(flat, model, [{name: values for name, (_, values) in its.items()} for its in frozen], 0)
-        self.anchors = _rows(flat, model, [effect.anchors for effect in effects], 0)
-        self.scales = _rows(flat, model, [effect.scales for effect in effects], 1)
+        values = [{name: values for name, (_, values) in its.items()} for its in frozen]
+        self.values = _rows(self.flat, model, values, 0)
+        self.anchors = _rows(self.flat, model, [effect.anchors for effect in effects], 0)
+        self.scales = _rows(self.flat, model, [effect.scales for effect in effects], 1)
 
     @staticmethod
     def _segments(optimizers: Sequence[Optimizer]) -> list[Segment]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.overrides import TorchFunctionMode
 
+from syre.core.decay import effect_of
 from syre.learners.batched import BatchedOptimizer
 from syre.learners.protocol import Loss, Replica, keep_freed_memory
 from syre.learners.repeatable import effects
@@ -96,8 +97,14 @@ class Ensemble:
         return losses.detach()
 
     def enter(self, stage: int) -> None:
+        self.vary(stage)
         for row, replica in enumerate(self.replicas):
             replica.renew({name: leaf.detach()[row] for name, leaf in self.leaves.items()}, stage)
+
+    def vary(self, stage: int) -> None:
+        varied = [replica.vary(stage) for replica in self.replicas]  # each of them, not up to the first that does
+        if any(varied):
+            self.optimizer.take(self.model, [effect_of(replica.handle) for replica in self.replicas])
 
     def parameters(self) -> dict[str, Tensor]:
         return {name: leaf.detach() for name, leaf in self.leaves.items()}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from syre.core.decay import Handle, Renews
+from syre.core.decay import Handle, Renews, Varies
 
 Loss = Callable[..., Tensor]  # (output [..., batch, ...], *batch) -> [...]: the mean over the batch, per replica
 
@@ -31,6 +31,13 @@ class Replica:
         if isinstance(self.handle, Renews):
             self.handle.renew(parameters, stage)
 
+    def vary(self, stage: int) -> bool:
+        """Let the handle, if it acts otherwise in each task, act as in task `stage`; whether it does."""
+        if isinstance(self.handle, Varies):
+            self.handle.vary(stage)
+            return True
+        return False
+
 
 class Learner(Protocol):
     """What the trainer needs: R replicas that can be evaluated and stepped. The leading axis R is always there."""
@@ -43,7 +50,10 @@ class Learner(Protocol):
     def step(self, loss_fn: Loss, batch: Sequence[Tensor], *, lr_factor: float, clip: float | None) -> Tensor: ...
 
     def enter(self, stage: int) -> None:
-        """Begin task `stage`: what renews the weights between tasks does so now."""
+        """Begin task `stage`: what renews the weights between tasks does so now, and what varies is that task's."""
+
+    def vary(self, stage: int) -> None:
+        """Be inside task `stage`, before a state from there is loaded: the weights stay."""
 
     def parameters(self) -> dict[str, Tensor]: ...
 

@@ -103,7 +103,11 @@ class Single:
                 self.optimizer.zero_grad(set_to_none=True)
 
     def enter(self, stage: int) -> None:
+        self.vary(stage)
         self.replica.renew(dict(self.model.named_parameters()), stage)
+
+    def vary(self, stage: int) -> None:
+        self.replica.vary(stage)
 
     def parameters(self) -> dict[str, Tensor]:
         return {name: parameter.detach().unsqueeze(0) for name, parameter in self.model.named_parameters()}

@@ -270,6 +270,65 @@ def test_given_anchors_do_not_say_what_a_later_parameter_decays_to():
         steps(optimizer, model)
 
 
+# ---- anchors that are drawn anew -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_after_a_redraw_the_steps_are_those_toward_the_other_anchors_and_the_weights_have_not_moved(decoupled):
+    make = torch.optim.AdamW if decoupled else torch.optim.Adam
+    model, other = net(), net()
+    optimizer, its = (make(m.parameters(), lr=0.1, weight_decay=0.3) for m in (model, other))
+    handle, new = attach(optimizer, model, start="keep", **SETTINGS), {"seed": 4, "sigma": 0.2}
+    held, before = dict(handle.anchors), flat(model)
+    handle.redraw(**new)
+    assert torch.equal(flat(model), before)
+    assert all(handle.anchors[name] is anchor for name, anchor in held.items())  # in place
+    as_if = attach(its, other, start="keep", **new)
+    assert handle.state_dict() == as_if.state_dict()
+    for one, two in ((optimizer, model), (its, other)):
+        steps(one, two)
+    assert torch.equal(flat(model), flat(other))
+    plain = net()  # control: with the anchors that were
+    last = make(plain.parameters(), lr=0.1, weight_decay=0.3)
+    attach(last, plain, start="keep", **SETTINGS)
+    steps(last, plain)
+    assert not torch.equal(flat(model), flat(plain))
+
+
+def test_after_a_redraw_later_parameters_get_the_new_draws_and_states_of_the_old_ones_are_refused():
+    model = net()
+    groups = [{"params": model[0].parameters(), "weight_decay": 0.3}, {"params": model[2].parameters()}]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    handle = attach(optimizer, model, **SETTINGS)
+    states = handle.state_dict(), optimizer.state_dict()
+    handle.redraw(seed=4, sigma=0.2)
+    for load, state in zip((handle.load_state_dict, optimizer.load_state_dict), states, strict=True):
+        with pytest.raises(ValueError, match=r"not the anchors of the checkpoint|was trained with other anchors"):
+            load(state)
+    optimizer.param_groups[1]["weight_decay"] = 0.3
+    steps(optimizer, model, 1)
+    drawn = draw_anchors(model, seed=4, sigma=0.2)
+    assert handle.anchors.keys() == drawn.keys()
+    assert all(torch.equal(handle.anchors[name], anchor) for name, anchor in drawn.items())
+
+
+def test_what_cannot_be_redrawn_stays_as_it_is():
+    model, other = net(), net()
+    given = attach_anchors(sgd(model), model, {"0.weight": torch.ones_like(model[0].weight)})
+    shifted = attach(sgd(other), other, form="shift", **SETTINGS)
+    for handle, line in ((given, "were given, not drawn"), (shifted, "in the constant-pull form only")):
+        before = {name: anchor.clone() for name, anchor in handle.anchors.items()}
+        with pytest.raises(ValueError, match=line):
+            handle.redraw(seed=4, sigma=0.2)
+        assert all(torch.equal(before[name], anchor) for name, anchor in handle.anchors.items())
+    plain = net()
+    drawn = attach(sgd(plain), plain, **SETTINGS)
+    before = drawn.state_dict()
+    with pytest.raises(ValueError, match="sigma"):
+        drawn.redraw(seed=4, sigma=-1.0)
+    assert drawn.state_dict() == before
+
+
 # ---- steps that fail, and optimizers with two modes ------------------------------------------------------------------
 
 

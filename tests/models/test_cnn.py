@@ -1,5 +1,7 @@
 """The CNN of section 6.6: its shapes, its formula, and that a replica of it is the run trained alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -17,6 +19,7 @@ from syre.trainer import Record, Training, train
 
 torch.set_num_threads(1)
 SMALL = ContinualCNN(channels=[3, 4], kernel=3, padding=1, hidden=9)
+NORMED = replace(SMALL, norm="layer")
 
 
 def test_the_default_on_mnist():
@@ -40,22 +43,38 @@ def test_the_hidden_layer_takes_what_the_convolutions_leave(size, padding, input
             make.build((1, *size), 10)
 
 
-def test_the_network_is_convolutions_with_relu_and_pooling_then_two_linear_layers():
+def layer_norm(x: torch.Tensor, layer: nn.Module) -> torch.Tensor:
+    """Each sample less its mean, over its std; then a gain and a shift for each channel, or unit."""
+    if isinstance(layer, nn.Identity):
+        return x
+    rest, each = tuple(range(1, x.dim())), (1, -1, *(1,) * (x.dim() - 2))
+    centred = x - x.mean(rest, keepdim=True)
+    normal = centred / (centred.square().mean(rest, keepdim=True) + 1e-5).sqrt()
+    return normal * layer.weight.view(each) + layer.bias.view(each)
+
+
+@pytest.mark.parametrize("network", [SMALL, NORMED], ids=["none", "layer"])
+def test_the_network_is_convolutions_with_relu_and_pooling_then_two_linear_layers(network):
     torch.manual_seed(0)
-    module, x = SMALL.build((2, 8, 8), 5).double(), torch.randn(6, 2, 8, 8, dtype=torch.float64)
+    module, x = network.build((2, 8, 8), 5).double(), torch.randn(6, 2, 8, 8, dtype=torch.float64)
+    with torch.no_grad():  # gains of either sign: a norm and the pooling do not commute then
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn_like(parameter))
     h = x
     for block in module.blocks:
-        h = functional.max_pool2d(functional.conv2d(h, block.conv.weight, block.conv.bias, padding=1).relu(), 2)
-    h = (h.flatten(1) @ module.hidden.weight.T + module.hidden.bias).relu()
+        h = functional.conv2d(h, block.conv.weight, block.conv.bias, padding=1)
+        h = functional.max_pool2d(layer_norm(h, block.norm).relu(), 2)
+    h = layer_norm(h.flatten(1) @ module.hidden.weight.T + module.hidden.bias, module.norm).relu()
     logits, features = module(x, features=True)
     torch.testing.assert_close(features, h)
     torch.testing.assert_close(logits, h @ module.output.weight.T + module.output.bias)
     torch.testing.assert_close(module(x), logits, rtol=0, atol=0)
 
 
-def test_it_is_initialised_as_torch_initialises_its_layers():
+@pytest.mark.parametrize("network", [SMALL, NORMED], ids=["none", "layer"])
+def test_it_is_initialised_as_torch_initialises_its_layers(network):
     torch.manual_seed(0)
-    module = SMALL.build((1, 8, 8), 5)
+    module = network.build((1, 8, 8), 5)
     torch.manual_seed(0)
     for mine, its in (
         (module.blocks[0].conv, nn.Conv2d(1, 3, 3)),
@@ -67,6 +86,24 @@ def test_it_is_initialised_as_torch_initialises_its_layers():
         assert torch.equal(mine.bias, its.bias)
 
 
+def test_a_layer_norm_is_before_each_relu_and_without_it_nothing_is_new():
+    plain, normed = (dict(network.build((1, 8, 8), 5).named_parameters()) for network in (SMALL, NORMED))
+    new = {name: tuple(parameter.shape) for name, parameter in normed.items() if name not in plain}
+    norms = {"blocks.0.norm": (3,), "blocks.1.norm": (4,), "norm": (9,)}
+    assert new == {f"{name}.{leaf}": shape for name, shape in norms.items() for leaf in ("weight", "bias")}
+    assert plain.keys() < normed.keys()
+
+
+@pytest.mark.parametrize("network", [SMALL, NORMED], ids=["none", "layer"])
+def test_its_memory_is_channels_last_and_changes_no_number(network):
+    torch.manual_seed(0)
+    module, x = network.build((2, 8, 8), 5), torch.randn(7, 2, 8, 8)
+    assert module.blocks[1].conv.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not module.blocks[1].conv.weight.is_contiguous()
+    logits = module(x.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(logits, module.to(memory_format=torch.contiguous_format)(x))
+
+
 @pytest.mark.parametrize(
     ("settings", "key"),
     [
@@ -75,6 +112,7 @@ def test_it_is_initialised_as_torch_initialises_its_layers():
         ({"kernel": 0}, "kernel"),
         ({"padding": -1}, "padding"),
         ({"hidden": 0}, "hidden"),
+        ({"norm": "batch"}, "norm"),
     ],
 )
 def test_settings_out_of_range_are_named(settings, key):
@@ -118,27 +156,28 @@ def pictures() -> Dataset:
     )
 
 
-def build(regularizer, seed: int) -> Replica:
+def build(network: ContinualCNN, regularizer, seed: int) -> Replica:
     torch.manual_seed(seed)
-    model = SMALL.build((1, 8, 8), 3).double()
+    model = network.build((1, 8, 8), 3).double()
     regularizer.prepare(model, seed)
     optimizer = SGD(lr=0.05, momentum=0.9).build(model, regularizer.weight_decay)
     handle = regularizer.attach(optimizer, model, seed)
     return Replica(model=model, optimizer=optimizer, handle=handle, noise=generator(seed, "noise"))
 
 
-def trained(seeds: list[int]) -> tuple[Learner, list[Record]]:
+def trained(network: ContinualCNN, seeds: list[int]) -> tuple[Learner, list[Record]]:
     """Run k has the k-th of the regularizers and seed k."""
-    team = learner([build(ALL[k], k) for k in seeds])
+    team = learner([build(network, ALL[k], k) for k in seeds])
     batches = Batches([pictures()] * len(seeds), scales=[1.0] * len(seeds), seeds=seeds, batch_size=8)
     return team, [event for event in train(team, Classification(), batches, SETTINGS) if isinstance(event, Record)]
 
 
-def test_a_replica_is_the_run_trained_alone_under_every_regularizer():
-    team, records = trained([*range(len(ALL))])
+@pytest.mark.parametrize("network", [SMALL, NORMED], ids=["none", "layer"])
+def test_a_replica_is_the_run_trained_alone_under_every_regularizer(network):
+    team, records = trained(network, [*range(len(ALL))])
     assert isinstance(team, Ensemble)
     for k in range(len(ALL)):
-        alone, its = trained([k])
+        alone, its = trained(network, [k])
         for name, weight in alone.parameters().items():
             torch.testing.assert_close(team.parameters()[name][k], weight[0], rtol=0, atol=1e-10)
         for metric, values in records[-1].values.items():

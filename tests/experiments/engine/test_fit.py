@@ -54,12 +54,14 @@ DATA = {  # one for each kind there is: what is different about a data set is no
     "colour": {"_of": "rgb_digits", **FEW},
     "views": {"_of": "rgb_digits", "augment": "simclr", **FEW},
     "sequence": {"_of": "permuted_mnist", "base": "digits", "tasks": 2, **FEW},
+    "relabelled": {"_of": "random_labels", "base": "digits", "tasks": 2, "samples": 32},
     "vectors": {"_of": "teacher_student", **FEW},
     "regression": {"_of": "linear_regression", "dims": 5, **FEW},
     "matrix": {"_of": "random_matrix", "size": 6},
     "environment": {"_of": "slippery_ant"},
 }
-IMAGES, LABELS = ("digits", "colour", "sequence"), ("digits", "colour", "sequence", "vectors")
+IMAGES = ("digits", "colour", "sequence", "relabelled")
+LABELS = (*IMAGES, "vectors")
 NETWORKS = ("collapsed_mlp", "mlp")
 CLASSIFY, STARTS = ("classification", "diagnosed_classification"), ("collapsed_start", "diagnosed_start")
 ENCODE = ("variational_autoencoder", "diagnosed_autoencoder")
@@ -208,7 +210,7 @@ def test_every_regularizer_trains_on_every_model_or_is_one_line(tmp_path, model)
 
 PAIR, VAE, PPO = ("pair", "mode_connectivity"), ("beta_vae", "variational_autoencoder"), ("ppo", "ppo", "environment")
 STOCK = ("stock", "classification", "colour")
-COLOUR, SEQUENCE = ("mlp", "classification", "colour"), ("mlp", "classification", "sequence")
+COLOUR, SEQUENCE, RELABELLED = (("mlp", "classification", data) for data in ("colour", "sequence", "relabelled"))
 
 
 @pytest.mark.parametrize(
@@ -227,6 +229,7 @@ COLOUR, SEQUENCE = ("mlp", "classification", "colour"), ("mlp", "classification"
         (STOCK, {"model": {"network": "googlenet"}}, "give nothing but logits: GoogLeNet does not"),
         (COLOUR, {"data": {"samples": 100_000}}, "data.samples must be at most 1442, .* got 100000"),
         (SEQUENCE, {"data": {"test_samples": 999}}, "data.test_samples must be at most 355"),
+        (RELABELLED, {"data": {"samples": 2000}}, "data.samples must be at most 1442, .* got 2000"),
         (["continual_cnn"], {"model": {"padding": 0}}, "^model.kernel 5 and model.padding 0 leave nothing"),
         (["vit"], {"model": {"patch": 5}}, "^model.patch must divide the image size 8, got 5"),
         (["mlp"], {"regularizer": leaf("regularizer", "syre_layers")}, "^regularizer.modules: no 'head' in MLPModule"),
