@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from math import prod
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from syre.data import Dataset
 from syre.data.augment import AUGMENTATIONS, Augmentation, Draws
 from syre.seeding import generator
 
-EVALUATION_SAMPLES = 1 << 16  # replicas x samples in one forward pass of an evaluation
+EVALUATION_SAMPLES = 1 << 16  # replicas x samples, or tokens, in one forward pass of an evaluation
 EVALUATION_IMAGES = 1 << 9  # the same of images, whose activations are many times larger
 
 
@@ -32,8 +33,8 @@ class Batches:
     the shares of all `world` ranks are the batch of a single process.
 
     A data set with permutations is a sequence of tasks, each the same samples with the features permuted; one that is
-    relabelled has in each task other labels for them. `stage`, which the trainer sets, says of which task the batches
-    are, those of an evaluation too.
+    relabelled has in each task other labels for them, and one with alphabets is the same text with its tokens renamed.
+    `stage`, which the trainer sets, says of which task the batches are, those of an evaluation too.
     """
 
     def __init__(
@@ -60,6 +61,8 @@ class Batches:
         self._relabelled = datasets[0].relabelled
         alike = all(dataset.relabelled == self._relabelled for dataset in datasets)
         check(alike, "either all replicas have new labels in each task or none")
+        self._alphabets = [d.alphabets.to(self.device) for d in datasets if d.alphabets is not None]
+        check(len(self._alphabets) in (0, self.size), "either all replicas have alphabets or none")
         self._splits = {split: self._tensors(datasets, split) for split in ("train", "test")}
         n = datasets[0].train_inputs.shape[0]
         self.full = batch_size == 0 or batch_size >= n
@@ -96,7 +99,15 @@ class Batches:
             targets = targets[..., self.stage]
         if self._scale is not None:
             inputs = inputs * self._scale.to(inputs.dtype).view(-1, *(1,) * (inputs.dim() - 1))
-        return inputs, targets
+        return self._renamed(inputs, targets)
+
+    def _renamed(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens by the names that they have at this stage."""
+        if not self._alphabets:
+            return inputs, targets
+        names = [alphabet[self.stage] for alphabet in self._alphabets]
+        renamed = [torch.stack([own[row] for own, row in zip(names, rows, strict=True)]) for rows in (inputs, targets)]
+        return renamed[0], renamed[1]
 
     def train(self, step: int) -> tuple[Tensor, Tensor]:
         """The batch of this step (from 0): inputs [R, batch, ...], targets [R, batch]."""
@@ -117,7 +128,8 @@ class Batches:
     def evaluation(self, split: str = "test", augmented: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
         """A whole split, in order, in chunks [R, chunk, ...]; `augmented` with draws that are the same for all runs."""
         samples = self._splits[split][0].shape[0 if self.shared else 1]
-        chunk = max(1, (EVALUATION_IMAGES if self._pixels else EVALUATION_SAMPLES) // self.size)
+        each = self.size * prod(self._splits[split][1].shape[1 if self.shared else 2 :])  # targets, so tokens, a sample
+        chunk = max(1, (EVALUATION_IMAGES if self._pixels else EVALUATION_SAMPLES) // each)
         for start in range(0, samples, chunk):
             inputs, targets = self._slice(split, slice(start, start + chunk))
             if self._pixels:

@@ -44,6 +44,7 @@ class Training(Settings):
         evaluations: evenly spaced evaluations, the last at the end; the start is always evaluated too.
         checkpoints: evenly spaced snapshots before the end.
         accumulate: parts into which each batch is split, their gradients averaged, for want of memory; lone runs only.
+        restart: whether, of a sequence of tasks, each goes through schedule and warm-up by itself.
     """
 
     epochs: int = 0
@@ -55,6 +56,7 @@ class Training(Settings):
     evaluations: int = 1
     checkpoints: int = 0
     accumulate: int = 1
+    restart: bool = False
     prefix = "train"
     ranges: ClassVar = {"batch_size": at_least, "schedule": among(*SCHEDULES), "warmup": share, "clip": at_least}
     ranges |= {"evaluations": positive, "checkpoints": at_least, "accumulate": above(1)}
@@ -75,8 +77,13 @@ class Training(Settings):
     def total_steps(self, steps_per_epoch: int, stages: int = 1) -> int:
         return self.steps or self.epochs * steps_per_epoch * stages
 
-    def lr_factor(self, step: int, total: int) -> float:
-        """The factor on the learning rate of step 0, ..., total - 1."""
+    def lr_factor(self, step: int, total: int, stages: int = 1) -> float:
+        """The factor on the learning rate of step 0, ..., total - 1, of a sequence of so many tasks."""
+        if self.restart:
+            first, last = (
+                -(-stage * total // stages) for stage in (step * stages // total, step * stages // total + 1)
+            )
+            step, total = step - first, last - first
         rise = self.warmup * total
         if step < rise:
             return (step + 1) / rise if rise > 1 else 1.0
@@ -247,7 +254,7 @@ def _train(learner: Learner, task: Task, batches: Batches, settings: Training, r
         if (stage := step * batches.stages // total) != batches.stage:
             batches.stage = stage
             learner.enter(stage)
-        factor = settings.lr_factor(step, total)
+        factor = settings.lr_factor(step, total, batches.stages)
         summed += learner.step(task.loss, batches.train(step), lr_factor=factor, clip=settings.clip or None)
         step, since = step + 1, since + 1
         if step in evaluations:

@@ -276,3 +276,39 @@ def test_the_shares_of_all_ranks_are_the_batch_of_one_process(batch_size):
 def test_a_batch_that_the_ranks_cannot_share_evenly_is_refused():
     with pytest.raises(ValueError, match=r"train\.batch_size must be a multiple of the 3 processes, got 16"):
         lone(pixels("none"), rank=0, world=3)
+
+
+def worded(seed: int = 0) -> Dataset:
+    """Twelve windows of four words of seven, each target the word after; two alphabets of the seed."""
+    words = torch.arange(12).unsqueeze(1) + torch.arange(5)
+    stream = torch.Generator().manual_seed(seed)
+    alphabets = torch.stack([torch.arange(7), torch.randperm(7, generator=stream)])
+    split = (words[:, :-1] % 7).int(), words[:, 1:] % 7
+    return replace(Dataset.of(split, split, num_classes=7), alphabets=alphabets)
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1]], ids=["one", "two"])
+def test_a_further_stage_renames_the_tokens_of_inputs_and_targets_alike(seeds):
+    data = [worded(seed) for seed in seeds]
+    batches = Batches(data, scales=[1.0] * len(seeds), seeds=seeds, batch_size=4)
+    assert batches.stages == 2
+    first = [batches.train(1), next(batches.evaluation())]
+    batches.stage = 1
+    second = [batches.train(1), next(batches.evaluation())]
+    for before, after in zip(first, second, strict=True):
+        for k, own in enumerate(data):
+            for mine, its in zip(before, after, strict=True):
+                assert torch.equal(own.alphabets[1][mine[k].long()], its[k])
+    assert not torch.equal(first[0][1], second[0][1])  # control
+    assert (first[0][0][..., 1:] == first[0][1][..., :-1]).all()
+    assert (second[0][0][..., 1:] == second[0][1][..., :-1]).all()
+
+
+def test_a_text_is_evaluated_by_tokens_in_parts_of_as_many_as_other_samples(monkeypatch):
+    monkeypatch.setattr("syre.batches.EVALUATION_SAMPLES", 20)
+    assert [len(x[0]) for x, _ in Batches([worded()], scales=[1.0], seeds=[0], batch_size=4).evaluation()] == [5, 5, 2]
+    assert [len(x[0]) for x, _ in Batches([numbered(45)], scales=[1.0], seeds=[0], batch_size=4).evaluation()] == [
+        20,
+        20,
+        5,
+    ]

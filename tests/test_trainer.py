@@ -335,6 +335,18 @@ def test_warmup_rises_linearly_from_above_zero_then_the_schedule_begins():
     assert min(min(factors(total=n, schedule=s, warmup=w)) for n, s, w in grid) > 0
 
 
+@pytest.mark.parametrize("total", [30, 31, 32])  # also where the shares are not equal
+def test_with_a_restart_each_of_a_sequence_of_tasks_has_the_factors_of_a_run_of_its_own(total):
+    settings = {"schedule": "cosine", "warmup": 0.2}
+    training = Training(steps=total, **settings, restart=True)
+    stage = [step * 3 // total for step in range(total)]
+    own = [factors(total=stage.count(k), **settings) for k in range(3)]
+    assert [training.lr_factor(step, total, 3) for step in range(total)] == [*own[0], *own[1], *own[2]]
+    assert [training.lr_factor(step, total) for step in range(total)] == factors(total=total, **settings)
+    once = Training(steps=total, **settings)  # control
+    assert [once.lr_factor(step, total, 3) for step in range(total)] == factors(total=total, **settings)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -11,6 +11,8 @@ from typing import Any
 import numpy
 import torch
 
+from syre.data.text import what_was_read
+
 PHYSICS = ("gymnasium", "mujoco", "pybullet", "stable_baselines3")  # where a run has them, they decide its numbers
 CODE = ("syre", "experiments", "configs", "requirements.lock", "pyproject.toml")
 
@@ -31,6 +33,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
     sha, dirty = _git()
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
     versions |= {name.replace("_", "-"): version(name) for name in PHYSICS if name in sys.modules}
+    versions |= what_was_read()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     where = {"device": name, "threads": torch.get_num_threads()}
     return {"git_sha": sha, "dirty": dirty, **where, "versions": versions}

@@ -22,12 +22,13 @@ Split = tuple[Tensor, Tensor]  # inputs and targets
 class Dataset:
     """The tensors of one data set; cached and shared between runs, so never write to them.
 
-    Inputs are float32 [n, channels, height, width], targets int64 [n] in 0..num_classes-1. Inputs may also be uint8
+    Inputs are float32 [n, channels, height, width], targets int64 [n] in 0..num_classes-1; or both are the tokens of a
+    text, [n, context], in 0..num_classes-1. Inputs may also be uint8
     pixels: `syre.batches.Batches` then turns a batch at a time, on its device, into pixels in [0, 1], augments it, and
     standardises it with `mean` and `std`, one number per channel.
 
-    A data set may be a sequence of tasks over the same samples: it then has `permutations`, or is `relabelled`, and
-    `syre.batches.Batches` gives each task its own. (With both, there are as many of the one as of the other.)
+    A data set may be a sequence of tasks over the same samples: it then has `permutations` or `alphabets`, or is
+    `relabelled`, and `syre.batches.Batches` gives each task its own. (With several, there are as many of each.)
     """
 
     train_inputs: Tensor
@@ -37,6 +38,7 @@ class Dataset:
     num_classes: int
     permutations: Tensor | None = None  # int64 [stages, features]: continual tasks that permute the inputs
     relabelled: bool = False  # continual tasks with labels of their own: the targets are [n, stages]
+    alphabets: Tensor | None = None  # int64 [stages, classes]: ... that rename the tokens, of inputs and targets
     mean: tuple[float, ...] = (0.0,)  # of uint8 inputs, per channel (or one for all), in [0, 1]
     std: tuple[float, ...] = (1.0,)
     augmentation: Augmentation | None = None  # of uint8 training inputs
@@ -52,7 +54,7 @@ class Dataset:
         """Number of tasks that are trained one after the other."""
         if self.relabelled:
             return self.train_targets.shape[1]
-        return 1 if self.permutations is None else len(self.permutations)
+        return max((len(stages) for stages in (self.permutations, self.alphabets) if stages is not None), default=1)
 
     @property
     def views(self) -> int:

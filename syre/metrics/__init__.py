@@ -9,6 +9,7 @@ from syre.metrics.spectra import (
     rank_99,
     ranks,
     singular_values,
+    singular_values_of_product,
     stable_rank,
     threshold_rank,
 )

@@ -38,6 +38,18 @@ def singular_values(features: Tensor, centered: bool = False) -> Tensor:
     return (covariance_spectrum(features, centered) * features.shape[-2]).sqrt()
 
 
+def singular_values_of_product(a: Tensor, b: Tensor) -> Tensor:
+    """Singular values of A^T B that can be above 0, descending: [..., k, n] and [..., k, m] -> [..., min(k, n, m)].
+
+    By the triangles of A^T = Q R and B^T = Q' R', whose R R'^T has the same ones, so that a product of narrow matrices
+    costs what they do and not what it does. NaN, for the whole batch, where there is any.
+    """
+    a, b = a.double(), b.double()
+    if not bool(a.isfinite().all() and b.isfinite().all()):  # svdvals raises on NaN
+        return a.new_full((*a.shape[:-2], min(a.shape[-2], a.shape[-1], b.shape[-1])), math.nan)
+    return torch.linalg.svdvals(torch.linalg.qr(a.mT).R @ torch.linalg.qr(b.mT).R.mT)
+
+
 def threshold_rank(eigenvalues: Tensor, threshold: float = 1e-3, relative: bool = True) -> Tensor:
     """Number of covariance eigenvalues above `threshold` times the largest: [..., d] -> [...].
 

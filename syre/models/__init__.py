@@ -10,6 +10,8 @@ no plain attribute that differs between runs which are to train as one. What it 
   - "an autoencoder": reconstruction, mean and log-variance; `part="encoder"` and `part="decoder"` are its halves;
   - "a linear form": [batch, 1], a linear function whose coefficients are products of its parameters;
   - "a point": [1, N], whatever the input;
+  - "next tokens": logits of the next token at each place of [batch, context] tokens, [batch, context, vocabulary]; with
+    `features=True` also the residual stream after each block, [batch, depth, context, width];
 - `leading_dims`, `decayed`, `bookkeeping` and `drawn_as`: see `Model`.
 
 One with running statistics (BatchNorm) trains alone.
@@ -17,6 +19,7 @@ One with running statistics (BatchNorm) trains alone.
 
 from syre.models.base import Architecture, Model
 from syre.models.cnn import ContinualCNN
+from syre.models.gpt import GPT
 from syre.models.linear import DiagonalLinear
 from syre.models.mlp import MLP, CollapsedMLP
 from syre.models.noise import Dropout, Noisy

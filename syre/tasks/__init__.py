@@ -5,6 +5,7 @@ from syre.tasks.collapse import CollapsedStart, TangentKernel
 from syre.tasks.connectivity import ModeConnectivity
 from syre.tasks.contrastive import Contrastive
 from syre.tasks.diagnosed import DiagnosedAutoencoder, DiagnosedClassification, DiagnosedStart
+from syre.tasks.language import Language
 from syre.tasks.matrix import MatrixObjective
 from syre.tasks.neurons import NeuronSymmetry
 from syre.tasks.regression import Regression, Ridge

@@ -23,6 +23,7 @@ MODELS = {
     "an autoencoder": ("beta_vae",),
     "a linear form": ("diagonal_linear",),
     "a point": ("point",),
+    "next tokens": ("gpt",),
 }
 
 
@@ -35,9 +36,17 @@ def model(task: str, module: nn.Module, *kinds: str) -> None:
 
 
 def data_set(task: str, data: Any) -> None:
-    """A data set."""
+    """A data set with one target a sample."""
     wrong = f"task={task} needs a data set; an environment (data=slippery_ant) is for task=ppo"
     check(isinstance(data, Dataset), wrong)
+    each = f"task={task} needs one target a sample; text (data=text), which has one a token, is for task=language"
+    check(data.train_targets.dim() == 1, each)
+
+
+def tokens(task: str, data: Any) -> None:
+    """Text: a target for each token."""
+    fits = isinstance(data, Dataset) and data.train_targets.shape == data.train_inputs.shape and not data.views > 1
+    check(fits and not data.train_inputs.is_floating_point(), f"task={task} needs text (data=text)")
 
 
 def classes(task: str, data: Any, views: int = 1) -> None:

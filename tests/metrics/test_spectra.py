@@ -12,6 +12,7 @@ from syre.metrics import (
     numerical_rank,
     rank_99,
     singular_values,
+    singular_values_of_product,
     stable_rank,
     threshold_rank,
 )
@@ -110,3 +111,22 @@ def test_hand_computed_ranks():
     assert rank_99(sigma, share=0.75) == 2
     assert rank_99(sigma.square(), share=0.8) == 2 != rank_99(sigma, share=0.8)  # control: not of the squares
     assert rank_99(torch.full((100,), 0.1)) == 99
+
+
+def test_the_singular_values_of_a_product_are_those_of_the_matrix():
+    a, b = normal(3, 4, D), normal(3, 4, 9, seed=1)
+    close(singular_values_of_product(a, b), torch.linalg.svdvals(a.mT @ b)[:, :4])
+    close(singular_values_of_product(a.mT, normal(3, D, 2)), torch.linalg.svdvals(a @ normal(3, D, 2)))
+    assert singular_values_of_product(normal(5, 2), normal(5, 3, seed=1)).shape == (2,)
+
+
+def test_the_rank_of_a_product_is_the_smaller_of_two():
+    a, b = (normal(8, r, seed=r) @ normal(r, D, seed=10 + r) for r in (3, 6))
+    assert numerical_rank(singular_values_of_product(a, b), D) == 3
+    assert numerical_rank(singular_values_of_product(b, b), D) == 6  # control
+
+
+def test_a_product_with_a_number_that_is_not_finite_has_nan():
+    a = normal(2, 4, D)
+    a[0, 0, 0] = torch.inf
+    assert singular_values_of_product(a, a).isnan().all()

@@ -1,0 +1,209 @@
+"""A GPT on source code: what decay, towards 0 and towards an anchor, does to loss, ranks and plasticity."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from experiments.analysis import plotting
+from experiments.analysis.arms import (
+    GAMMA,
+    SAME_START,
+    VANILLA,
+    arm,
+    beats,
+    costs,
+    decay,
+    falls,
+    look,
+    same,
+    syre,
+    width,
+)
+from experiments.analysis.claims import Claim
+from experiments.analysis.results import Arm, Results, select
+
+TITLE = "a GPT on source code: loss, rank of attention and plasticity over the decay"
+
+LOSS, STREAM = "loss", "rank/effective"
+PRODUCTS = {"query_key": "W_Q^T W_K", "output_value": "W_O W_V"}
+GAMMAS, STRONG = (0.01, 0.1, 1), (0.1, 1)
+NATS = 0.02  # per byte: the smallest difference of losses worth naming
+HEAD, WIDTH = 32, 128
+RANKS = width(HEAD)  # 1.6: 5 % of the largest rank that a head can have
+MATRICES: dict[str, Any] = {"scope": "matrices"}
+KOBAYASHI, HAN = "arXiv 2410.23819", "arXiv 2602.11137"
+SIZE = "5 % of the head size"
+
+SYRES: dict[str, tuple[str, dict[str, Any]]] = {  # as ids say them, and claims
+    "0.01": ("σ = 0.01", {"sigma": 0.01}),
+    "1": ("σ = 1", {"sigma": 1}),
+    "absolute-0.01": ("absolute σ = 0.01", {"sigma": 0.01, "unit": "absolute"}),
+}
+KEEP: dict[str, Any] = {"sigma": 1, "start": "keep"}
+
+
+def first_text(results: Results) -> Results:
+    """The results as they were after the first text, at half of the steps."""
+    rows = results.metrics
+    return replace(results, metrics=rows[rows["step"] <= rows["step"].max() / 2])
+
+
+def _before(claim: Claim) -> Claim:
+    """A claim about the first text."""
+    return replace(claim, samples=lambda results: claim.samples(first_text(results)))
+
+
+def _rank(product: str) -> str:
+    return f"{product}/rank/effective"
+
+
+def _low_rank(scope: str = "") -> Iterator[Claim]:
+    """Kobayashi et al.: decay lowers the rank of the products of attention. The treatment is no decay."""
+    which, key = (" of the matrices alone", f"-{scope}") if scope else ("", "")
+    for product, written in PRODUCTS.items():
+        for g in (1,) if scope else STRONG:
+            text = f"Decay{which} (γ = {g}) lowers the effective rank of {written} by more than {SIZE}."
+            claim = beats(
+                f"low-rank-{product}-{g}{key}",
+                text,
+                KOBAYASHI,
+                _rank(product),
+                VANILLA,
+                decay(gamma=g, scope=scope),
+                RANKS,
+            )
+            yield _before(claim)
+
+
+def _of_the_loss() -> Iterator[Claim]:
+    """Does decay hurt, or help, a language model? Both sides."""
+    for g in STRONG:
+        hurts = f"Decay (γ = {g}) makes the loss on held-out text worse than no decay does, by more than 0.02 nats."
+        helps = f"Decay (γ = {g}) makes the loss on held-out text better than no decay does, by more than 0.02 nats."
+        yield _before(beats(f"hurts-{g}", hurts, KOBAYASHI, LOSS, VANILLA, decay(gamma=g), NATS))
+        yield _before(beats(f"helps-{g}", helps, "ours", LOSS, decay(gamma=g), VANILLA, NATS))
+
+
+def _plastic() -> Iterator[Claim]:
+    """Han et al.: more decay makes a network more plastic; the second text is learned to a lower loss."""
+    for g in STRONG:
+        text = f"Decay (γ = {g}) ends the second text with a lower loss than no decay, by more than 0.02 nats."
+        yield beats(f"plastic-{g}", text, HAN, LOSS, decay(gamma=g), VANILLA, NATS)
+    more = "The more decay, γ = 0.01 to 1, the lower the loss on the second text."
+    yield falls("plastic-more", more, HAN, LOSS, decay(), GAMMA)
+
+
+def _syre(key: str) -> Iterator[Claim]:
+    """syre at one sigma, against decay alone at the same gamma."""
+    words, own = SYRES[key]
+    for g in STRONG:
+        for product, written in PRODUCTS.items():
+            text = f"At γ = {g} syre ({words}) keeps a higher effective rank of {written} than decay, by {SIZE}."
+            yield _before(_over(f"rank-{product}-{key}-{g}", text, _rank(product), syre(gamma=g, **own), g, RANKS))
+        text = f"At γ = {g} syre ({words}) keeps a higher effective rank of the residual stream, by 5 % of the width."
+        yield _before(_over(f"stream-{key}-{g}", text, STREAM, syre(gamma=g, **own), g, width(WIDTH)))
+        text = f"At γ = {g} syre ({words}) ends the second text with a lower loss than decay, by more than 0.02 nats."
+        yield _over(f"plastic-{key}-{g}", text, LOSS, syre(gamma=g, **own), g, NATS)
+    for g in GAMMAS:
+        text = f"At γ = {g} syre ({words}) costs less than 0.02 nats on held-out text against decay alone."
+        yield _before(costs(f"cost-{key}-{g}", text, "ours", LOSS, syre(gamma=g, **own), decay(gamma=g), NATS))
+
+
+def _over(id: str, text: str, metric: str, treatment: Arm, gamma: float, margin: float, scope: str = "") -> Claim:
+    return beats(id, text, "ours", metric, treatment, decay(gamma=gamma, scope=scope), margin)
+
+
+def _further() -> Iterator[Claim]:
+    """No decay, the start, the matrices alone, and D."""
+    for g in STRONG:
+        text = f"syre at the recommended σ = 0.01 (γ = {g}) costs less than 0.02 nats against no decay."
+        yield _before(costs(f"no-decay-{g}", text, "ours", LOSS, syre(gamma=g, sigma=0.01), VANILLA, NATS))
+    for product, written in PRODUCTS.items():
+        text = f"At γ = 1 syre (σ = 1), from decay's start, keeps a higher effective rank of {written}, by {SIZE}."
+        yield _before(_over(f"rank-{product}-keep", text, _rank(product), syre(gamma=1, **KEEP), 1, RANKS))
+        for sigma in (0.01, 1):
+            text = (
+                f"Of matrices alone (γ = 1) syre (σ = {sigma}) keeps a higher effective rank of {written}, by {SIZE}."
+            )
+            treatment = syre(gamma=1, sigma=sigma, **MATRICES)
+            yield _before(
+                _over(f"rank-{product}-{sigma}-matrices", text, _rank(product), treatment, 1, RANKS, "matrices")
+            )
+    for g in STRONG:
+        advanced, plain = arm("syre_advanced", gamma=g, sigma=0.01), syre(gamma=g, sigma=0.01)
+        text = f"At γ = {g} D changes the loss on held-out text by less than 0.02 nats (σ = 0.01)."
+        yield _before(same(f"advanced-loss-{g}", text, "ours", LOSS, advanced, plain, NATS))
+        text = f"At γ = {g} D changes the effective rank of W_Q^T W_K by less than {SIZE} (σ = 0.01)."
+        yield _before(same(f"advanced-rank-{g}", text, "ours", _rank("query_key"), advanced, plain, RANKS))
+
+
+CLAIMS: tuple[Claim, ...] = (
+    *_low_rank(),
+    *_low_rank(**MATRICES),
+    *_of_the_loss(),
+    *_plastic(),
+    *(claim for key in SYRES for claim in _syre(key)),
+    *_further(),
+)
+
+NOTES = """
+**Two hypotheses.** Kobayashi et al. (NeurIPS 2024, arXiv 2410.23819): decay lowers the rank of W_Q^T W_K and W_O W_V,
+and hurts language models. Han et al. (2026, arXiv 2602.11137): more decay makes language models more plastic, even
+where it makes them worse before. Here both, with decay towards 0 and towards syre's anchor.
+
+**Settings.** A GPT: four pre-norm blocks of width 128 with four heads of 32, MLPs of 512 (GELU), learned positions, the
+last layer untied, GPT-2's start, no dropout: 875,264 parameters. The text is the source of the standard library of the
+Python that runs it, without its tests, byte by byte in windows of 128, and differs with the version of Python: which it
+was stands in runs.csv, `versions.text`. One file in twenty is held out, by a shuffle that is the same for all seeds;
+losses are over 512 windows of these, ranks of the residual stream over 64. AdamW at 0.002, batches of 16, 3,000 steps:
+1,500 on the text, then 1,500 on the same text with its 256 bytes renamed by a permutation, each with a warm-up and a
+cosine of its own, so that ηγt is 1.5 γ on each. The anchors stay. 23 arms, three seeds.
+
+**Deviations.** Han et al. fine-tune large models on other tasks, and vary the decay of the pretraining alone; here the
+decay goes on through the second text, which is as hard as the first, so that the losses of the two compare. Kobayashi
+et al. count the singular values that hold most of their sum; here it is the effective rank, of at most 32, the mean
+over heads and blocks; the numerical and the stable rank stand beside it in metrics.csv. An effect worth naming: 0.02
+nats a byte, 5 % of the head size (1.6), 5 % of the width (6.4).
+"""
+
+PANELS = {
+    (LOSS, True): "loss, first text (nats)",
+    (_rank("query_key"), True): "effective rank of $W_Q^T W_K$",
+    (_rank("output_value"), True): "effective rank of $W_O W_V$",
+    (STREAM, True): "effective rank, residual stream",
+    (LOSS, False): "loss, second text (nats)",
+}
+LINES = {
+    look("weight_decay"): decay(),
+    look("syre", 0.01): syre(sigma=0.01),
+    look("syre", 1): syre(sigma=1),
+    plotting.Look(label="syre, absolute σ = 0.01", color="#56B4E9", marker="^"): syre(sigma=0.01, unit="absolute"),
+    look("syre_advanced", 0.01): arm("syre_advanced", sigma=0.01),
+    SAME_START: syre(**KEEP),
+    plotting.Look(label="weight decay, matrices alone", color="#E69F00", marker="v"): decay(**MATRICES),
+    plotting.Look(label="syre, σ = 0.01, matrices alone", color="#CC79A7", marker="<"): syre(sigma=0.01, **MATRICES),
+    plotting.Look(label="syre, σ = 1, matrices alone", color="#882255", marker=">"): syre(sigma=1, **MATRICES),
+}
+
+
+def draw(results: Results) -> Figure:
+    figure, axes = plotting.panels(3, 2, width=3.3, height=2.7)
+    tables = {first: (first_text(results) if first else results).final for first in (True, False)}
+    for ax, ((metric, first), title) in zip(axes, PANELS.items(), strict=False):
+        table = tables[first](metric)
+        none = plotting.t_interval(select(table, **VANILLA)[metric].dropna())
+        ax.axhline(none.mean, color=look("vanilla").color, ls=":", label=look("vanilla").label)
+        ax.axhspan(none.low, none.high, color=look("vanilla").color, alpha=0.12, lw=0)
+        for own, rows in LINES.items():
+            plotting.line_with_band(ax, select(table, **rows), GAMMA, metric, own)
+        ax.set(xscale="log", xlabel="weight decay γ", title=title)
+    curves = results.curve(LOSS).query("step > 0")
+    for own, rows in {
+        look("vanilla"): VANILLA,
+        **{own: {**rows, GAMMA: 1} for own, rows in [*LINES.items()][:3]},
+    }.items():
+        plotting.line_with_band(axes[5], select(curves, **rows), "step", LOSS, own)
+    axes[5].set(xlabel="step", title="loss over training, γ = 1 (nats)")
+    return plotting.with_legend(figure, loc="outside lower center", ncols=4)
