@@ -83,8 +83,13 @@ def seed_lines(ax: Axes, df: pd.DataFrame, x: str, y: str, look: Look) -> Axes:
     wide = df.pivot(index=x, columns="seed", values=y)
     color, every, arms = look.color, max(1, len(wide) // 8), len(ax.get_legend_handles_labels()[1])
     start = every * (arms % 6) // 6  # beside those of the arms before it
-    marked = {"label": look.label, "marker": look.marker, "markevery": (start, every), "markersize": 3.5}
-    alone = marked if wide.shape[1] == 1 else {"alpha": 0.6}
+    marked: dict[str, Any] = {
+        "label": look.label,
+        "marker": look.marker,
+        "markevery": (start, every),
+        "markersize": 3.5,
+    }
+    alone: dict[str, Any] = marked if wide.shape[1] == 1 else {"alpha": 0.6}
     for values in wide.to_numpy(dtype=float).T:
         ax.plot(wide.index, values, color=color, linewidth=0.7, **alone)
     if wide.shape[1] > 1:
