@@ -24,6 +24,7 @@ MODELS = {
     "collapsed_mlp": {"hidden": [8]},
     "continual_cnn": {"channels": [2, 3], "padding": 2, "hidden": 8},
     "diagonal_linear": {},
+    "gpt": {"width": 8, "depth": 1, "heads": 2},
     "mlp": {"hidden": [8]},
     "pair": {"hidden": [8, 8, 8]},
     "point": {},
@@ -40,6 +41,7 @@ TASKS = {
     "diagnosed_autoencoder": {"diagnosed": 8},
     "diagnosed_classification": {"diagnosed": 8},
     "diagnosed_start": {"diagnosed": 8},
+    "language": {"windows": 4},
     "matrix": {},
     "mode_connectivity": {"points": 3},
     "neuron_symmetry": {},
@@ -57,6 +59,7 @@ DATA = {  # one for each kind there is: what is different about a data set is no
     "vectors": {"_of": "teacher_student", **FEW},
     "regression": {"_of": "linear_regression", "dims": 5, **FEW},
     "matrix": {"_of": "random_matrix", "size": 6},
+    "text": {"_of": "text", "context": 16, "tasks": 2, **FEW},
     "environment": {"_of": "slippery_ant"},
 }
 IMAGES, LABELS = ("digits", "colour", "sequence"), ("digits", "colour", "sequence", "vectors")
@@ -71,14 +74,15 @@ TRAINS = {
         (*NETWORKS, "continual_cnn", "resnet18", "simclr", "stock", "vit"), ("contrastive",), ("views",)
     ),
     *itertools.product(("pair",), ("mode_connectivity",), LABELS),
-    *itertools.product(("beta_vae",), ENCODE, {*DATA} - {"environment"}),
+    *itertools.product(("beta_vae",), ENCODE, {*DATA} - {"environment", "text"}),
     ("diagonal_linear", "regression", "regression"),
+    ("gpt", "language", "text"),
     ("point", "matrix", "matrix"),
     ("ppo", "ppo", "environment"),
 }
 OWN = {"collapsed_mlp": ("collapsed_start", "digits"), "beta_vae": ("variational_autoencoder", "digits"),
        "pair": ("mode_connectivity", "digits"), "simclr": ("contrastive", "views"), "point": ("matrix", "matrix"),
-       "stock": ("classification", "colour"),
+       "stock": ("classification", "colour"), "gpt": ("language", "text"),
        "diagonal_linear": ("regression", "regression"), "ppo": ("ppo", "environment")}  # fmt: skip
 
 
@@ -179,6 +183,11 @@ def test_the_models_that_a_line_lists_are_those_that_say_so_of_themselves(kind):
         ("mlp", "contrastive", "colour"),
         ("mlp", "classification", "views"),
         ("mlp", "ppo", "environment"),
+        ("mlp", "language", "text"),
+        ("gpt", "classification", "text"),
+        ("gpt", "language", "vectors"),
+        ("mlp", "classification", "text"),
+        ("beta_vae", "variational_autoencoder", "text"),
     ],
     ids="-".join,
 )
@@ -207,7 +216,7 @@ def test_every_regularizer_trains_on_every_model_or_is_one_line(tmp_path, model)
 
 
 PAIR, VAE, PPO = ("pair", "mode_connectivity"), ("beta_vae", "variational_autoencoder"), ("ppo", "ppo", "environment")
-STOCK = ("stock", "classification", "colour")
+STOCK, GPT = ("stock", "classification", "colour"), ("gpt", "language", "text")
 COLOUR, SEQUENCE = ("mlp", "classification", "colour"), ("mlp", "classification", "sequence")
 
 
@@ -228,6 +237,7 @@ COLOUR, SEQUENCE = ("mlp", "classification", "colour"), ("mlp", "classification"
         (COLOUR, {"data": {"samples": 100_000}}, "data.samples must be at most 1442, .* got 100000"),
         (SEQUENCE, {"data": {"test_samples": 999}}, "data.test_samples must be at most 355"),
         (["continual_cnn"], {"model": {"padding": 0}}, "^model.kernel 5 and model.padding 0 leave nothing"),
+        (GPT, {"data": {"samples": 10**7}}, r"^data.samples must be at most \d+, the windows there are, got 10000000"),
         (["vit"], {"model": {"patch": 5}}, "^model.patch must divide the image size 8, got 5"),
         (["mlp"], {"regularizer": leaf("regularizer", "syre_layers")}, "^regularizer.modules: no 'head' in MLPModule"),
         (PAIR, {"regularizer": leaf("regularizer", "dropout")}, "^regularizer=dropout is not for a pair of networks"),
