@@ -14,6 +14,7 @@ from experiments.engine.config import Run
 from experiments.engine.errors import ConfigError
 from experiments.engine.expand import Group
 from experiments.engine.store import RunStore
+from syre.data import text
 from syre.tasks import needs
 from tests.experiments.conftest import CONFIGS
 
@@ -254,6 +255,16 @@ def test_settings_that_do_not_fit_are_named(tmp_path, triple, settings, line):
 
 def test_a_batch_of_one_image_trains_where_the_last_stage_has_more_than_one_pixel(tmp_path):
     assert outcome([run_of("resnet18", "classification", "colour", train={"batch_size": 1})], tmp_path / "one") is None
+
+
+def test_a_run_on_text_says_which_text_that_was(tmp_path):
+    text._read.cache_clear()
+    text._cut.cache_clear()
+    found = []
+    for triple in ((), GPT):
+        training.train_group(Group(runs=[run := run_of(*triple)]), RunStore(tmp_path), data_root=None, alone=True)
+        found.append(RunStore(tmp_path).facts(run.id)["versions"].get("text"))
+    assert found == [None, text._read(text.library()).what]
 
 
 # ---- runs that are to train as one -----------------------------------------------------------------------------------
