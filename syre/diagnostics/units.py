@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from syre.diagnostics.structure import Attention, Entries, Structure, Units
+from syre.metrics import singular_values_of_product
 
 TOLERANCE = (
     0.01  # distance up to which two units are twins, and length, relative to the others, up to which one is dead
@@ -331,7 +332,7 @@ def _heads(attention: Attention, parameters: Mapping[str, Tensor], tolerance: fl
         a, b = (x.repeat_interleave(many // len(x), 0) for x in (a, b))  # heads that share keys and values
         if not bool(a.isfinite().all() and b.isfinite().all()):
             continue
-        values = torch.linalg.svdvals(torch.linalg.qr(a.mT).R @ torch.linalg.qr(b.mT).R.mT)
+        values = singular_values_of_product(a, b)
         full = min(a.shape[1], a.shape[2], b.shape[2])
         share = values / values.sum(1, keepdim=True).clamp(min=1e-300)
         effective = torch.special.entr(share).sum(1).exp()

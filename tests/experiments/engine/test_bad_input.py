@@ -20,6 +20,8 @@ MISFITS = (  # a model, a task and data that do not fit one another; test_fit.py
     (["model=diagonal_linear", "task=regression"], ["task=regression needs vectors", "data=linear_regression"]),
     (["data=rgb_digits", "data.samples=100000"], ["data.samples must be at most 1442", "100000"]),
     (["model=vit", "model.patch=3"], ["model.patch must divide the image size 8, got 3"]),
+    (["model=gpt"], ["a GPT takes tokens [context], not inputs of shape (1, 8, 8)"]),
+    (["data=text"], ["task=classification needs one target a sample", "text (data=text)", "task=language"]),
 )
 
 
@@ -134,6 +136,15 @@ def test_what_a_run_finds_out_as_it_begins_is_one_line_and_leaves_no_file(tmp_pa
 def test_missing_data_says_how_to_fetch_it(refused, tmp_path, sweep):
     root = tmp_path / "nothing"
     refused(*sweep, "data=mnist", f"data_root={root}", says=[str(root), "make data DATA=mnist", "data=digits"])
+
+
+@pytest.mark.parametrize("sweep", [(), ("-m", "experiment=gpt", "scale=cpu")], ids=["run", "sweep"])
+def test_a_python_without_source_says_so(refused, tmp_path, monkeypatch, sweep):
+    from syre.data import text
+
+    monkeypatch.setattr(text, "library", lambda: tmp_path / "lib")
+    words = sweep or ("model=gpt", "data=text", "task=language")
+    refused(*words, says=["data=text", f"{tmp_path / 'lib'} has no *.py files", "use a Python that is installed with"])
 
 
 def test_a_damaged_file_of_data_is_named(refused, tmp_path):

@@ -14,6 +14,7 @@ from experiments.engine.config import Run
 from experiments.engine.errors import ConfigError
 from experiments.engine.expand import Group
 from experiments.engine.store import RunStore
+from syre.data import text
 from syre.tasks import needs
 from tests.experiments.conftest import CONFIGS
 
@@ -24,6 +25,7 @@ MODELS = {
     "collapsed_mlp": {"hidden": [8]},
     "continual_cnn": {"channels": [2, 3], "padding": 2, "hidden": 8},
     "diagonal_linear": {},
+    "gpt": {"width": 8, "depth": 1, "heads": 2},
     "mlp": {"hidden": [8]},
     "pair": {"hidden": [8, 8, 8]},
     "point": {},
@@ -40,6 +42,7 @@ TASKS = {
     "diagnosed_autoencoder": {"diagnosed": 8},
     "diagnosed_classification": {"diagnosed": 8},
     "diagnosed_start": {"diagnosed": 8},
+    "language": {"windows": 4},
     "matrix": {},
     "mode_connectivity": {"points": 3},
     "neuron_symmetry": {},
@@ -58,6 +61,7 @@ DATA = {  # one for each kind there is: what is different about a data set is no
     "vectors": {"_of": "teacher_student", **FEW},
     "regression": {"_of": "linear_regression", "dims": 5, **FEW},
     "matrix": {"_of": "random_matrix", "size": 6},
+    "text": {"_of": "text", "context": 16, "tasks": 2, **FEW},
     "environment": {"_of": "slippery_ant"},
 }
 IMAGES = ("digits", "colour", "sequence", "relabelled")
@@ -73,14 +77,15 @@ TRAINS = {
         (*NETWORKS, "continual_cnn", "resnet18", "simclr", "stock", "vit"), ("contrastive",), ("views",)
     ),
     *itertools.product(("pair",), ("mode_connectivity",), LABELS),
-    *itertools.product(("beta_vae",), ENCODE, {*DATA} - {"environment"}),
+    *itertools.product(("beta_vae",), ENCODE, {*DATA} - {"environment", "text"}),
     ("diagonal_linear", "regression", "regression"),
+    ("gpt", "language", "text"),
     ("point", "matrix", "matrix"),
     ("ppo", "ppo", "environment"),
 }
 OWN = {"collapsed_mlp": ("collapsed_start", "digits"), "beta_vae": ("variational_autoencoder", "digits"),
        "pair": ("mode_connectivity", "digits"), "simclr": ("contrastive", "views"), "point": ("matrix", "matrix"),
-       "stock": ("classification", "colour"),
+       "stock": ("classification", "colour"), "gpt": ("language", "text"),
        "diagonal_linear": ("regression", "regression"), "ppo": ("ppo", "environment")}  # fmt: skip
 
 
@@ -181,6 +186,11 @@ def test_the_models_that_a_line_lists_are_those_that_say_so_of_themselves(kind):
         ("mlp", "contrastive", "colour"),
         ("mlp", "classification", "views"),
         ("mlp", "ppo", "environment"),
+        ("mlp", "language", "text"),
+        ("gpt", "classification", "text"),
+        ("gpt", "language", "vectors"),
+        ("mlp", "classification", "text"),
+        ("beta_vae", "variational_autoencoder", "text"),
     ],
     ids="-".join,
 )
@@ -209,7 +219,7 @@ def test_every_regularizer_trains_on_every_model_or_is_one_line(tmp_path, model)
 
 
 PAIR, VAE, PPO = ("pair", "mode_connectivity"), ("beta_vae", "variational_autoencoder"), ("ppo", "ppo", "environment")
-STOCK = ("stock", "classification", "colour")
+STOCK, GPT = ("stock", "classification", "colour"), ("gpt", "language", "text")
 COLOUR, SEQUENCE, RELABELLED = (("mlp", "classification", data) for data in ("colour", "sequence", "relabelled"))
 
 
@@ -231,6 +241,7 @@ COLOUR, SEQUENCE, RELABELLED = (("mlp", "classification", data) for data in ("co
         (SEQUENCE, {"data": {"test_samples": 999}}, "data.test_samples must be at most 355"),
         (RELABELLED, {"data": {"samples": 2000}}, "data.samples must be at most 1442, .* got 2000"),
         (["continual_cnn"], {"model": {"padding": 0}}, "^model.kernel 5 and model.padding 0 leave nothing"),
+        (GPT, {"data": {"samples": 10**7}}, r"^data.samples must be at most \d+, the windows there are, got 10000000"),
         (["vit"], {"model": {"patch": 5}}, "^model.patch must divide the image size 8, got 5"),
         (["mlp"], {"regularizer": leaf("regularizer", "syre_layers")}, "^regularizer.modules: no 'head' in MLPModule"),
         (PAIR, {"regularizer": leaf("regularizer", "dropout")}, "^regularizer=dropout is not for a pair of networks"),
@@ -247,6 +258,16 @@ def test_settings_that_do_not_fit_are_named(tmp_path, triple, settings, line):
 
 def test_a_batch_of_one_image_trains_where_the_last_stage_has_more_than_one_pixel(tmp_path):
     assert outcome([run_of("resnet18", "classification", "colour", train={"batch_size": 1})], tmp_path / "one") is None
+
+
+def test_a_run_on_text_says_which_text_that_was(tmp_path):
+    text._read.cache_clear()
+    text._cut.cache_clear()
+    found = []
+    for triple in ((), GPT):
+        training.train_group(Group(runs=[run := run_of(*triple)]), RunStore(tmp_path), data_root=None, alone=True)
+        found.append(RunStore(tmp_path).facts(run.id)["versions"].get("text"))
+    assert found == [None, text._read(text.library()).what]
 
 
 # ---- runs that are to train as one -----------------------------------------------------------------------------------

@@ -1,0 +1,114 @@
+"""The GPT's claims and picture, on results made up for its runs: each claim can hold, fail, and be of its own text."""
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.analysis import plotting
+from experiments.analysis.claims import NOT_REPRODUCED, REPRODUCED, Equivalence, evaluate
+from experiments.analysis.results import LATER, Results, flatten
+from experiments.engine.expand import expand
+from experiments.figures import gpt
+
+STEPS = (0, 1500, 3000)
+HALF = STEPS[1]
+METRICS = {"loss": 1.5, "rank/effective": 60, "query_key/rank/effective": 20, "output_value/rank/effective": 20}
+
+
+@pytest.fixture
+def made(composed):
+    """Results of the experiment's own runs: `value(metric, second, arm)`, and a little noise of each run."""
+    runs = expand(config := composed("experiment=gpt", "scale=cpu"), lambda words: composed("experiment=gpt", *words))
+    assert config.data.tasks == 2
+    assert config.train.evaluations % 2 == 0  # one at the end of the first text
+
+    def call(value):
+        rng, rows, metrics = np.random.default_rng(0), [], []
+        for run in runs:
+            settings = dict(flatten({"regularizer": run.config["regularizer"]}))
+            rows.append({"id": run.id, "scale": "cpu", "status": "done", "seed": run.seed, **settings})
+            for metric, step in ((m, s) for m in METRICS for s in STEPS):
+                number = value(metric, step > HALF, run.config["regularizer"]) + rng.normal(0, 1e-4)
+                metrics.append({"id": run.id, "step": step, "split": "test", "metric": metric, "value": number})
+        frame = pd.DataFrame(rows).replace("", np.nan)
+        for column in ("weight_decay", "sigma", "gains"):
+            frame[f"regularizer.{column}"] = pd.to_numeric(frame[f"regularizer.{column}"])
+        return Results(experiment="gpt", scale="cpu", runs=frame, metrics=pd.DataFrame(metrics))
+
+    return call
+
+
+def strength(arm) -> float:
+    """0 without decay, 1, 2 and 3 at 0.01, 0.1 and 1."""
+    return 3 + round(np.log10(gamma), 6) if (gamma := arm.get("weight_decay", 0)) else 0
+
+
+def expected(metric, second, arm):
+    """Decay lowers ranks, hurts the first text and helps the second; syre keeps ranks and helps both."""
+    syre = arm["name"].startswith("syre")
+    if metric != "loss":
+        return METRICS[metric] - (0 if syre else 8 * strength(arm))
+    change = 0.1 * strength(arm) if arm["name"] == "weight_decay" else 0.0
+    return METRICS["loss"] + (-change - 0.5 * syre if second else change)
+
+
+def contrary(metric, second, arm):
+    return 2 * METRICS[metric] - expected(metric, second, arm)
+
+
+def verdicts(results: Results) -> dict[str, str]:
+    return {claim.id: evaluate(claim, results).verdict for claim in gpt.CLAIMS}
+
+
+def test_every_claim_but_the_other_side_holds_where_it_should_and_fails_on_the_contrary(made):
+    found, opposite = verdicts(made(expected)), verdicts(made(contrary))
+    assert len(found) == len(gpt.CLAIMS)  # ids of their own
+    other_side = {"helps-0.1", "helps-1"}
+    wrong = {name: verdict for name, verdict in found.items() if verdict != REPRODUCED}
+    assert wrong == dict.fromkeys(other_side, NOT_REPRODUCED)
+    unmoved = {claim.id for claim in gpt.CLAIMS if isinstance(claim, Equivalence)}  # syre with D is syre in both
+    unmoved |= {f"no-decay-{g}" for g in gpt.STRONG}  # as good as no decay in both
+    assert {name for name, verdict in opposite.items() if verdict == REPRODUCED} == unmoved | other_side
+
+
+def test_no_reproduced_claim_survives_swapped_labels(made):
+    results = made(expected)
+    reproduced = [claim for claim in gpt.CLAIMS if evaluate(claim, results).verdict == REPRODUCED]
+    assert len(reproduced) > 40
+    assert not [c.id for c in reproduced if evaluate(replace(c, opposite=True), results).verdict == REPRODUCED]
+
+
+def test_claims_about_plasticity_are_of_the_second_text_and_all_others_of_the_first(made):
+    results = made(expected)
+    rows = results.metrics
+    ends = [claim.id for claim in gpt.CLAIMS if claim.id.startswith("plastic")]
+    for keep, moved in ((rows["step"] <= HALF, ends), (rows["step"] > HALF, None)):
+        scrambled = rows["value"].where(keep, 0.0)
+        other = replace(results, metrics=rows.assign(value=scrambled))
+        changed = {c.id for c in gpt.CLAIMS if evaluate(c, other).effect != evaluate(c, results).effect}
+        assert changed == ({*moved} if moved else {c.id for c in gpt.CLAIMS} - {*ends})
+    assert len(ends) == 3 + 2 * len(gpt.SYRES)
+
+
+def test_the_picture_has_every_arm_of_the_experiment_and_no_other(made, tmp_path):
+    results = made(expected)
+    figure = gpt.draw(results)
+    assert [ax.get_title() for ax in figure.axes[:5]] == [*gpt.PANELS.values()]
+    for ax in figure.axes[:5]:
+        labels = ax.get_legend_handles_labels()[1]
+        assert labels == ["vanilla", *(own.label for own in gpt.LINES)]
+    drawn = pd.concat([gpt.select(results.runs, **rows) for rows in (gpt.VANILLA, *gpt.LINES.values())])
+    assert sorted(drawn["id"]) == sorted(results.runs["id"])
+    files = plotting.files(figure, tmp_path)
+    again = plotting.files(gpt.draw(results), tmp_path)
+    digests = [[hashlib.sha256(content).hexdigest() for content in some.values()] for some in (files, again)]
+    assert digests[0] == digests[1]
+
+
+def test_control_the_settings_that_came_later_are_columns_of_the_results(made):
+    columns = made(expected).runs.columns
+    assert {"regularizer.scope", "regularizer.unit", "regularizer.gains"} <= {*columns}
+    assert not [column for column in columns if LATER in column]
