@@ -10,6 +10,8 @@ no plain attribute that differs between runs which are to train as one. What it 
   - "an autoencoder": reconstruction, mean and log-variance; `part="encoder"` and `part="decoder"` are its halves;
   - "a linear form": [batch, 1], a linear function whose coefficients are products of its parameters;
   - "a point": [1, N], whatever the input;
+- `units()`, its hidden units, layer by layer: where their outputs are seen, what makes them and what takes them
+  (`Units`); a regularizer that replaces units needs a model that says so;
 - `leading_dims`, `decayed`, `bookkeeping` and `drawn_as`: see `Model`.
 
 One with running statistics (BatchNorm) trains alone.
@@ -25,5 +27,6 @@ from syre.models.point import Point
 from syre.models.resnet import ResNet18
 from syre.models.simclr import SimCLR
 from syre.models.stock import Stock
+from syre.models.units import Units
 from syre.models.vae import BetaVAE
 from syre.models.vit import ViT
