@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from syre import regularizers
+from syre import regularizers, rivals
 from syre.batches import Batches
 from syre.data import Dataset
 from syre.learners import Learner, Replica, learner
@@ -24,6 +24,7 @@ WIDE = MLP(hidden=[70, 60], activation="tanh")  # 4933: above it
 TASK = Classification()
 KINDS = [kind for kind in vars(regularizers).values() if isinstance(kind, type) and issubclass(kind, Regularizer)]
 REGULARIZERS = [kind for kind in KINDS if "name" in vars(kind)]
+RIVALS = [kind for kind in vars(rivals).values() if isinstance(kind, type) and issubclass(kind, Regularizer)]
 
 
 @dataclass(frozen=True, kw_only=True)

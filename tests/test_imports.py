@@ -1,4 +1,4 @@
-"""Imports point one way: core <- learners, regularizers <- trainer <- tasks <- engine <- doors; analysis <- figures."""
+"""Imports point one way: core <- learners, rivals <- trainer <- tasks <- engine <- doors; analysis <- figures."""
 
 import ast
 import os
@@ -29,6 +29,7 @@ LAYERS = (  # of syre, lowest first: a file imports from its own layer and from 
     ("syre.learners.ensemble",),
     ("syre.learners",),
     ("syre.regularizers", "syre.optim", "syre.batches"),
+    ("syre.rivals",),
     ("syre.trainer",),
     ("syre.tasks", "syre.theory"),
     ("syre.rl",),
@@ -187,7 +188,8 @@ def test_control_planted_violations_are_found(tmp_path):
         ("syre.learners.single", "from syre.learners import Ensemble", "syre.learners.Ensemble"),
         ("syre.learners.ensemble", "from syre.regularizers import Syre", "syre.regularizers.Syre"),
         ("syre.learners", "from syre.batches import Batches", "syre.batches.Batches"),
-        ("syre.regularizers", "from syre import trainer", "syre.trainer"),
+        ("syre.regularizers", "from syre.rivals import Redo", "syre.rivals.Redo"),
+        ("syre.rivals.redo", "from syre import trainer", "syre.trainer"),
         ("syre.trainer", "from syre.tasks import Ridge", "syre.tasks.Ridge"),
         ("syre.tasks.regression", "from syre.rl import PPO", "syre.rl.PPO"),
     ],

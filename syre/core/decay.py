@@ -6,7 +6,7 @@ torch's `weight_decay`, `eta` the learning rate, `D` the diagonal of Eq. (7) (th
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +83,17 @@ class Varies(Protocol):
 
     def vary(self, stage: int) -> None:
         """Act as in task `stage` from now on, whatever it did before: so a run can go on inside any task."""
+
+
+@runtime_checkable
+class Continues(Protocol):
+    """A handle with a state of its own, without which a run that is resumed would be another one."""
+
+    def progress(self) -> dict[str, Any]:
+        """Counters, averages, random streams: tensors and plain numbers, for the checkpoint."""
+
+    def go_on(self, progress: Mapping[str, Any]) -> None:
+        """Take over such a state."""
 
 
 # ---- what can be decayed ---------------------------------------------------------------------------------------------

@@ -267,13 +267,18 @@ def _by_channel(parameter: Tensor) -> int | None:
     return shape[1] if len(shape) == 4 and shape[0] == 1 and shape[2] == shape[3] != shape[1] else None
 
 
+def is_norm(slot: Slot) -> bool:
+    """Whether a parameter is of one of torch's norms."""
+    return isinstance(slot.module, _NORMALISE)
+
+
 def is_gain(slot: Slot) -> bool:
     """Whether a parameter is the elementwise scale of one of torch's norms, which torch starts at 1.
 
     Their look-alikes in other libraries are none: some, Gemma's for one, multiply by 1 + w and start at 0, and a name
     does not tell which.
     """
-    return isinstance(slot.module, _NORMALISE) and slot.leaf == "weight"
+    return is_norm(slot) and slot.leaf == "weight"
 
 
 # ---- what each gets --------------------------------------------------------------------------------------------------

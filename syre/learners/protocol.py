@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from syre.core.decay import Handle, Renews, Varies
+from syre.core.decay import Continues, Handle, Renews, Varies
 
 Loss = Callable[..., Tensor]  # (output [..., batch, ...], *batch) -> [...]: the mean over the batch, per replica
 
@@ -37,6 +37,15 @@ class Replica:
             self.handle.vary(stage)
             return True
         return False
+
+    def progress(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the handle, if it has a state of its own."""
+        return {"handle": self.handle.progress()} if isinstance(self.handle, Continues) else {}
+
+    def go_on(self, state: Mapping[str, Any]) -> None:
+        """Give the handle, if it has a state of its own, the one in this checkpoint."""
+        if isinstance(self.handle, Continues):
+            self.handle.go_on(state["handle"])
 
 
 class Learner(Protocol):

@@ -117,9 +117,11 @@ class Single:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "noise": self.replica.noise.get_state(),
+            **self.replica.progress(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         restore_generator(self.replica.noise, state["noise"])
+        self.replica.go_on(state)

@@ -12,6 +12,8 @@ no plain attribute that differs between runs which are to train as one. What it 
   - "a point": [1, N], whatever the input;
   - "next tokens": logits of the next token at each place of [batch, context] tokens, [batch, context, vocabulary]; with
     `features=True` also the residual stream after each block, [batch, depth, context, width];
+- `units()`, its hidden units, layer by layer: where their outputs are seen, what makes them and what takes them
+  (`Units`); a regularizer that replaces units needs a model that says so;
 - `leading_dims`, `decayed`, `bookkeeping` and `drawn_as`: see `Model`.
 
 One with running statistics (BatchNorm) trains alone.
@@ -28,5 +30,6 @@ from syre.models.point import Point
 from syre.models.resnet import ResNet18
 from syre.models.simclr import SimCLR
 from syre.models.stock import Stock
+from syre.models.units import Units
 from syre.models.vae import BetaVAE
 from syre.models.vit import ViT

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from syre.checks import Settings
+from syre.models.units import Units
 
 
 class Model(nn.Module):
@@ -27,6 +28,10 @@ class Model(nn.Module):
     leading_dims: ClassVar[bool] = False
     decayed: ClassVar[tuple[str, ...] | None] = None
     bookkeeping: ClassVar[tuple[str, ...]] = ()
+
+    def units(self) -> tuple[Units, ...]:
+        """Its hidden units, layer by layer from the input on; none where it does not say."""
+        return ()
 
 
 class Architecture(Settings, ABC):

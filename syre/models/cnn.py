@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
@@ -10,6 +10,7 @@ from syre.checks import all_widths, among, at_least, check, count
 from syre.models.base import Architecture, Model
 from syre.models.layers import channels_last
 from syre.models.noise import Dropout
+from syre.models.units import Units
 
 
 class ConvBlock(nn.Module):
@@ -57,6 +58,16 @@ class ContinualCNNModule(Model):
         self.norm = nn.LayerNorm(hidden) if norm == "layer" else nn.Identity()
         self.dropout = Dropout(hidden)
         self.output = nn.Linear(hidden, outputs)
+
+    def units(self) -> tuple[Units, ...]:
+        blocks = cast(list[ConvBlock], list(self.blocks))
+        readers: list[nn.Conv2d | nn.Linear] = [*(block.conv for block in blocks[1:]), self.hidden]
+        channels = [
+            Units(name=f"blocks.{k}.conv", place=block.dropout, writers=(block.conv, block.norm), reader=reader)
+            for k, (block, reader) in enumerate(zip(blocks, readers, strict=True))
+        ]
+        hidden = Units(name="hidden", place=self.dropout, writers=(self.hidden, self.norm), reader=self.output)
+        return (*channels, hidden)
 
     def forward(self, x: Tensor, features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Logits [batch, classes]; with `features`, also the last hidden layer [batch, hidden]."""

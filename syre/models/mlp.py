@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from syre.checks import all_widths, among, share
 from syre.models.base import Architecture, Model
 from syre.models.layers import Activation, LayerNorm
 from syre.models.noise import Dropout
+from syre.models.units import Units
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiLU}
 NORMS: dict[str, type[nn.Module]] = {"none": nn.Identity, "layer": LayerNorm}
@@ -37,6 +38,14 @@ class MLPModule(Model):
         self.norms = nn.ModuleList(norm(size) for size in sizes[1:-1])
         self.activations = nn.ModuleList(Activation(activation(), size) for size in sizes[1:-1])
         self.dropouts = nn.ModuleList(Dropout(size) for size in sizes[1:-1])
+
+    def units(self) -> tuple[Units, ...]:
+        layers = cast(list[nn.Linear], list(self.layers))
+        parts = enumerate(zip(pairwise(layers), self.norms, self.dropouts, strict=True))
+        return tuple(
+            Units(name=f"layers.{k}", place=dropout, writers=(layer, norm), reader=reader)
+            for k, ((layer, reader), norm, dropout) in parts
+        )
 
     @torch.no_grad()
     def collapse(self, count: int) -> None:

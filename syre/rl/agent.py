@@ -62,6 +62,7 @@ class Agent(stable_baselines3.PPO):
     def __init__(
         self, replica: Replica, environments: list[Slippery], seeds: list[int], stock: bool, normalize: str, **more: Any
     ) -> None:
+        self._replica = replica
         policy, self.noise = cast(ActorCriticPolicy, replica.model), replica.noise
         self.environments, self.stock, self.normalize = environments, stock, normalize
         self.monitors = [Monitor(environment) for environment in environments]
@@ -177,6 +178,7 @@ class Agent(stable_baselines3.PPO):
             "policy": self.policy.state_dict(),
             "optimizer": self.policy.optimizer.state_dict(),
             "noise": self.noise.get_state(),
+            **self._replica.progress(),
             "exploration": self._exploration,
             "steps": self.num_timesteps,
             "observation": torch.from_numpy(self._last_obs),
@@ -193,6 +195,7 @@ class Agent(stable_baselines3.PPO):
         self.policy.load_state_dict(state["policy"])
         self.policy.optimizer.load_state_dict(state["optimizer"])
         restore_generator(self.noise, state["noise"])
+        self._replica.go_on(state)
         self._exploration, self.num_timesteps = state["exploration"], state["steps"]
         self._last_obs, self._last_episode_starts = state["observation"].numpy().copy(), state["starts"].numpy().copy()
         self.ended, self.ongoing = list(map(tuple, state["ended"])), tuple(state["ongoing"])

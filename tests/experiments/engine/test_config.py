@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra.utils import get_class
-from replicas import REGULARIZERS
+from replicas import REGULARIZERS, RIVALS
 
 from experiments.analysis import results
 from experiments.analysis.results import LATER
@@ -124,10 +124,8 @@ def test_every_leaf_resolves_to_an_object_of_its_class(composed, group):
 
 def test_a_regularizer_is_spelt_alike_in_file_key_and_class():
     files = {path.stem: yaml.safe_load(path.read_text()) for path in (CONFIGS / "regularizer").glob("*.yaml")}
-    classes = {cls.name: cls for cls in REGULARIZERS}
-    assert {name: settings["_target_"] for name, settings in files.items()} == {
-        name: f"{cls.__module__}.{cls.__name__}" for name, cls in classes.items()
-    }
+    classes = {cls.name: cls for cls in [*REGULARIZERS, *RIVALS]}
+    assert {name: get_class(settings["_target_"]) for name, settings in files.items()} == classes
     for name, cls in classes.items():
         assert files[name]["name"] == name
         assert re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=W)(?=[AF])", "_", cls.__name__).lower() == name
