@@ -6,4 +6,5 @@ from syre.data.files import DataError, data_root
 from syre.data.images import Dataset, DataSource, Digits, FashionMnist, Mnist
 from syre.data.linear_regression import LinearRegression
 from syre.data.synthetic import RandomMatrix, TeacherStudent
+from syre.data.tabular import Diabetes
 from syre.data.text import Text

@@ -43,7 +43,8 @@ class Regression(Task):
     def accept(self, model: nn.Module, data: Any, settings: Training) -> None:
         needs.data_set(self.name, data)
         vectors = data.train_inputs.dim() == 2 and data.train_targets.is_floating_point()
-        check(vectors, f"task={self.name} needs vectors with a real target each, as data=linear_regression has them")
+        have = "as data=linear_regression and data=diabetes have them"
+        check(vectors, f"task={self.name} needs vectors with a real target each, {have}")
         needs.model(self.name, model, "a linear form")
 
     def loss(self, output: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:

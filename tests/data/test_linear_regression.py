@@ -33,6 +33,29 @@ def test_fewer_samples_are_the_first_of_more_and_the_test_set_is_the_same():
     assert not torch.isclose(few.train_inputs, other.train_inputs).any()
 
 
+def test_a_sparse_teacher_has_norm_1_and_leaves_the_other_inputs_and_the_noise_as_they_were():
+    sparse, dense = (LinearRegression(samples=700, dims=400, nonzero=k, noise=0.0).load(seed=3) for k in (40, 0))
+    x, y = sparse.train_inputs.double(), sparse.train_targets.double()
+    teacher = torch.linalg.lstsq(x, y.unsqueeze(1)).solution.squeeze(1)
+    assert (teacher.abs() > 1e-5).nonzero().squeeze(1).tolist() == list(range(40))
+    assert abs(teacher.norm() - 1) < 0.45  # four standard deviations, 4 / sqrt(2 nonzero)
+    assert torch.equal(sparse.train_inputs, dense.train_inputs)
+    same = LinearRegression(samples=700, dims=400, nonzero=400, noise=0.0).load(seed=3)
+    assert torch.equal(same.train_targets, dense.train_targets)
+    assert not torch.isclose(sparse.train_targets, dense.train_targets).all()  # control
+    noise = [
+        LinearRegression(samples=9, dims=8, nonzero=k, noise=n).load().train_targets for k in (2, 0) for n in (1, 0)
+    ]
+    torch.testing.assert_close(noise[0] - noise[1], noise[2] - noise[3])
+
+
+def test_a_teacher_has_no_more_entries_than_there_are_inputs():
+    with pytest.raises(ValueError, match=r"data.nonzero must be at most data.dims, 5, got 6"):
+        LinearRegression(dims=5, nonzero=6).load()
+    with pytest.raises(ValueError, match=r"data.nonzero must be a number >= 0, got -1"):
+        LinearRegression(nonzero=-1)
+
+
 def test_runs_of_one_seed_share_their_tensors():
     assert LinearRegression().load(seed=0) is LinearRegression().load(root="anywhere", seed=0)
 
