@@ -36,11 +36,11 @@ def model(task: str, module: nn.Module, *kinds: str) -> None:
 
 
 def data_set(task: str, data: Any) -> None:
-    """A data set with one target a sample."""
+    """A data set with one target a sample, or one a sample and task."""
     wrong = f"task={task} needs a data set; an environment (data=slippery_ant) is for task=ppo"
     check(isinstance(data, Dataset), wrong)
     each = f"task={task} needs one target a sample; text (data=text), which has one a token, is for task=language"
-    check(data.train_targets.dim() == 1, each)
+    check(data.train_targets.dim() == 1 or data.relabelled, each)
 
 
 def tokens(task: str, data: Any) -> None:

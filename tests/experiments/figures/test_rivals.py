@@ -1,0 +1,116 @@
+"""The choice on some seeds and the judgement on others, on runs made up for it; and that the judged are the chosen."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.analysis import plotting
+from experiments.analysis.claims import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, evaluate
+from experiments.analysis.results import Results, load
+from experiments.figures import rivals
+from experiments.figures.rivals import CLAIMS, JUDGING, METHODS, NAME, STREAM, STREAMS, TUNING
+from tests.experiments.conftest import CONFIGS
+
+RESULTS = CONFIGS.parent / "results"
+GAMMAS = (0.1, 0.2, 0.3)
+GOOD = {"syre": 0.9, "noisy": 0.95}  # accuracy at the best settings; of all others 0.7
+
+
+def made(accuracy, seeds=(*TUNING, *JUDGING), status=lambda method, gamma, seed: "done"):
+    """Results with `accuracy(method, gamma, seed)` at the end of each of ten tasks, and less at the first five."""
+    runs, metrics, count = [], [], itertools.count()
+    for stream, (method, arm), gamma, seed in itertools.product(STREAMS, METHODS.items(), GAMMAS, seeds):
+        run = f"{next(count):012x}"
+        settings = {"optim.lr": 0.01, "regularizer.weight_decay": gamma, "model.norm": "none", **arm}
+        ended = {"id": run, "scale": "cpu", "status": status(method, gamma, seed), "seed": seed, "seconds": 9.0}
+        runs.append({**ended, STREAM: stream, **settings})
+        for task in range(11):
+            values = {"accuracy": accuracy(method, gamma, seed) - 0.5 * (task < 6), "rank": 100.0, "dead": 3.0}
+            at = {"id": run, "step": 157 * task, "split": "test"}
+            metrics.extend({**at, "metric": name, "value": value} for name, value in values.items())
+    return Results(experiment="rivals", scale="cpu", runs=pd.DataFrame(runs), metrics=pd.DataFrame(metrics))
+
+
+def best_in_the_middle(method, gamma, seed):
+    noise = 0.001 * np.random.default_rng([seed, list(METHODS).index(method)]).normal()
+    return GOOD.get(method, 0.7) - abs(gamma - 0.2) + noise
+
+
+def test_the_settings_of_a_method_are_those_with_the_best_last_tasks_on_the_seeds_that_choose():
+    best = rivals.chosen(rivals.ends(made(best_in_the_middle)))
+    assert best == dict.fromkeys(itertools.product(STREAMS, METHODS), "γ = 0.2")
+
+    def another_on_judging_seeds(method, gamma, seed):
+        return best_in_the_middle(method, gamma if seed in TUNING else 0.4 - gamma, seed)
+
+    assert rivals.chosen(rivals.ends(made(another_on_judging_seeds))) == best
+
+
+def test_a_run_that_went_nan_rules_its_settings_out():
+    results = made(best_in_the_middle, status=lambda m, g, s: "nan" if (g, s) == (0.2, TUNING[1]) else "done")
+    assert "γ = 0.2" not in rivals.chosen(rivals.ends(results)).values()
+
+
+def test_only_seeds_that_nothing_was_chosen_on_are_judged():
+    rows = rivals.judged(made(best_in_the_middle))
+    assert set(rows["seed"]) == set(JUDGING)
+    assert set(rows["settings"]) == {"γ = 0.2"}
+    assert len(rows) == len(STREAMS) * len(METHODS) * len(JUDGING)
+    assert rows.loc[rows["method"] == "syre", "accuracy"].mean() == pytest.approx(0.9, abs=2e-3)
+    assert not set(TUNING) & set(JUDGING)
+
+
+def test_claims_follow_the_accuracies_and_wait_for_the_judging_seeds():
+    verdicts = {c.id: evaluate(c, made(best_in_the_middle)).verdict for c in CLAIMS}
+    assert verdicts["syre-redo-permuted"] == verdicts["syre-none-random"] == REPRODUCED
+    assert verdicts["syre-noisy-permuted"] == NOT_REPRODUCED
+    assert verdicts["units-permuted"] == NOT_REPRODUCED
+    assert all(evaluate(c, made(best_in_the_middle, seeds=TUNING)).verdict == NOT_TESTED for c in CLAIMS)
+    lost = made(best_in_the_middle, status=lambda m, g, s: "nan" if (m, s) == ("redo", JUDGING[0]) else "done")
+    assert {c.id: evaluate(c, lost).verdict for c in CLAIMS}["syre-redo-permuted"] == INCONCLUSIVE
+
+
+def test_the_table_of_the_report_has_every_method_the_best_first():
+    text = rivals.further(made(best_in_the_middle))
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    names = [row.split(" | ")[0].removeprefix("| ") for row in rows]
+    assert [name for name in names if name in rivals.WORDS.values()][:2] == ["noise in the gradient", "syre"]
+    assert sum(name in rivals.WORDS.values() for name in names) == len(STREAMS) * len(METHODS)
+    assert rivals.further(made(best_in_the_middle, seeds=TUNING)) == ""
+
+
+def test_what_was_learnt_says_where_syre_is_beaten():
+    text = rivals.learnt(made(best_in_the_middle))
+    assert text.count("syre is number 2 of 13") == 2
+    assert text.count("behind noise in the gradient (0.95") == 2
+    assert text.count("it is significantly beaten by noise in the gradient, and beats ") == 2
+    assert all(text.count(words) == 2 for words in list(rivals.WORDS.values())[:11])
+    assert rivals.learnt(made(best_in_the_middle, seeds=TUNING)) == ""
+    equal = rivals.learnt(made(lambda method, gamma, seed: 0.7 - gamma + 0.01 * (len(method) * seed % 7)))
+    assert equal.count("beaten by none, and beats none") == 2  # the control: nothing but noise
+
+
+@pytest.mark.parametrize("seeds", [TUNING, (*TUNING, *JUDGING)], ids=["not yet judged", "judged"])
+def test_it_is_drawn_before_and_after_the_judgement(seeds, tmp_path):
+    figure = rivals.draw(made(best_in_the_middle, seeds=seeds))
+    assert len(figure.axes) == 2 * 3
+    assert all(plotting.files(figure, tmp_path).values())
+
+
+@pytest.mark.skipif(not (RESULTS / "rivals").exists(), reason="it has not been trained")
+def test_the_committed_judged_runs_are_of_the_settings_that_the_others_chose():
+    runs = rivals.ends(load(RESULTS, "rivals"))
+    best, judged = rivals.chosen(runs), runs[runs["seed"].isin(JUDGING)]
+    own = set(zip(judged[STREAM], judged["method"], judged["settings"], strict=True))
+    assert own <= {(*key, settings) for key, settings in best.items()}
+    assert (runs["method"] != "").all()
+    budgets = runs[runs["seed"].isin(TUNING)].groupby([STREAM, "method"])["settings"].nunique()
+    assert set(budgets) == {8}
+
+
+def test_every_method_has_a_name_and_is_told_apart():
+    assert METHODS.keys() == rivals.WORDS.keys()
+    assert len({tuple(sorted(map(str, arm.items()))) for arm in METHODS.values()}) == len(METHODS)
+    assert all(NAME in arm for arm in METHODS.values())
