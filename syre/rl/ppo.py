@@ -74,7 +74,7 @@ class PPO(Interaction):
         check(settings.steps > 0, "PPO takes train.steps, steps of the environment, with train.epochs=0")
         check(self.rollout * self.environments > 1, "task.rollout must be > 1 for advantages to be normalised")
         check(settings.batch_size != 1, "PPO takes batches of more than 1: train.batch_size > 1, or 0, a whole rollout")
-        for name, only in (("schedule", "constant"), ("warmup", 0), ("accumulate", 1)):
+        for name, only in (("schedule", "constant"), ("warmup", 0), ("accumulate", 1), ("restart", False)):
             given = getattr(settings, name)
             check(given == only, f"PPO has train.{name}={only} only, got {given}")
 

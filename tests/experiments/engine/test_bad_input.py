@@ -75,6 +75,7 @@ def refused(tmp_path, command):
         ([*ANT, "task.collector=duo"], ["task.collector", "solo, stock", "duo"]),
         ([*ANT, "model.gsde=true"], ["model.gsde", "task.collector=stock"]),  # settings that do not fit one another
         ([*ANT, "train.warmup=0.1"], ["train.warmup=0 only", "0.1"]),
+        ([*ANT, "train.restart=true"], ["train.restart=False only", "True"]),
         ([*ANT, "compute.compile=true"], ["compute.compile=true", "PPO"]),
         ([*ANT, "regularizer=dropout"], ["dropout", "ActorCriticPolicy"]),
         (["optim=lion"], ["optim/lion", "adam adamw sgd"]),  # an unknown choice
