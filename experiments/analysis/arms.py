@@ -88,12 +88,12 @@ LOOKS = {
     "offset": Look(label="offset start", color="#8B5A2B", marker="<"),
     "shrink_perturb": Look(label="shrink & perturb", color="#7B3294", marker="p"),
     "sigma_asym": Look(label="σ-asym", color="#E7298A", marker="*"),
-    "redo": Look(label="ReDo", color="#1B9E77", marker="1"),
-    "continual_backprop": Look(label="continual backprop", color="#A6761D", marker="2"),
-    "self_normalized_resets": Look(label="self-normalized resets", color="#5F7F00", marker="3"),
-    "weight_clipping": Look(label="weight clipping", color="#B15928", marker="h"),
-    "spectral": Look(label="spectral regularization", color="#6A3D9A", marker="H"),
-    "noisy": Look(label="noise in the gradient", color="#E41A1C", marker="4"),
+    "redo": Look(label="ReDo", color="#4CE6E6", marker="1"),
+    "continual_backprop": Look(label="continual backprop", color="#00E600", marker="2"),
+    "self_normalized_resets": Look(label="self-normalized resets", color="#0000E6", marker="3"),
+    "weight_clipping": Look(label="weight clipping", color="#BF00E6", marker="h"),
+    "spectral": Look(label="spectral regularization", color="#7373E6", marker="H"),
+    "noisy": Look(label="noise in the gradient", color="#E6E64C", marker="4"),
 }
 SAME_START = Look(label="syre, σ = 1, start of the others", color="#009E73", marker="x")
 SPARE = ("#A6761D", "#1B9E77", "#B15928", "#6A3D9A", "#5F7F00", "#8C564B")

@@ -24,12 +24,6 @@ DRAWN = {name for name in FIGURES if name not in pages.sources(pages.module_of(n
 
 SIGMAS = (0.001, 0.01, 0.1, 0.3, 1, 3, 10)
 TRAINING = {"fig6b", "gpt", "hurts", "rivals", "cloned"}  # claims are committed before results: few runs yet, or none
-    "fig6b",
-    "gpt",
-    "hurts",
-    "rivals",
-    "cloned",
-}  # claims are committed before results: these have few runs yet, or none
 
 
 @cache
