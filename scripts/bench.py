@@ -2,10 +2,11 @@
 
     python -m scripts.bench [--threads 1] [--quick] [--only sweeps]
 
-Eight tables:
+Nine tables:
     step time    a whole training step (forward, backward, optimizer) with syre / the same without it
     watch        the same step with `syre.Watch` at its default, its measurements included / without it
     diagnose     `syre.diagnose` of a ResNet50 and of a model of GPT-2's size / a training step of it
+    rivals       a training step with each method against lost plasticity / a step of plain training
     memory       bytes that syre adds / bytes of the decayed parameters
     ensemble     time of 64 runs one by one / time of the same 64 runs in groups of the R that the rule chooses
     sweeps       the training of a figure's sweep as bare torch loops, run by run / as `make figN` runs it
@@ -42,6 +43,7 @@ from experiments.engine.expand import Group
 from experiments.engine.experiment import CONFIGS, Experiment
 from scripts.bench_diagnose import diagnoses
 from scripts.bench_images import images, resnet18
+from scripts.bench_rivals import rivals
 from scripts.bench_rl import rl
 from scripts.bench_table import Effort, Row, trainer_step
 from syre.batches import Batches
@@ -299,6 +301,7 @@ TABLES: dict[str, tuple[str, Callable[[Effort], Iterator[Row]]]] = {
     "step": ("Step time: with syre / without (the same optimizer, the same batch)", step_time),
     "watch": ("Step time: with syre.Watch at its default / without", watched),
     "diagnose": ("syre.diagnose / a training step of the model (forward, backward and SGD)", diagnoses),
+    "rivals": ("Step time: with each method against lost plasticity / plain training", rivals),
     "memory": ("Memory that attach adds, as a fraction of the decayed parameters", memory),
     "ensemble": (
         f"{RUNS} runs one by one / as ensembles (inputs-{HIDDEN}-{CLASSES}, tanh)\n"

@@ -17,9 +17,10 @@ from syre.batches import Batches
 from syre.data import Dataset
 from syre.data.augment import AUGMENTATIONS
 from syre.learners import Replica, Single
-from syre.models import SimCLR, ViT
+from syre.models import ContinualCNN, SimCLR, ViT
 from syre.optim import SGD
-from syre.regularizers import Syre
+from syre.regularizers import Regularizer, Syre
+from syre.rivals import ContinualBackprop, Noisy, Redo, SelfNormalizedResets
 from syre.seeding import generator
 from syre.tasks import Classification, Contrastive
 from syre.trainer import Record, Training, train
@@ -60,6 +61,7 @@ class Case:
 
     model: Callable[[], nn.Module] = lambda: VIT.build((3, SIZE, SIZE), CLASSES)
     task: Any = field(default_factory=Classification)
+    regularizer: Regularizer = field(default_factory=lambda: Syre(weight_decay=0.1, sigma=0.1))
     augment: str = "crop_flip"
     accumulate: int = 1
     sliced: bool = True  # each rank has its own share of a batch
@@ -72,12 +74,17 @@ SIMCLR = Case(
     task=Contrastive(),
     augment="simclr",
 )
+UNITS = Case(model=lambda: ContinualCNN(channels=[4], kernel=3, hidden=9).build((3, SIZE, SIZE), CLASSES))
 CASES = {
     "vit": Case(),
     "dropout": Case(model=lambda: replace(VIT, dropout=0.2).build((3, SIZE, SIZE), CLASSES)),
     "accumulated": Case(accumulate=2),
     "batch_norm": Case(model=Normed),
     "simclr": SIMCLR,
+    "redo": replace(UNITS, regularizer=Redo(threshold=0.8, period=3)),
+    "continual backprop": replace(UNITS, regularizer=ContinualBackprop(rate=0.1, maturity=1)),
+    "self-normalized resets": replace(UNITS, regularizer=SelfNormalizedResets(rejection=0.3, window=2)),
+    "noisy": replace(UNITS, regularizer=Noisy(std=0.1)),
     "control: every rank has the first half": Case(sliced=False),
     "control: gradients are not averaged": Case(averaged=False),
     "control: negatives of the own share": replace(SIMCLR, gathered=False),
@@ -105,8 +112,9 @@ def trained(case: Case) -> dict[str, Any]:
     torch.manual_seed(0)
     model = case.model().double()
     model.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
-    optimizer = SGD(lr=0.1, momentum=0.9).build(model, 0.1)  # Adam would blow up the rounding of a gradient of 0
-    handle = Syre(weight_decay=0.1, sigma=0.1).attach(optimizer, model, 0)
+    decay = case.regularizer.weight_decay
+    optimizer = SGD(lr=0.1, momentum=0.9).build(model, decay)  # Adam would blow up the rounding of a gradient of 0
+    handle = case.regularizer.attach(optimizer, model, 0)
     with pytest.MonkeyPatch.context() as patch:
         if not case.averaged:
             patch.setattr(distributed, "parallel", lambda model: model)

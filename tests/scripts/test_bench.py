@@ -41,6 +41,13 @@ def test_quick_says_how_many_seconds_a_diagnosis_takes():
 
 
 @pytest.mark.slow
+def test_quick_prints_a_row_for_each_method_against_lost_plasticity():
+    rows = [line.split()[0] for line in bench("--quick", "--only", "rivals") if " / plain: CNN of figure 11" in line]
+    units = ["redo", "continual_backprop", "self_normalized_resets"]
+    assert rows == ["syre", "l2_init", "shrink_perturb", "dropout", *units, "weight_clipping", "spectral", "noisy"]
+
+
+@pytest.mark.slow
 def test_quick_prints_a_row_for_each_network_on_images():
     rows = [line for line in bench("--quick", "--only", "images") if line.startswith("  textbook / ours: ")]
     assert [row.split(":")[1].split(",")[0].strip() for row in rows] == ["ResNet18", "ViT", "SimCLR"]
