@@ -43,10 +43,10 @@ class NoisyHandle(GradientHandle):
     """Adds noise to the gradients before each step: the same in all processes that train one run."""
 
     def __init__(self, optimizer: Optimizer, model: nn.Module, settings: Noisy, seed: int) -> None:
-        super().__init__(optimizer)
         self.std = settings.std
         self.parameters = list(decayed(model, settings.scope).values())
         self.stream = generator(seed, settings.name, device=self.parameters[0].device)
+        super().__init__(optimizer)
 
     def effect(self) -> Effect:
         """None once detached. Raises ValueError while it is attached."""

@@ -50,7 +50,6 @@ class SpectralHandle(GradientHandle):
     """Adds the gradient of the spectral penalty before each step."""
 
     def __init__(self, optimizer: Optimizer, model: nn.Module, settings: Spectral, seed: int) -> None:
-        super().__init__(optimizer)
         self.strength = settings.strength
         found = {name: slot for name, (slot, _) in parameters_of(model, settings.scope).items()}
         self.matrices = {name: slot.parameter for name, slot in found.items() if slot.parameter.dim() > 1}
@@ -64,6 +63,7 @@ class SpectralHandle(GradientHandle):
             self.left[name] = drawn.to(weight)
             for _ in range(FIRST):
                 self._iterate(name)
+        super().__init__(optimizer)
 
     def effect(self) -> Effect:
         """None once detached. Raises ValueError while it is attached."""
