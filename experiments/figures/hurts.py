@@ -299,7 +299,8 @@ def learnt(results: Results) -> str:
     ids = ("worse-sparse-1", "worse-student-1", "cost-sparse-0.01", "cost-student-0.01")
     loss, points, little, none = (100 * asked[id].samples(results).mean() for id in ids)
     return (
-        f"Where the right solution is symmetric, removing symmetries hurts: at σ = 1 syre costs {loss:.0f} % of the test "
-        f"loss of a sparse regression and {points:.1f} points of accuracy with a teacher of 5 neurons, each against decay "
-        f"alone at its best γ. At the recommended σ = 0.01 these are {abs(little):.1f} % and {abs(none):.1f} points."
+        f"Where the right solution is symmetric, removing symmetries hurts: at σ = 1 syre costs {loss:.0f} % of the "
+        f"test loss of a sparse regression and {points:.1f} points of accuracy with a teacher of 5 neurons, against "
+        "decay alone, each at its best γ. At the recommended σ = 0.01 it costs "
+        f"{abs(little):.1f} % and {abs(none):.1f} points."
     )
