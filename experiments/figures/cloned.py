@@ -13,6 +13,7 @@ from experiments.analysis.arms import syre as anchored
 from experiments.analysis.claims import Claim, Equivalence, Monotone, Superiority, per_seed
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import monotonicity, paired_differences
+from experiments.figures.rivals import listed
 
 TITLE = "cloned units: how fast syre and its rivals take apart units that start identical"
 
@@ -43,15 +44,16 @@ LEAVE: dict[str, tuple[str, Arm]] = {
 
 
 def escape(results: Results, arm: Arm) -> pd.DataFrame:
-    """The runs of an arm with `steps`, log10 of the first recorded step with a distance above `APART`.
+    """The runs of an arm with `steps`, log10 of the first recorded step with a distance above `APART`; and if there is.
 
-    The units of a run that ends before that count as taken apart at its last step.
+    Where there is none, in the column `apart`, it is the last step.
     """
     curve = results.curve("distance", **arm)
     last, apart = curve.groupby("id")["step"].max(), curve[curve["distance"] > APART]
     runs = select(results.runs, **arm).copy()
-    first = runs["id"].map(apart.groupby("id")["step"].min()).fillna(runs["id"].map(last))
-    runs["steps"] = np.log10(first.astype(float).clip(lower=1))
+    first = runs["id"].map(apart.groupby("id")["step"].min())
+    runs["apart"] = first.notna()
+    runs["steps"] = np.log10(first.fillna(runs["id"].map(last)).astype(float).clip(lower=1))
     return runs
 
 
@@ -143,3 +145,16 @@ def draw(results: Results) -> Figure:
 def _times(ax: Axes, runs: pd.DataFrame, label: str, own: Any) -> None:
     named = plotting.Look(label=label, color=own.color, marker=own.marker)
     plotting.line_with_band(ax, runs.assign(steps=10 ** runs["steps"]), "strength", "steps", named)
+
+
+def learnt(results: Results) -> str:
+    """Which methods take identical units apart, and after how many steps; which leave them as they are."""
+    times = {words: escape(results, arm) for words, arm in LEAVE.values()}
+    steps = {words: 10 ** float(runs["steps"].median()) for words, runs in times.items()}
+    said = {w: "after" if times[w]["apart"].mean() > 0.5 else "not within" for w in times}
+    first = ", ".join(f"{w} {said[w]} {steps[w]:,.0f}" for w in sorted(times, key=lambda w: steps[w]))
+    together = [words for words, arm in STAY.values() if results.final("distance", **arm)["distance"].max() <= TOGETHER]
+    return (
+        f"From units that start identical, the steps until they are apart (a distance of a tenth): {first}. "
+        f"They stay equal {listed(together)}."
+    )

@@ -206,12 +206,13 @@ def _place(rows: pd.DataFrame, stream: str) -> str:
     first = f", behind {WORDS[order[0]]} ({mean[order[0]]:.3f})" if order[0] != "syre" else ""
     return (
         f"On {STREAMS[stream]}, each method at its best of eight settings, syre is number {order.index('syre') + 1} of "
-        f"{len(order)} ({mean['syre']:.3f}){first}; it is significantly beaten by {_listed(beaten)}, and beats "
-        f"{_listed(beats)}."
+        f"{len(order)} ({mean['syre']:.3f}){first}; it is significantly beaten by {listed(beaten)}, and beats "
+        f"{listed(beats)}."
     )
 
 
-def _listed(words: list[str]) -> str:
+def listed(words: list[str]) -> str:
+    """Some words in a sentence: `a, b and c`, or `none`."""
     return ", ".join(words[:-1]) + " and " * (len(words) > 1) + words[-1] if words else "none"
 
 
