@@ -60,7 +60,7 @@ RUN = (
 )
 LEFT_OUT = {  # and why
     r"make (check|test|test SLURM=1 BROWSER=1)": "they call these tests",
-    r"make (ablation|ant|diagnostics|fig\d+b?(_\w+)?|readings|sigma_map|table\d(_\w+)?|theory)": (
+    r"make (ablation|ant|cloned|diagnostics|gpt|hurts|rivals|fig\d+b?(_\w+)?|readings|sigma_map|table\d(_\w+)?|theory)": (
         "`make smoke`, a part of `make test`, trains them all"
     ),
     r"make plots": "test_figures.py draws each of them again",
