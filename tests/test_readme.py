@@ -60,9 +60,10 @@ RUN = (
 )
 LEFT_OUT = {  # and why
     r"make (check|test|test SLURM=1 BROWSER=1)": "they call these tests",
-    r"make (ablation|ant|cloned|diagnostics|gpt|hurts|rivals|fig\d+b?(_\w+)?|readings|sigma_map|table\d(_\w+)?|theory)": (
+    r"make (fig\d+b?(_\w+)?|table\d(_\w+)?|ablation|ant|diagnostics|readings|sigma_map|theory)": (
         "`make smoke`, a part of `make test`, trains them all"
     ),
+    r"make (cloned|gpt|hurts|rivals)": "`make smoke` trains these too",
     r"make plots": "test_figures.py draws each of them again",
     r"make fig5 ARGS=.adopt=true .*": "no runs are committed at smoke scale; test_store.py adopts its own",
     r"make data DATA=mnist": "the network; tests/data fetches from a server of its own",
