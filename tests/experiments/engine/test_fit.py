@@ -144,6 +144,7 @@ def test_the_tables_here_are_of_all_models_tasks_and_kinds_of_data():
     assert names("model") == MODELS.keys()
     assert names("task") == TASKS.keys() | measured
     like = {"mnist": "digits", "fashion_mnist": "digits", "cifar10": "rgb_digits", "cifar100": "rgb_digits"}
+    like |= {"diabetes": "linear_regression"}
     assert {like.get(name, name) for name in names("data")} == {settings["_of"] for settings in DATA.values()}
 
 
