@@ -97,7 +97,9 @@ def test_each_config_spells_out_every_field_with_its_default(path):
     config = OmegaConf.load(path)
     kind = get_class(config.pop("_target_"))
     assert config.pop("name") == path.stem == getattr(kind, "name", path.stem)
+    later = config.pop("_later_", {})
     assert dict(config) == dataclasses.asdict(kind())
+    assert later.items() <= config.items()
 
 
 @pytest.mark.slow
