@@ -214,7 +214,7 @@ def test_runs_older_than_a_setting_have_the_value_at_which_it_changes_nothing(tm
 
 def test_the_committed_settings_that_came_later_are_those_of_the_yaml():
     settings = {(group, name): values for group, name, values in R.later(R.CONFIGS)}
-    assert settings["train", ""] == {"accumulate": 1}
+    assert settings["train", ""] == {"accumulate": 1, "restart": False}
     assert settings["regularizer", "syre"]["unit"] == "relative"
     assert ("regularizer", "vanilla") not in settings
 
