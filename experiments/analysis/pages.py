@@ -10,6 +10,7 @@ Each module `experiments/figures/<name>.py` is a figure. It says what is claimed
     RETIRED: dict[str, str]                     what became of earlier claims that are gone, by their ids
     def further(results: Results) -> str        more of the report, in Markdown: tables that the claims do not say
     def learnt(results: Results) -> str         beyond the paper: two sentences for README and REPORT.md
+    def finding(results: Results) -> Finding    what it shows, in one or two sentences: the README's line of it
 
 Of open claims that state their `arms` the report says how many core-hours would decide them: remaining.py.
 """
@@ -31,7 +32,7 @@ from experiments.analysis import plotting
 from experiments.analysis.claims import Claim, Verdict, evaluate
 from experiments.analysis.remaining import still_open
 from experiments.analysis.results import Results, ResultsError, Row, cells, combine, load, named
-from experiments.analysis.summaries import EARLIER, FAILURES_FIRST, Summary, table
+from experiments.analysis.summaries import EARLIER, FAILURES_FIRST, Finding, Summary, table
 
 COLUMNS = ("figure", "id", "text", "source", "kind", "margin", "verdict", "effect", "low", "high", "n")
 
@@ -115,13 +116,28 @@ def summary(report: Report) -> Summary:
         "seeds": int(results.runs["seed"].nunique()),
         "cost": f"{minutes:.0f} core-minutes" if own else f"the runs of {results.experiment}",
         "runs": _summary(results),
+        "trained": {"drawn_from": results.experiment, "runs": len(results.runs), "seconds": _seconds(results)},
         "learnt": _asked(report, "learnt"),
+        "finding": _finding(report),
         "verdicts": [
             {"verdict": v.verdict, "effect": effect(v), "against": against(v), "n": int(v.n), "p": v.p}
             | {key: getattr(v.claim, key) for key in ("id", "text", "source", "paper")}
+            | {"kind": type(v.claim).__name__.lower(), "margin": float(v.claim.margin)}
+            | {"numbers": {key: float(getattr(v, key)) for key in ("effect", "low", "high")}}
             for v in report.verdicts
         ],
     }
+
+
+def _seconds(results: Results) -> float:
+    return float(round(results.runs["seconds"].sum()))
+
+
+def _finding(report: Report) -> dict[str, str]:
+    """The finding of a figure; without one, what was learnt from it."""
+    asked = getattr(report.module, "finding", None)
+    found = asked(report.results) if asked else Finding(_asked(report, "learnt"))
+    return dict(found._asdict())
 
 
 def names() -> list[str]:

@@ -1,8 +1,9 @@
 """From the tables to figures and verdicts, of those figures whose tables, code or pictures have changed; no torch.
 
-It leaves results/<name>/{figure.pdf, figure.png, report.md} and results/REPORT.md, which depend on the tables only, and
-the README's table beside results/. What has not changed since it was last judged and drawn here, its tables, the code
-and the pictures, is left as it is: `results/.drawn.json`, which is not committed, remembers that.
+It leaves results/<name>/{figure.pdf, figure.png, report.md} and the overviews results/{REPORT.md, claims.csv,
+figures.csv}, which depend on the tables only, and the README's table beside results/. What has not changed since it was
+last judged and drawn here, its tables, the code and the pictures, is left as it is: `results/.drawn.json`, which is not
+committed, remembers that.
 """
 
 import hashlib
@@ -96,7 +97,7 @@ def renew(memory: Memory, asked: Sequence[str]) -> list[str]:
 
     Raises: `ResultsError` when there is no such figure, or no results for it; then nothing has been written.
     """
-    from experiments.analysis import pages
+    from experiments.analysis import listing, pages
     from experiments.analysis.overview import first_sentence, overview
     from experiments.analysis.results import ResultsError, write_files
 
@@ -114,7 +115,9 @@ def renew(memory: Memory, asked: Sequence[str]) -> list[str]:
         memory.keep(name, sources[name], summary, bool(drawn))
     memory.figures = {name: memory.figures[name] for name in there}
     everything = [kept["summary"] for kept in memory.figures.values()]
-    write_files({folder / "REPORT.md": overview(everything).encode(), folder / MEMORY: memory.content()})
+    said = {"REPORT.md": overview, "claims.csv": listing.claims, "figures.csv": listing.figures}
+    overviews = {folder / name: made(everything).encode() for name, made in said.items()}
+    write_files(overviews | {folder / MEMORY: memory.content()})
     places = {
         "figures": f"{first_sentence(everything)}\n\n{summary_table(everything)}".strip(),
         "beyond": beyond(everything, f"{folder.name}/"),

@@ -6,13 +6,21 @@ All of it is made of the summaries of the figures (`pages.summary`), which are p
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 VERDICTS = ("reproduced", "not reproduced", "inconclusive", "not tested at this scale", "contrary at this scale")
 EARLIER = "earlier.csv"  # in the results folder: the claims, and their verdicts, as they were before they were revised
 FAILURES_FIRST = tuple(VERDICTS[place] for place in (4, 1, 2, 0, 3))
 
-Summary = dict[str, Any]  # name, title, scale, seeds, cost, runs, learnt and verdicts
+Summary = dict[str, Any]  # name, title, scale, seeds, cost, runs, trained, learnt, finding and verdicts
+
+
+class Finding(NamedTuple):
+    """What a figure shows, in words that hold for its results, and the number of the paper beside ours, if there is."""
+
+    finding: str
+    paper: str = ""
+    ours: str = ""
 
 
 def counted(summaries: Sequence[Summary]) -> str:

@@ -1,5 +1,6 @@
 """The report follows from the tables alone: the same tables, the same files; without tables, one line."""
 
+import csv
 import re
 import shutil
 import subprocess
@@ -173,7 +174,7 @@ def test_a_figure_that_draws_runs_of_another_too_waits_for_them():
 def test_without_names_every_figure_is_drawn_and_a_second_time_nothing_is_touched(results):
     assert report.main(["--results", str(results)]) == 0
     before = state(results)
-    assert len(before) == 2 * 5 + 2
+    assert len(before) == 2 * 5 + 4
     assert report.main(["--results", str(results)]) == 0
     assert state(results) == before
     table = results / "synth2/metrics.csv"
@@ -181,7 +182,7 @@ def test_without_names_every_figure_is_drawn_and_a_second_time_nothing_is_touche
     assert report.main(["--results", str(results)]) == 0
     changed = {path.relative_to(results).as_posix() for path, now in state(results).items() if now != before[path]}
     assert changed == {f"synth2/{name}" for name in ("metrics.csv", "figure.pdf", "figure.png", "report.md")} | {
-        *("REPORT.md", redrawn.MEMORY)
+        *("REPORT.md", "claims.csv", redrawn.MEMORY)
     }  # control
 
 
@@ -272,3 +273,24 @@ def test_what_was_learnt_and_what_else_a_figure_says_stand_in_report_overview_an
     pages_of = {name: (results / name / "report.md").read_text() for name in ("synth2", "synth10")}
     assert "## A further table" in pages_of["synth2"]
     assert "A further table" not in pages_of["synth10"]  # the control: a figure that says no more
+
+
+def test_the_listings_have_a_row_a_claim_and_a_row_a_figure_with_its_finding(results):
+    module = results.parent / "modules" / "synth2.py"
+    module.write_text(MODULE + "\n\ndef finding(results):\n    from experiments.analysis.summaries import Finding\n"
+                      "    return Finding(f'{len(results.runs)} runs,  seen', '42 %', '43 %')\n")  # fmt: skip
+    assert report.main(["--results", str(results)]) == 0
+    listed = {}
+    for name in ("claims", "figures"):
+        with (results / f"{name}.csv").open(newline="") as file:
+            listed[name] = list(csv.DictReader(file))
+    assert [(row["figure"], row["id"]) for row in listed["claims"]][:3] == [("synth2", id) for id in ("C7", "C5", "C1")]
+    assert len(listed["claims"]) == 14
+    row = next(row for row in listed["claims"] if row["id"] == "C5")
+    assert [row[key] for key in ("verdict", "effect", "low", "high", "n", "kind", "margin", "against", "scale")] == [
+        *("not reproduced", "-50", "-50", "-50", "5", "superiority", "5", "> 5", "cpu")
+    ]
+    untested = next(row for row in listed["claims"] if row["id"] == "C4")
+    assert [untested[key] for key in ("effect", "low", "high", "n", "p")] == ["", "", "", "0", ""]
+    found = [[row[key] for key in ("figure", "runs", "seeds", "finding", "paper", "ours")] for row in listed["figures"]]
+    assert found == [["synth2", "30", "5", "30 runs, seen", "42 %", "43 %"], ["synth10", "30", "5", "", "", ""]]
