@@ -154,8 +154,13 @@ def _in_parallel(call: Callable[..., Any], arguments: Sequence[tuple[Any, ...]])
         return [future.result() for future in [pool.submit(call, *each) for each in arguments]]
 
 
-def show(asked: Sequence[str], folder: Path) -> None:
-    """Bring the figures asked for (none: all there are) up to date, and print their verdicts. Raises: as `renew`."""
+def current(asked: Sequence[str], folder: Path) -> list[Summary]:
+    """Bring the figures asked for (none: all there are) up to date; their summaries. Raises: as `renew`."""
     memory = Memory(folder)
-    for name in known(memory, asked) or renew(memory, asked):
-        print(terminal_table(memory.figures[name]["summary"]))
+    return [memory.figures[name]["summary"] for name in known(memory, asked) or renew(memory, asked)]
+
+
+def show(asked: Sequence[str], folder: Path) -> None:
+    """Bring the figures asked for (none: all there are) up to date, and print each claim. Raises: as `renew`."""
+    for summary in current(asked, folder):
+        print(terminal_table(summary))
