@@ -42,14 +42,15 @@ class Difference(NamedTuple):
         except ValueError:
             return math.inf
         larger = max(abs(before), abs(now))
-        return abs(before - now) / larger if math.isfinite(larger) and larger else math.inf
+        return abs(before - now) / (larger or 1.0) if math.isfinite(before - now) else math.inf
 
     @property
     def rounding(self) -> bool:
-        """Whether these are two numbers, and as near as those of two machines."""
-        return self.relative <= RELATIVE or (
-            math.isfinite(self.relative) and max(abs(float(self.before or 0)), abs(float(self.now or 0))) <= ABSOLUTE
-        )
+        """Whether these are two results of training, and as near as those of two machines."""
+        if not self.step or math.isinf(self.relative):
+            return False
+        largest = max(abs(float(cell or "nan")) for cell in (self.before, self.now))
+        return self.relative <= RELATIVE or largest <= ABSOLUTE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +120,9 @@ def make(
     tracked = all(results / experiment / table in head for table in TABLES)
     committed, after = head if tracked else before, on_disk(place, experiment)
     where = f"as committed in git {commit[:12]}" if tracked else ""
-    old, now = _tables(committed, results / experiment, where), _tables(after, place / experiment)
+    now = _tables(after, place / experiment)
+    same = own and all(committed.get(file) == after.get(file) for file in files[: len(TABLES)])
+    old = now if same else _tables(committed, results / experiment, where)
     ids = {run for run, row in now.runs.items() if row["scale"] == scale}
     told = {run for run, row in old.runs.items() if row["scale"] == scale}
     edits = []
@@ -165,8 +168,8 @@ def _differences(old: Tables, new: Tables, run: str) -> list[Difference]:
     """The cells in which a run that both have differs."""
     columns: list[Cell] = [(column, "") for column in other_settings(old.runs[run], new.runs[run])]
     before, now = old.metrics.get(run, {}), new.metrics.get(run, {})
-    asked = [*columns, *(cell for cell in before | now if before.get(cell) != now.get(cell))]
-    return [Difference(run, *cell, old.cell(run, cell), new.cell(run, cell)) for cell in asked]
+    others = [cell for cell in before | now if before.get(cell) != now.get(cell)] if before != now else []
+    return [Difference(run, *cell, old.cell(run, cell), new.cell(run, cell)) for cell in columns + others]
 
 
 def _compared(old: Tables, now: Tables, ids: Iterable[str]) -> dict[str, Any]:
@@ -271,9 +274,9 @@ def text(receipt: Receipt) -> str:
     """What is printed: the receipt in a line, then what differs, and what it was compared with."""
     lines = [f"receipt: {_runs(receipt)}; {_of_verdicts(receipt)}"]
     for kind in ("rounding", "different"):
-        lines += [_differing(kind, part["differing"]) for part in (receipt["trained"], receipt["adopted"])]
-    if receipt["missing"]:
-        lines.append(f"{len(receipt['missing'])} committed runs are not among these, {receipt['missing'][0]} first")
+        lines += [_differing(receipt, part, kind) for part in ("trained", "adopted")]
+    if missing := receipt["missing"]:
+        lines.append(f"{len(missing)} {_word(receipt)} runs are not among these, {missing[0]} first")
     if receipt["verdicts"]:
         lines += [f"{one['claim']}: {_change(one)}" for one in receipt["verdicts"]["changed"]]
     lines += [_edited(edit) for edit in receipt["changed_before"]]
@@ -281,21 +284,26 @@ def text(receipt: Receipt) -> str:
     return "\n  ".join(filter(None, lines))
 
 
+def _word(receipt: Receipt) -> str:
+    return "committed" if receipt["committed"]["in_git"] else "earlier"
+
+
 def _runs(receipt: Receipt) -> str:
     trained, adopted = receipt["trained"], receipt["adopted"]
-    total = trained["runs"] + adopted["runs"]
     known = {part: receipt[part]["runs"] - receipt[part]["new"] for part in ("trained", "adopted")}
     if not receipt["committed"]["runs"] or not any(known.values()):
-        return f"nothing to compare, the committed tables have none of these {total} runs"
-    parts = [f"{trained['equal']} of {known['trained']} runs equal to the committed ones"] if known["trained"] else []
+        total = trained["runs"] + adopted["runs"]
+        return f"nothing to compare, the {_word(receipt)} tables have none of these {total} runs"
+    ones = f"runs equal to the {_word(receipt)} ones"
+    parts = [f"{trained['equal']} of {known['trained']} {ones}"] if known["trained"] else []
     words = {"rounding": "equal within rounding", "different": "different", "failed": "failed"}
     parts += [f"{trained[kind]} {word}" for kind, word in words.items() if trained[kind]]
     if new := trained["new"] + adopted["new"]:
-        parts.append(f"{new} that are not committed")
+        parts.append(f"{new} new")
     if adopted["runs"]:
         others = known["adopted"] - adopted["equal"]
         taken = f"{adopted['runs']} adopted from the tables, not trained"
-        parts.append(taken + f" ({others} of them different from the committed ones)" * bool(others))
+        parts.append(taken + f" ({others} of them different from the {_word(receipt)} ones)" * bool(others))
     return ", ".join(parts)
 
 
@@ -310,25 +318,20 @@ def _of_verdicts(receipt: Receipt) -> str:
     return ", ".join(parts)
 
 
-def _differing(kind: str, differing: Sequence[Mapping[str, Any]]) -> str:
-    those = [one for one in differing if one["kind"] == kind]
+def _differing(receipt: Receipt, part: str, kind: str) -> str:
+    those = [one for one in receipt[part]["differing"] if one["kind"] == kind]
     if not those:
         return ""
     how = "equal within rounding" if kind == "rounding" else "different"
-    return f"{len(those)} {how}, the most: {_example(those[0]['largest'], 'now')}"
+    return f"{len(those)} {how}, the most: {_example(those[0]['largest'], committed=_word(receipt), now='now')}"
 
 
-def _example(largest: Mapping[str, Any], *others: str) -> str:
+def _example(largest: Mapping[str, Any], **words: str) -> str:
     """`run 7c4ea7df53bb, test/loss at step 6000: -3.52 committed, -3.5 now (relative difference 0.0057)`."""
     at = f" at step {largest['step']}" if largest["step"] else ""
-    values = ", ".join(f"{_or_none(largest[name])} {words}" for name, words in _values(others))
+    values = ", ".join(f"{_or_none(largest[name])} {word}" for name, word in words.items())
     size = "" if largest["relative"] is None else f" (relative difference {largest['relative']:.2g})"
     return f"run {largest['run']}, {largest['what']}{at}: {values}{size}"
-
-
-def _values(others: Sequence[str]) -> list[tuple[str, str]]:
-    words = {"committed": "committed", "disk": "on the disk before", "now": "now"}
-    return [(name, words[name]) for name in ("committed", *others)]
 
 
 def _or_none(cell: str | None) -> str:
@@ -350,8 +353,8 @@ def _edited(edit: Mapping[str, Any]) -> str:
         counts = {"as committed again": edit["as_committed_now"], "still so": edit["still_so"], "others now": others}
         after = ", ".join(f"{number} {words}" for words, number in counts.items() if number)
         cells = f"{count} cell{'s' * (count > 1)} ({after})"
-        most = "the most: " * (count > 1)
-        said.append(f"differed from the committed one in {cells}, {most}{_example(edit['largest'], 'disk', 'now')}")
+        example = _example(edit["largest"], committed="committed", disk="on the disk", now="now")
+        said.append(f"differed from the committed one in {cells}, {'the most: ' * (count > 1)}{example}")
     return f"before this sweep {edit['file']} {', and '.join(said)}"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.utils import JobStatus
 from omegaconf import DictConfig
 
-from experiments.analysis import receipt
+from experiments.analysis import receipt, report
 from experiments.analysis.results import TABLES, ResultsError, read_table, write_files
 from experiments.analysis.summaries import Summary, brief
 from experiments.engine.cards import spread
@@ -184,20 +184,24 @@ def is_figure(name: str) -> bool:
 
 def _judge(name: str, place: Path, custom: bool) -> tuple[bool, list[Summary]]:
     """Verdicts and picture. A sweep of one's own may lack what they need, and ends with its tables."""
-    from experiments.analysis import pages, report  # here, for training to need no matplotlib
+    memory = report.Memory(place)
+    names = report.known(memory, [name])
+    if names is None:
+        from experiments.analysis import pages  # here, for what has not changed to need no matplotlib
 
-    if others := pages.lacking(name, {path.parent.name for path in place.glob("*/runs.csv")}):
-        print(f"no figure: it draws runs of {', '.join(sorted(others))} too, which are not in {place}", file=sys.stderr)
-        return True, []
-    try:
-        found = report.current([name], place)
-    except (LookupError, ValueError, ResultsError) as error:
-        if not custom and not isinstance(error, ResultsError):
-            raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        if custom:
-            print(f"no figure: these are not all the runs that {name} compares", file=sys.stderr)
-        return custom, []
-    for summary in found:
+        if others := pages.lacking(name, {path.parent.name for path in place.glob("*/runs.csv")}):
+            missing = f"it draws runs of {', '.join(sorted(others))} too, which are not in {place}"
+            print(f"no figure: {missing}", file=sys.stderr)
+            return True, []
+        try:
+            names = report.renew(memory, [name])
+        except (LookupError, ValueError, ResultsError) as error:
+            if not custom and not isinstance(error, ResultsError):
+                raise
+            print(f"error: {one_line(error)}", file=sys.stderr)
+            if custom:
+                print(f"no figure: these are not all the runs that {name} compares", file=sys.stderr)
+            return custom, []
+    for summary in memory.summaries(names):
         print(brief(summary, place, own=summary["name"] == name))
-    return True, found
+    return True, memory.summaries(names)
