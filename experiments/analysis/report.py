@@ -64,6 +64,10 @@ class Memory:
         """Whether the pictures are those of the tables as they are."""
         return self.judged(name) and self.figures[name]["files"] == self._files(name)
 
+    def summaries(self, names: Sequence[str]) -> list[Summary]:
+        """What is said of these figures."""
+        return [self.figures[name]["summary"] for name in names]
+
     def drawn_from(self, experiment: str) -> list[str]:
         """The other figures that are drawn from the runs of this one."""
         return [name for name, kept in self.figures.items() if experiment in kept["sources"] and experiment != name]
@@ -155,7 +159,7 @@ def _in_parallel(call: Callable[..., Any], arguments: Sequence[tuple[Any, ...]])
 
 
 def show(asked: Sequence[str], folder: Path) -> None:
-    """Bring the figures asked for (none: all there are) up to date, and print their verdicts. Raises: as `renew`."""
+    """Bring the figures asked for (none: all there are) up to date, and print each claim. Raises: as `renew`."""
     memory = Memory(folder)
-    for name in known(memory, asked) or renew(memory, asked):
-        print(terminal_table(memory.figures[name]["summary"]))
+    for summary in memory.summaries(known(memory, asked) or renew(memory, asked)):
+        print(terminal_table(summary))

@@ -14,7 +14,9 @@ from typing import Any
 from hydra.core.utils import JobStatus
 from omegaconf import DictConfig
 
-from experiments.analysis.results import TABLES, ResultsError, read_table
+from experiments.analysis import receipt, report
+from experiments.analysis.results import TABLES, ResultsError, read_table, write_files
+from experiments.analysis.summaries import Summary, brief
 from experiments.engine.cards import spread
 from experiments.engine.config import Run
 from experiments.engine.errors import ConfigError, Killed, one_line
@@ -145,7 +147,7 @@ def _give_up(experiment: Experiment, group: Group, reason: Exception) -> None:
 
 
 def _tables(experiment: Experiment) -> bool:
-    """Collect the tables and judge them; whether that is all that was asked for."""
+    """Collect the tables, judge them, compare them with the committed ones; whether all that was asked for is done."""
     name, place, runs = experiment.name, experiment.place, experiment.runs
     if experiment.config.train_nothing:
         runs = [run for run in runs if experiment.store.ended(run.id)]
@@ -153,8 +155,26 @@ def _tables(experiment: Experiment) -> bool:
     with hold(place / f".{name}.lock", patience=600) as ours:
         if not ours:
             raise ResultsError(f"another sweep has been writing {place / name} for ten minutes")
+        before = receipt.on_disk(Path(experiment.config.results), name)
         print(f"tables: {experiment.collect(runs)}")
-        return not is_figure(name) or _judge(name, place, experiment.custom)
+        drawn, summaries = _judge(name, place, experiment.custom) if is_figure(name) else (True, [])
+        if experiment.scale != "smoke":  # whose numbers say nothing
+            _compare(experiment, runs, before, summaries)
+        return drawn
+
+
+def _compare(experiment: Experiment, runs: Sequence[Run], before: receipt.Contents, summaries: list[Summary]) -> None:
+    """Print what of these runs and verdicts is as committed, and leave it as JSON; the sweep is done without it too."""
+    name, store, place = experiment.name, experiment.store, experiment.place
+    file = (place if experiment.custom else store.folder) / "receipt.json"
+    adopted = {run.id for run in runs if store.adopted(run.id)}
+    here = {"experiment": name, "scale": experiment.scale, "place": place, "results": Path(experiment.config.results)}
+    try:
+        found = receipt.make(**here, before=before, adopted=adopted, summaries=summaries)
+        write_files({file: f"{json.dumps(found, indent=1)}\n".encode()})
+        print(f"{receipt.text(found)}\n  as JSON: {file}")
+    except ResultsError as error:
+        print(f"no receipt: {one_line(error)}", file=sys.stderr)
 
 
 def is_figure(name: str) -> bool:
@@ -162,20 +182,26 @@ def is_figure(name: str) -> bool:
     return find_spec(f"experiments.figures.{name}") is not None
 
 
-def _judge(name: str, place: Path, custom: bool) -> bool:
+def _judge(name: str, place: Path, custom: bool) -> tuple[bool, list[Summary]]:
     """Verdicts and picture. A sweep of one's own may lack what they need, and ends with its tables."""
-    from experiments.analysis import pages, report  # here, for training to need no matplotlib
+    memory = report.Memory(place)
+    names = report.known(memory, [name])
+    if names is None:
+        from experiments.analysis import pages  # here, for what has not changed to need no matplotlib
 
-    if others := pages.lacking(name, {path.parent.name for path in place.glob("*/runs.csv")}):
-        print(f"no figure: it draws runs of {', '.join(sorted(others))} too, which are not in {place}", file=sys.stderr)
-        return True
-    try:
-        report.show([name], place)
-    except (LookupError, ValueError, ResultsError) as error:
-        if not custom and not isinstance(error, ResultsError):
-            raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        if custom:
-            print(f"no figure: these are not all the runs that {name} compares", file=sys.stderr)
-        return custom
-    return True
+        if others := pages.lacking(name, {path.parent.name for path in place.glob("*/runs.csv")}):
+            missing = f"it draws runs of {', '.join(sorted(others))} too, which are not in {place}"
+            print(f"no figure: {missing}", file=sys.stderr)
+            return True, []
+        try:
+            names = report.renew(memory, [name])
+        except (LookupError, ValueError, ResultsError) as error:
+            if not custom and not isinstance(error, ResultsError):
+                raise
+            print(f"error: {one_line(error)}", file=sys.stderr)
+            if custom:
+                print(f"no figure: these are not all the runs that {name} compares", file=sys.stderr)
+            return custom, []
+    for summary in memory.summaries(names):
+        print(brief(summary, place, own=summary["name"] == name))
+    return True, memory.summaries(names)
