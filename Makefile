@@ -12,7 +12,7 @@ endif
 
 PYTHON   ?= python3
 SCALE    ?= cpu
-LAUNCHER ?= joblib
+LAUNCHER ?= $(if $(filter smoke,$(SCALE)),local,joblib)
 DATA     ?= all
 ARGS     ?=
 RUN      := .venv/bin/python -m experiments.run -m
@@ -49,6 +49,11 @@ $(LAYERED): again
 endif
 again:
 
+# what trains in seconds is not worth workers of its own, nor a place in W&B
+ifeq ($(SCALE),smoke)
+export WANDB_MODE ?= disabled
+endif
+
 $(FIGURES): $(STAMP)  ## train what is missing of a figure, judge its claims, draw it: make fig4
 	@$(RUN) experiment=$@ scale=$(SCALE) hydra/launcher=$(LAUNCHER) $(ARGS)
 	@$(if $(PANELS_$@),$(MAKE) --no-print-directory $(PANELS_$@))
@@ -80,7 +85,7 @@ report: plots  ## the same: results/REPORT.md has the paper in 26 statements, an
 evidence: $(STAMP)  ## what the advice of syre.diagnose rests on, from the committed tables: syre/diagnostics/evidence.json
 	@.venv/bin/python -m scripts.evidence $(ARGS)
 
-# a process each, side by side: what trains in seconds is not worth workers of its own
+# a process each, side by side
 smoke: LAUNCHER = local
 smoke: export WANDB_MODE ?= disabled
 smoke: $(STAMP)  ## every experiment at its smallest scale, results under outputs/

@@ -105,6 +105,16 @@ def pictures(report: Report, folder: Path) -> dict[Path, bytes]:
     return drawn | {folder / report.name / "report.md": to_markdown(report).encode()}
 
 
+def sketch(name: str, folder: Path) -> dict[Path, bytes]:
+    """folder/<name>/figure.png, of whatever runs there are: nothing is judged. Raises: as `judge`."""
+    module = module_of(name)
+    results = combine([load(folder, source) for source in sources(module, name)])
+    plotting.style()
+    with _complete(results, folder):
+        figure = module.draw(results)
+    return plotting.png(figure, folder / name)
+
+
 def summary(report: Report) -> Summary:
     """What REPORT.md, the README and the terminal say of a figure: words and numbers only."""
     results, own = report.results, report.results.experiment == report.name

@@ -125,11 +125,17 @@ def with_legend(figure: Figure, empty: Axes | None = None, **kwargs: Any) -> Fig
 
 def files(figure: Figure, folder: Path) -> dict[Path, bytes]:
     """folder/figure.pdf and figure.png: the same bytes for the same figure."""
+    drawn, pdf = png(figure, folder), io.BytesIO()
+    FigureCanvasPdf(figure).print_pdf(pdf, metadata={"CreationDate": None})  # it goes on with another dpi
+    return {Path(folder) / "figure.pdf": pdf.getvalue(), **drawn}
+
+
+def png(figure: Figure, folder: Path) -> dict[Path, bytes]:
+    """folder/figure.png: the same bytes for the same figure."""
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # the layout is solved once for both files, not twice for each
-    png, pdf = io.BytesIO(), io.BytesIO()
+    figure.set_layout_engine("none")  # the layout is solved once for every file, not twice for each
+    content = io.BytesIO()
     # Not by savefig, which goes through the whole figure once more before it draws it.
     figure.set_dpi(DPI)
-    FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
-    FigureCanvasPdf(figure).print_pdf(pdf, metadata={"CreationDate": None})  # it goes on with another dpi
-    return {Path(folder) / "figure.pdf": pdf.getvalue(), Path(folder) / "figure.png": png.getvalue()}
+    FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})
+    return {Path(folder) / "figure.png": content.getvalue()}

@@ -163,3 +163,14 @@ def show(asked: Sequence[str], folder: Path) -> None:
     memory = Memory(folder)
     for summary in memory.summaries(known(memory, asked) or renew(memory, asked)):
         print(terminal_table(summary))
+
+
+def sketch(asked: Sequence[str], folder: Path) -> None:
+    """Draw figures, and the others there that share their runs; nothing is judged or said. Raises: as `renew`."""
+    from experiments.analysis import pages
+    from experiments.analysis.results import write_files
+
+    there = pages.available(folder)
+    names = [name for figure in asked for name in (figure, *sorted({*pages.drawn_from(figure)} & {*there}))]
+    for drawn in _in_parallel(pages.sketch, [(name, folder) for name in dict.fromkeys(names)]):
+        write_files(drawn)
