@@ -168,13 +168,14 @@ def _differences(old: Tables, new: Tables, run: str) -> list[Difference]:
     """The cells in which a run that both have differs."""
     columns: list[Cell] = [(column, "") for column in other_settings(old.runs[run], new.runs[run])]
     before, now = old.metrics.get(run, {}), new.metrics.get(run, {})
-    others = [cell for cell in before | now if before.get(cell) != now.get(cell)] if before != now else []
-    return [Difference(run, *cell, old.cell(run, cell), new.cell(run, cell)) for cell in columns + others]
+    others = [cell for cell in {**before, **now} if before.get(cell) != now.get(cell)] if before != now else []
+    return [Difference(run, *cell, before=old.cell(run, cell), now=new.cell(run, cell)) for cell in columns + others]
 
 
 def _compared(old: Tables, now: Tables, ids: Iterable[str]) -> dict[str, Any]:
     """How many runs are equal, to the digit or within rounding, differ, are new, or failed; and those that differ."""
-    count, differing = Counter[str](), []
+    count = Counter[str]()
+    differing: list[dict[str, Any]] = []
     for run in ids:
         differences = _differences(old, now, run) if run in old.runs else []
         if now.runs[run]["status"] == "failed":

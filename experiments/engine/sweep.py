@@ -197,9 +197,16 @@ def _compare(experiment: Experiment, runs: Sequence[Run], before: receipt.Conten
     name, store, place = experiment.name, experiment.store, experiment.place
     file = (place if experiment.custom else store.folder) / "receipt.json"
     adopted = {run.id for run in runs if store.adopted(run.id)}
-    here = {"experiment": name, "scale": experiment.scale, "place": place, "results": Path(experiment.config.results)}
     try:
-        found = receipt.make(**here, before=before, adopted=adopted, summaries=summaries)
+        found = receipt.make(
+            experiment=name,
+            scale=experiment.scale,
+            place=place,
+            results=Path(experiment.config.results),
+            before=before,
+            adopted=adopted,
+            summaries=summaries,
+        )
         write_files({file: f"{json.dumps(found, indent=1)}\n".encode()})
         print(f"{receipt.text(found)}\n  as JSON: {file}")
     except ResultsError as error:
