@@ -144,7 +144,7 @@ def level(ax: Axes, value: float, look: Look, lacks: str) -> Axes:
 def papers(ax: Axes, x: ArrayLike, y: ArrayLike, color: str, of: str = "") -> Axes:
     """Numbers of the paper: hollow circles in the colour of an arm."""
     label = f"{of}, the paper's" if of else "the paper's"
-    ax.plot(x, y, "o", markersize=8, markerfacecolor="none", markeredgecolor=color, label=label, zorder=3)
+    ax.plot(x, y, "o", color=color, markersize=8, markerfacecolor="none", label=label, zorder=3)
     return ax
 
 

@@ -262,7 +262,7 @@ view, before its claims were written; the first draft of all claims was then tri
 `beyond-anchors` (its margin from theory: 12.4 of 200 products of two anchors are above 0.01) and c = 1e-6 were added.
 Verdicts rest on seeds 0 to 9, which no choice has used.
 
-**Missing.** The middle panel (ResNet18 on CIFAR-10) is an experiment of its own.
+**Middle.** ResNet18 on CIFAR-10 is an experiment of its own, fig3b_full, which judges it; fig3b is shorter.
 """
 
 
@@ -299,7 +299,7 @@ def _draw_ridge(above: Axes, below: Axes, results: Results, gamma: float = 1e-2)
     for sigma in (0, 1):
         mean = losses(results, gamma, sigma, trained=True).pipe(np.log10).mean()
         at = np.log10(mean.index / DIMS)
-        above.plot(at, mean, TRAINED.marker, mfc="none", mec=TRAINED.color, ms=8, label=TRAINED.label)
+        above.plot(at, mean, TRAINED.marker, color=TRAINED.color, mfc="none", ms=8, label=TRAINED.label)
     below.axhline(np.log10(SAME), color="0.4", lw=0.8, ls=":")
     below.text(np.log10(5), np.log10(SAME), "5 %: the same", ha="right", va="bottom", fontsize=7)
     above.set(title=f"ridge regression, γ = {gamma:g}", ylabel="test loss", ylim=(-1, 1))

@@ -16,7 +16,7 @@ EXPERIMENT = "fig5"
 FLOOR = "eigenvalue/150"  # the median eigenvalue of the 300: inside the tail, far from the ten class directions
 INDICES = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 75, 100, 150, 200, 250, 300)
 LEAST = 1e-12  # of an eigenvalue that is drawn; those of dead units are 0
-SHADES = {1e-3: "0.75", 1e-2: "0.55", 3e-2: "0.35", 1e-1: "0.0"}
+SHADES = {1e-3: "#B5DE2B", 1e-2: "#35B779", 3e-2: "#26828E", 1e-1: "#440154"}  # viridis, in which no arm is drawn
 WHOLE = {ALPHA: 1.0}
 
 

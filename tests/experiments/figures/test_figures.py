@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.container import Container
 from matplotlib.lines import Line2D
@@ -78,20 +79,21 @@ def test_drawn_again_its_files_are_the_same_and_one_arm_looks_the_same_in_all(na
     for path, content in pages.pictures(judged(name), RESULTS).items():
         assert path.read_bytes() == content, path.name
     standard = {look.label: look for look in (*arms.LOOKS.values(), *(arms.look("syre", s) for s in SIGMAS))}
-    drawn: dict[str, Line2D] = {}
+    drawn: dict[tuple[Axes | None, str], Line2D] = {}  # by whose legend it is in: that of a panel, or of them all
     for ax in figures[0].axes:
+        whose = ax if ax.get_legend() else None
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             line = handle[0] if isinstance(handle, Container) else handle
             look = arms.SAME_START if re.search("start of (the others|decay alone)", label) else standard.get(label)
             if not isinstance(line, Line2D):
                 continue
-            drawn.setdefault(label, line)
-            assert to_hex(line.get_color()) == to_hex(drawn[label].get_color()), label
+            first = drawn.setdefault((whose, label), line)
+            assert to_hex(line.get_color()) == to_hex(first.get_color()), label
             if look is not None:
                 assert to_hex(line.get_color()) == look.color.lower(), label
                 assert line.get_marker() in (look.marker, "None"), label  # a training curve needs no markers
-    for (label, line), (other, another) in itertools.combinations(drawn.items(), 2):
-        assert appearance(line) != appearance(another), (label, other)
+    for ((whose, label), line), ((other, another), rival) in itertools.combinations(drawn.items(), 2):
+        assert whose is not other or appearance(line) != appearance(rival), (label, another)
 
 
 def appearance(line: Line2D) -> tuple[str, ...]:
