@@ -116,7 +116,8 @@ def renew(memory: Memory, asked: Sequence[str]) -> list[str]:
     made = _in_parallel(_make, [(name, folder, name in names) for name in stale])
     write_files({path: content for _, drawn in made for path, content in drawn.items()})
     for name, (summary, drawn) in zip(stale, made, strict=True):
-        memory.keep(name, sources[name], summary, bool(drawn))
+        drawn_of = [*sources[name], *pages.beside(pages.module_of(name))]
+        memory.keep(name, drawn_of, summary, bool(drawn))
     memory.figures = {name: memory.figures[name] for name in there}
     everything = [kept["summary"] for kept in memory.figures.values()]
     said = {"REPORT.md": overview, "claims.csv": listing.claims, "figures.csv": listing.figures}
