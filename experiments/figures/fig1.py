@@ -10,6 +10,8 @@ from experiments.analysis import arms, plotting
 from experiments.analysis.arms import GAMMA, IDENTICAL, NAME, POINT, START, VANILLA, beats, costs, final, rises, width
 from experiments.analysis.claims import Claim, NonInferiority, Superiority
 from experiments.analysis.results import Arm, Results
+from experiments.analysis.summaries import Finding
+from experiments.analysis.words import interval, mean
 
 TITLE = "collapsed starts: loss, rank and distance of neurons that start identical"
 
@@ -166,3 +168,18 @@ def draw(results: Results) -> Figure:
         ax.set(xlabel="fraction identical at the start", title=title, ylim=limits)
     axes[3].set_yscale("log")
     return plotting.with_legend(figure)
+
+
+def finding(results: Results) -> Finding:
+    """What becomes of a start at which most neurons are copies of one."""
+    alone, whole, parted = (final("loss", arm)(results) for arm in (DECAY | MOST, DECAY | WHOLE, syre(0.01, MOST)))
+    apart, free = (final("distance", arm)(results) for arm in (DECAY | MOST, syre(0.01, MOST)))
+    never = "never parts" if apart.max() < 0.01 else "parts"
+    parts = "parts them" if free.min() > 0.1 else "does not part them all"
+    return Finding(
+        f"Decay alone {never} neurons that start as copies of one (90 % of the layer: test loss {mean(alone, 2)}); "
+        f"syre {parts} at the recommended σ = 0.01 ({mean(parted, 2)}; at σ = 1 "
+        f"{mean(final('loss', syre(1, MOST))(results), 2)}; without copies: {mean(whole, 2)}).",
+        "copies stay, and cost loss; syre frees them",
+        f"test loss {interval(parted, 2)} against {interval(alone, 2)}",
+    )

@@ -26,6 +26,8 @@ from experiments.analysis.arms import (
 )
 from experiments.analysis.claims import Claim, Superiority
 from experiments.analysis.results import Arm, Results, select
+from experiments.analysis.summaries import Finding
+from experiments.analysis.words import interval, mean
 
 TITLE = "linear mode connectivity on MNIST: the line between two networks trained apart"
 
@@ -183,3 +185,19 @@ def _draw_barriers(ax: Axes, rows: pd.DataFrame) -> None:
         else:
             plotting.scatter_with_bars(ax, mine, SIGMA, BARRIER, SIGMA, replace(look, label="_"))
     ax.set(xscale="log", xlabel="σ", title="loss barrier at λ = ½, γ = 0.03 (dotted: no σ)")
+
+
+def finding(results: Results) -> Finding:
+    """Which arms leave a barrier between two networks, in nats."""
+    alone, kept, faint, w_asym, start, anchors = (
+        final(BARRIER, arm)(results)
+        for arm in (STANDARD, SYRE_1, SYRE_001, W_ASYM, arm("offset", AT, sigma=1), syre(AT, sigma=1, start="keep"))
+    )
+    gone = "leaves no barrier" if kept.mean() < NATS else "leaves a barrier"
+    return Finding(
+        f"syre at σ = 1 {gone} between two networks: {mean(kept, 2)} nats, decay alone {mean(alone, 2)}, W-asym "
+        f"{mean(w_asym, 2)}, σ = 0.01 {mean(faint, 2)}. With the shared start of syre and plain decay it is "
+        f"{mean(start, 2)}, with shared anchors from unrelated starts {mean(anchors, 2)}.",
+        "no barrier, as with W-asym",
+        f"{interval(kept, 3)} against {interval(alone, 3)} nats",
+    )

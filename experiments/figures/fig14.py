@@ -6,9 +6,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.analysis import arms, plotting
-from experiments.analysis.arms import IDENTICAL, decay, falls, gain
+from experiments.analysis.arms import IDENTICAL, decay, falls, final, gain
 from experiments.analysis.claims import Claim, Equivalence, NonInferiority, Superiority, per_seed
 from experiments.analysis.results import Arm, Results
+from experiments.analysis.summaries import Finding
+from experiments.analysis.words import interval, mean, percent
 
 TITLE = "rank of the tangent kernel and of the gradient against the number of identical neurons"
 
@@ -189,3 +191,18 @@ def draw(results: Results) -> Figure:
             arms.curves(ax, arms.by_arm(results.curve(f"{rank}/{way}", **MOST)), "step", f"{rank}/{way}")
             ax.set(xlabel="step, from k = 0.9 n", title=title, ylim=(0, None))
     return plotting.with_legend(figure)
+
+
+def finding(results: Results) -> Finding:
+    """What 90 % copies leave of the tangent kernel, and what syre makes of it."""
+    rank, effective = "rank/ntk/1e-06", "rank/ntk/effective"
+    size = mean(with_counts(results.runs)["d"].iloc[0])
+    stuck, free = (final(rank, arm)(results) for arm in (DECAY | MOST, syre(0.01)))
+    shares = [final(effective, syre(s))(results) / final(effective, DECAY | WHOLE)(results) for s in (0.01, 1)]
+    return Finding(
+        f"With 90 % copies the tangent kernel keeps rank {mean(stuck)} of {size} under decay alone; with syre it "
+        f"comes to {mean(free)} at σ = 0.01 too. Its effective rank comes to {percent(shares[0])} (σ = 0.01) and "
+        f"{percent(shares[1])} (σ = 1) of that without copies.",
+        "the rank falls with the copies",
+        f"rank {interval(free)} against {interval(stuck)} of {size}",
+    )

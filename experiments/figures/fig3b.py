@@ -4,9 +4,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.analysis import arms, plotting
-from experiments.analysis.arms import GAINS, POINT, SIGMA, VANILLA, beats, costs, decay, same, syre
+from experiments.analysis.arms import GAINS, POINT, SIGMA, VANILLA, beats, costs, decay, final, same, syre
 from experiments.analysis.claims import Claim, Equivalence, NonInferiority, Superiority
 from experiments.analysis.results import Results, select
+from experiments.analysis.summaries import Finding
+from experiments.analysis.words import interval, less, mean, percent
 
 TITLE = "what the bias costs: ResNet18 on CIFAR-10 over sigma"
 
@@ -147,3 +149,15 @@ def draw(results: Results) -> Figure:
         ax.set_title(title)
     axes[0].annotate("the paper: no cost", (0.19, 0.03), xycoords=("data", "axes fraction"), ha="right", fontsize=7)
     return plotting.with_legend(figure, loc="outside lower center", ncols=4)
+
+
+def finding(results: Results) -> Finding:
+    """What sigma costs, beside what no decay at all has."""
+    alone, none = (final("accuracy", arm)(results) for arm in (decay(gamma=STRONG), VANILLA))
+    fifth, whole = (less(alone, final("accuracy", syre(sigma=s, gamma=STRONG))(results)) for s in (0.2, 1))
+    return Finding(
+        f"In a short training (decay alone: {percent(alone, 1)}) σ = 0.2 costs {mean(fifth, 1, times=100)} points "
+        f"of accuracy and σ = 1 costs {mean(whole, 1, times=100)}; no decay at all has {percent(none, 1)}.",
+        "no cost below σ = 0.2",
+        f"{interval(fifth, 1, times=100)} points at σ = 0.2",
+    )

@@ -5,7 +5,9 @@ from matplotlib.figure import Figure
 
 from experiments.analysis.claims import Claim, NonInferiority, per_seed
 from experiments.analysis.results import Results
-from experiments.figures.table2 import ARTICLES, FORMS, NETWORK, NETWORKS, as_figure, mean, settings
+from experiments.analysis.summaries import Finding
+from experiments.analysis.words import span
+from experiments.figures.table2 import ARTICLES, BATCH, FORMS, NETWORK, NETWORKS, as_figure, mean, settings
 
 TITLE = "what syre costs in memory (the runs of table 2)"
 EXPERIMENT = "table2"
@@ -85,3 +87,18 @@ def draw(results: Results) -> Figure:
     where = ", ".join(sorted(set(table["device"])))
     title = f"Peak memory of training steps on {where}, and what syre adds, in copies of the weights"
     return as_figure(title, COLUMNS, [_line(*setting) for setting in settings(table)])
+
+
+def finding(results: Results) -> Finding:
+    """Copies of the weights, and what share of the memory they are."""
+    ratios = results.final("memory/attach", "copies/attach").groupby([NETWORK, BATCH])
+    share = ratios["memory/attach"].mean() - 1
+    mlp, others = (share[(share.index.get_level_values(0) == "mlp") == of] for of in (True, False))
+    printed = [syre / plain - 1 for batches in PAPER.values() for plain, syre in batches.values()]
+    copies = span(ratios["copies/attach"].mean(), 2)
+    return Finding(
+        f"attach keeps {copies} copies of the weights more: {span(mlp, times=100)} % of the memory that an MLP "
+        f"takes in training, {span(others, 1, times=100)} % of a ResNet18's or a ViT's.",
+        f"+{span(printed, times=100)} %",
+        f"+{span(share, times=100)} %",
+    )
