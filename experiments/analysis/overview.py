@@ -1,6 +1,7 @@
 """The text of REPORT.md: the paper in 26 statements on one screen, and every claim of every figure below it."""
 
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -56,7 +57,8 @@ def found(summaries: Sequence[Summary]) -> str:
     verdicts, figures = _verdicts(summaries), {s["name"] for s in summaries}
     cells = [_cells(s, verdicts, figures) for s in STATEMENTS if s.figure in figures]
     opening = next((s["finding"]["finding"] for s in summaries if s["name"] == OPENING), "")
-    return f"{opening} {_no_decay(cells, verdicts, figures_named)}".strip()
+    said = f"{opening} {_no_decay(cells, verdicts, figures_named)}".strip()
+    return textwrap.fill(said, 120, break_on_hyphens=False)
 
 
 def _verdicts(summaries: Sequence[Summary]) -> Verdicts:

@@ -155,7 +155,7 @@ def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(3, 2, width=3.2, height=2.6)
     _losses(axes[0], results.curve("loss", **DECAY), "weight decay")
     for ax, sigma in ((axes[1], 0.01), (axes[2], 1)):
-        _losses(ax, results.curve("loss", **syre(sigma)), f"syre, σ = {sigma:g}, same start")
+        _losses(ax, results.curve("loss", **syre(sigma)), f"syre, σ = {sigma:g}, start kept")
     axes[0].set_ylabel("test loss")
     table = results.final(*PANELS)
     weak = table[(table[GAMMA] == 1e-3) | (table[NAME] == "vanilla")]
@@ -163,7 +163,7 @@ def draw(results: Results) -> Figure:
     for ax, (metric, (title, limits)) in zip(axes[3:], PANELS.items(), strict=True):
         arms.curves(ax, arms.by_arm(weak[~shifted].dropna(subset=[metric])), IDENTICAL, metric)
         for look, rows in arms.by_arm(weak[shifted]):
-            mine = replace(look, label=f"{look.label}, start of Eq. (6)", marker="x")
+            mine = replace(look, label=f"{look.label}, start shifted", marker="x")
             plotting.line_with_band(ax, rows, IDENTICAL, metric, mine)
         ax.set(xlabel="fraction identical at the start", title=title, ylim=limits)
     axes[3].set_yscale("log")

@@ -136,7 +136,7 @@ half-way by 0.1 points, no distance by 1e-5, and no verdict.
 weights 1.4 % of the way to their anchors, over Lim et al.'s 25 epochs about half of it. With `start="shift"`, Eq. (6)
 as written, a shared anchor is also a shared start, and on MNIST networks trained from one start are known to stay
 connected (Frankle et al. 2020, arXiv 1912.05671). Two controls tell the two apart: the same shared start with plain
-decay ("offset start"), and anchored decay from two unrelated starts ("start of the others"); both also at γ = 1,
+decay ("offset start"), and anchored decay from two unrelated starts ("start kept"); both also at γ = 1,
 where the anchored decay goes 37 % of the way. `distance` in the table is `|A − B| / √(|A|² + |B|²)`: 1 for unrelated
 networks.
 """

@@ -25,7 +25,7 @@ SHARE = 0.05  # of d: the smallest difference of ranks worth naming
 
 
 def syre(sigma: float | None = None, *at: Arm) -> Arm:
-    """syre from the start of the others; the sigma with the highest effective rank of the kernel unless it is given."""
+    """syre with the start kept; the sigma with the highest effective rank of the kernel unless it is given."""
     return arms.syre(MOST, *at, sigma=sigma, start="keep", by="" if sigma else BY)
 
 
@@ -160,7 +160,7 @@ first evaluation after the start. Hence also the singular values above 1e-6 of t
 (n − k + 1)(m + 1 + c) + c, exactly. The gradients of a softmax sum to 0 over the classes, which takes off one more a
 neuron and one in all. ReLU takes off one a neuron: a scale that the two layers may exchange, a symmetry that is no
 reflection; neurons active on every image take off a little more. The paper's d − k rank(P), rank(P) = m + c, counts
-k projections where k equal neurons are k − 1, and no biases. Read to the letter it is crossed, by no more than the
+k projections where k equal neurons are k − 1, and no biases. Read as printed it is crossed, by no more than the
 parameters of one neuron; with k − 1 and the biases it is the bound above.
 
 **Unknown, and chosen.** The digits of n and of the number of images are lost; 100 inputs, 100 neurons and 1000 images
@@ -200,9 +200,9 @@ def finding(results: Results) -> Finding:
     stuck, free = (final(rank, arm)(results) for arm in (DECAY | MOST, syre(0.01)))
     shares = [final(effective, syre(s))(results) / final(effective, DECAY | WHOLE)(results) for s in (0.01, 1)]
     return Finding(
-        f"With 90 % copies the tangent kernel keeps rank {mean(stuck)} of {size} under decay alone; with syre it "
-        f"comes to {mean(free)} at σ = 0.01 too. Its effective rank comes to {percent(shares[0])} (σ = 0.01) and "
-        f"{percent(shares[1])} (σ = 1) of that without copies.",
-        "the rank falls with the copies",
+        f"With 90 % copies the tangent kernel keeps rank {mean(stuck)} of {size} under decay alone, and {mean(free)} "
+        f"with syre at σ = 0.01. The effective rank comes to {percent(shares[0])} (σ = 0.01) and {percent(shares[1])} "
+        "(σ = 1) of that without copies.",
+        "copies lower the rank, syre restores it",
         f"rank {interval(free)} against {interval(stuck)} of {size}",
     )

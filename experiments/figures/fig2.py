@@ -230,6 +230,6 @@ def finding(results: Results) -> Finding:
     return Finding(
         f"{too}: decay alone makes {mean(few)} of 100 neurons symmetric with 5 inputs and {mean(many)} with 300. "
         f"syre at σ = 0.01 leaves {mean(some)} and {mean(fewer)}; no decay makes {span([n.mean() for n in none])}.",
-        "only syre gains from the dimension",
+        "decay alone gains little from the dimension",
         f"decay alone falls by {interval(fall)} of 100",
     )

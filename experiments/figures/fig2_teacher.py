@@ -90,6 +90,6 @@ def finding(results: Results) -> Finding:
         f"With 10,000 samples and a teacher of 5 neurons, decay alone makes {counts[0]} of 100 neurons symmetric "
         f"with 5, 100 and 300 inputs; syre leaves {counts[1]} at σ = 0.01, and "
         f"{span([left.mean() for left in strong])} at σ = 1.",
-        "only syre gains from the dimension",
+        "decay alone gains little from the dimension",
         f"decay alone falls by {interval(less(alone[0], alone[-1]))} of 100",
     )

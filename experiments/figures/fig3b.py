@@ -128,7 +128,7 @@ ZERO = 3e-3  # where sigma = 0 stands on the logarithmic axis
 LOOKS = {
     (STRONG, "shift"): plotting.Look(label="γ = 0.005", color="#0072B2", marker="D"),
     (USUAL, "shift"): plotting.Look(label="γ = 0.0005", color="#56B4E9", marker="o"),
-    (STRONG, "keep"): plotting.Look(label="γ = 0.005, start of decay alone", color="#009E73", marker="x"),
+    (STRONG, "keep"): plotting.Look(label="γ = 0.005, start kept", color="#009E73", marker="x"),
 }
 TITLES = {"accuracy": "test accuracy", "rank/effective": "effective rank of the features"}
 

@@ -46,7 +46,7 @@ def over_sigma(results: Results, what: str) -> pd.DataFrame:
     effects = what == "undone"
     measure, names = (sigma_map.effects, sigma_map.EFFECTS) if effects else (sigma_map.costs, sigma_map.COSTS)
     of = {name: measure(results, name).groupby(SIGMA)["value"].mean() for name in names}
-    return pd.DataFrame(of) * (100 if effects else 1)
+    return pd.DataFrame(of).reindex(sigma_map.GRID) * (100 if effects else 1)
 
 
 def acts(results: Results) -> float:
@@ -89,7 +89,7 @@ def finding(results: Results) -> Finding:
 # ---- the picture -----------------------------------------------------------------------------------------------------
 
 BIG, SMALL = 13, 11.5  # points: legible where the picture is 800 pixels wide
-EFFECT, COST = look("syre").color, "#882255"
+EFFECT, COST = look("syre").color, "#B2182B"
 
 
 def draw(results: Results) -> Figure:

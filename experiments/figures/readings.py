@@ -306,7 +306,7 @@ norms decay. Which of these readings bears out most of its figures at once?
 
 **What is shown.** A row is a sentence of the paper about syre against weight decay alone, with the smallest effect
 worth naming; a column is a reading. Weight decay alone is that of the same scope: all parameters, or the weight
-matrices (two and more dimensions) alone. The start is that of Eq. (6), `start="shift"`; in figure 1 that of the others.
+matrices (two and more dimensions) alone. The start is that of Eq. (6), `start="shift"`; in figure 1 it is kept.
 An empty cell was not run. The claims were committed before these runs were trained; relative σ = 0.01 and 1 on all
 parameters were known.
 

@@ -30,7 +30,7 @@ CLOSED = (0.325 - 0.222) / (0.468 - 0.222)  # of the paper's gap between its lay
 HEAD = Look(label="syre on the head, σ = 0.1", color="#CC79A7", marker="d")
 WITH_D = Look(label="syre with D, σ = 1", color="#009E73", marker="P")
 # The one arm that looks otherwise than in the other figures (`arms.SAME_START`): its green is that of D here.
-SAME_START = Look(label="syre, σ = 1, start of decay alone", color="#E69F00", marker="x")
+SAME_START = Look(label="syre, σ = 1, start kept", color="#E69F00", marker="x")
 
 
 @dataclass(frozen=True)

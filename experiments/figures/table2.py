@@ -63,7 +63,7 @@ of 64 and the ViT tokens of 64 instead of 512, and their batches are 128, 64 and
 parameters alone, that of a step to parameters times batch, so its share is larger in small batches. Milliseconds and
 megabytes of each repetition are in the tables (`ms/...`, `epoch/...`, `MB/...`); ratios are what is comparable.
 
-**The two forms.** `attach` adds one operation per parameter tensor and step; `parametrize`, Eq. (6) to the letter,
+**The two forms.** `attach` adds one operation per parameter tensor and step; `parametrize`, Eq. (6) as written,
 forms w = θ + b in every forward pass, and is what the paper most likely measured.
 """
 

@@ -97,8 +97,8 @@ def finding(results: Results) -> Finding:
     printed = [syre / plain - 1 for batches in PAPER.values() for plain, syre in batches.values()]
     copies = span(ratios["copies/attach"].mean(), 2)
     return Finding(
-        f"attach keeps {copies} copies of the weights more: {span(mlp, times=100)} % of the memory that an MLP "
-        f"takes in training, {span(others, 1, times=100)} % of a ResNet18's or a ViT's.",
+        f"attach adds {copies} copies of the weights: {span(mlp, times=100)} % of the memory that an MLP takes in "
+        f"training, {span(others, 1, times=100)} % of a ResNet18's or a ViT's.",
         f"+{span(printed, times=100)} %",
         f"+{span(share, times=100)} %",
     )

@@ -40,7 +40,7 @@ def test_every_experiment_with_a_configuration_has_committed_results() -> None:
 def test_no_reproduced_claim_survives_swapped_labels(name: str) -> None:
     verdicts, results = judged(name).verdicts, judged(name).results
     reproduced = [verdict.claim for verdict in verdicts if verdict.verdict == REPRODUCED]
-    assert reproduced or name in TRAINING, "a figure that reproduces nothing would make this test idle"
+    assert reproduced or not verdicts or name in TRAINING, "a figure that reproduces nothing would make this test idle"
     assert not [c.id for c in reproduced if evaluate(replace(c, opposite=True), results).verdict == REPRODUCED]
 
 
@@ -81,7 +81,7 @@ def test_drawn_again_its_files_are_the_same_and_one_arm_looks_the_same_in_all(na
     for ax in figures[0].axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             line = handle[0] if isinstance(handle, Container) else handle
-            look = own if re.search("start of (the others|decay alone)", label) else standard.get(label)
+            look = own if re.search("start kept", label) else standard.get(label)
             if look is not None and isinstance(line, Line2D):
                 assert to_hex(line.get_color()) == look.color.lower(), label
                 assert line.get_marker() in (look.marker, "None"), label  # a training curve needs no markers
