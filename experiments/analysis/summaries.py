@@ -46,21 +46,26 @@ def the_runs_of(experiments: Sequence[str]) -> str:
     return "the runs of " + (", ".join(experiments) if len(experiments) < 4 else f"{len(experiments)} figures")
 
 
+KINDS = ("fig", "table", "theory")  # of what the paper has, in its order
+
+
 def place(name: str) -> tuple[int, int, str]:
     """The paper's order: figures 1, 2, 3, 3b ... 14, tables, theory, and a variant after what it varies; then the rest.
 
     It is for `sorted`; `fig3b_full` comes after `fig3b`, and `ablation` after `theory`.
     """
-    kind, number, rest = re.fullmatch(r"(fig|table|theory)?(\d*)(.*)", name).groups()
-    return ("fig", "table", "theory", None).index(kind), int(number or 0), rest
+    kind = next((word for word in KINDS if name.startswith(word)), "")
+    number, rest = re.findall(r"(\d*)(.*)", name.removeprefix(kind))[0]
+    return (*KINDS, "").index(kind), int(number or 0), rest
 
 
 def figures_named(names: Iterable[str]) -> str:
     """Some figures in a sentence, in the paper's order: `figures 2, 3b and 9, table 1`."""
     kinds: dict[str, list[str]] = {}
     for name in sorted(names, key=place):
-        kind, number = re.fullmatch(r"(fig|table|)(.*)", name).groups()
-        kinds.setdefault({"fig": "figure", "table": "table"}.get(kind, ""), []).append(number.replace("_", " "))
+        kind = next((word for word in KINDS[:2] if name.startswith(word)), "")
+        number = name.removeprefix(kind).replace("_", " ")
+        kinds.setdefault({"fig": "figure", "table": "table"}.get(kind, ""), []).append(number)
     said = [f"{kind}{'s' * (kind != '' and len(of) > 1)} {listed(of)}".strip() for kind, of in kinds.items()]
     return ", ".join(said) or "none"
 

@@ -1,9 +1,12 @@
 """Figure 10 (section 6.4): what a VAE makes of its images when the posterior has collapsed, and under syre."""
 
+from typing import cast
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from experiments.analysis import plotting
 from experiments.analysis.arms import beats, by_arm, final, same, usual
@@ -69,7 +72,7 @@ def draw(results: Results) -> Figure:
     arms = [(look.label, rows["id"].iloc[0]) for look, rows in by_arm(shown)]
     numbers = [int(k) for k in shown[IMAGES].iloc[0].strip("[]").split(",")]
     figure, axes = plotting.panels(len(arms) + 1, len(numbers), width=1.1, height=1.1)
-    figure.get_layout_engine().set(rect=(0.01, 0.01, 0.98, 0.98), w_pad=0.06, h_pad=0.04)
+    cast(ConstrainedLayoutEngine, figure.get_layout_engine()).set(rect=(0.01, 0.01, 0.98, 0.98), w_pad=0.06, h_pad=0.04)
     for k, row in zip(numbers, axes.reshape(len(numbers), -1), strict=True):
         _show(row[0], results.metrics, arms[0][1], f"original/{k}/")  # recorded with the first arm, vanilla
         for ax, (_, run) in zip(row[1:], arms, strict=True):

@@ -182,8 +182,8 @@ def _draw_barriers(ax: Axes, rows: pd.DataFrame) -> None:
         if mine[SIGMA].isna().all():
             mean = mine[BARRIER].mean()
             ax.axhline(mean, color=look.color, lw=0.9, ls=":")
-            beside = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 7}
-            ax.text(1.01, mean, look.label, color=look.color, **beside)
+            across = ax.get_yaxis_transform()
+            ax.text(1.01, mean, look.label, color=look.color, transform=across, va="center", fontsize=7)
         else:
             plotting.scatter_with_bars(ax, mine, SIGMA, BARRIER, SIGMA, replace(look, label="_"))
     ax.set(xscale="log", xlabel="σ", title="loss barrier at λ = ½, γ = 0.03")

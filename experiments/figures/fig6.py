@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -238,7 +239,11 @@ def draw(results: Results) -> Figure:
 
 
 THIN = "thin: a seed; thick: the mean of the seeds; grey: changes of friction"
-IN_LINES = {"title": THIN.replace("; ", "\n"), "title_fontsize": 7.5, "alignment": "left"}  # legend in a panel
+IN_LINES: dict[str, Any] = {
+    "title": THIN.replace("; ", "\n"),
+    "title_fontsize": 7.5,
+    "alignment": "left",
+}  # legend in a panel
 
 
 def mark_changes(ax: Axes, every: float, steps: float) -> None:

@@ -105,9 +105,9 @@ def draw(results: Results) -> Figure:
         for name, arm in (("weight_decay", decay(_at(beta))), ("vanilla", VANILLA | {BETA: beta})):
             own = replace(arms.look(name), label=f"{arms.look(name).label}, above 3e-5")
             plotting.line_with_band(ax, results.curve("rank", **arm), "step", "rank", own)
-        for name, rank in zip(("syre", "weight_decay"), PAPER[beta], strict=True):
+        for name, known in zip(("syre", "weight_decay"), PAPER[beta], strict=True):
             own = arms.look(name)
-            plotting.papers(ax, [PAPERS_STEP], [rank], own.color, own.label)
+            plotting.papers(ax, [PAPERS_STEP], [known], own.color, own.label)
         ax.axvline(FEWEST, color="0.8", lw=0.8, zorder=0, label="end of figure 9")
         ax.set(title=f"γ = 0.01, β = {beta}", xlabel="step", ylim=(0, 200))
     axes[0].set_ylabel("rank of the encoder (of 200)")

@@ -9,7 +9,7 @@ from experiments.analysis.results import Results
 from experiments.analysis.summaries import Finding, table
 from experiments.analysis.tables import NONE, estimate
 from experiments.analysis.words import span
-from experiments.figures.table2 import ARTICLES, FORMS, NETWORK, NETWORKS, mean, ratios, settings
+from experiments.figures.table2 import ARTICLES, BATCH, FORMS, NETWORK, NETWORKS, mean, ratios, settings
 
 TITLE = "what syre costs in memory (the runs of table 2)"
 EXPERIMENT = "table2"
