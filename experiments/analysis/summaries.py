@@ -50,16 +50,16 @@ def place(name: str) -> tuple[int, int, str]:
 
     It is for `sorted`; `fig3b_full` comes after `fig3b`, and `ablation` after `theory`.
     """
-    kind, number, rest = re.fullmatch(r"(fig|table|theory)?(\d*)(.*)", name).groups()
-    return ("fig", "table", "theory", None).index(kind), int(number or 0), rest
+    kind, number, rest = re.findall(r"^(fig|table|theory)?(\d*)(.*)$", name)[0]
+    return ("fig", "table", "theory", "").index(kind), int(number or 0), rest
 
 
 def figures_named(names: Iterable[str]) -> str:
     """Some figures in a sentence, in the paper's order: `figures 2, 3b and 9, table 1`."""
     kinds: dict[str, list[str]] = {}
     for name in sorted(names, key=place):
-        kind, number = re.fullmatch(r"(fig|table|)(.*)", name).groups()
-        kinds.setdefault({"fig": "figure", "table": "table"}.get(kind, ""), []).append(number.replace("_", " "))
+        kind, number = re.findall(r"^(fig|table|)(.*)$", name)[0]
+        kinds.setdefault({"fig": "figure"}.get(kind, kind), []).append(number.replace("_", " "))
     said = [f"{kind}{'s' * (kind != '' and len(of) > 1)} {listed(of)}".strip() for kind, of in kinds.items()]
     return ", ".join(said) or "none"
 

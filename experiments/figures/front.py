@@ -1,5 +1,7 @@
 """The opening picture: the cliff of decay alone, and how large the anchor must be; drawn from other figures' runs."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -52,14 +54,14 @@ def over_sigma(results: Results, what: str) -> pd.DataFrame:
 def acts(results: Results) -> float:
     """The smallest sigma that undoes most of each collapse; NaN if none does."""
     enough = (over_sigma(results, "undone")[[*COLLAPSES]] >= 100 * WHOLE).all(axis=1)
-    return float(enough.idxmax()) if enough.any() else float("nan")
+    return min((s for s in sigma_map.GRID if enough[s]), default=float("nan"))
 
 
 def harms(results: Results) -> float:
     """The smallest sigma with a cost that is surely there in some figure, and harms; NaN if none has."""
     costs = {name: sigma_map.costs(results, name) for name in sigma_map.COSTS}
-    at = [s for rows in costs.values() for s, of in rows.groupby(SIGMA)["value"] if side(of, TOLL) > 0]
-    return float(min(at, default=float("nan")))
+    harmful = {s for s in sigma_map.GRID for of in costs.values() if side(select(of, **{SIGMA: s})["value"], TOLL) > 0}
+    return min(harmful, default=float("nan"))
 
 
 def finding(results: Results) -> Finding:
@@ -118,7 +120,12 @@ def _cliff(ax: Axes, results: Results) -> None:
         plotting.line_with_band(ax, rows, GAMMA, "accuracy", own)
         ax.lines[-2].set(linewidth=2.6, markersize=7)
         last = rows[rows[GAMMA] == end]["accuracy"].mean()
-        place = {"ha": "right" if shift[0] < 0 else "left", "va": "center", "weight": "bold", "color": own.color}
+        place: dict[str, Any] = {
+            "ha": "right" if shift[0] < 0 else "left",
+            "va": "center",
+            "weight": "bold",
+            "color": own.color,
+        }
         ax.annotate(name, (end, last), shift, textcoords="offset points", fontsize=BIG, **place)
     none = select(table, **VANILLA)["accuracy"].mean()
     ax.axhline(none, color=look("vanilla").color, lw=2, ls=":")
@@ -142,13 +149,14 @@ def _map(ax: Axes, results: Results) -> None:
         label = {"undone": "collapse undone, %", "lost": "accuracy lost, points"}[what]
         ax.plot(of.index, of.mean(axis=1), color=color, marker=marker, lw=2.6, ms=7, label=label)
     ax.axvline(RECOMMENDED, ymax=0.7, color="0.35", lw=1.3, ls="--", zorder=0)
-    plain = {"fontsize": SMALL, "color": "0.3", "va": "center"}
+    plain: dict[str, Any] = {"fontsize": SMALL, "color": "0.3", "va": "center"}
     ax.text(0.85 * RECOMMENDED, 45, "recommended", rotation=90, ha="right", **plain)
     ax.text(8e-4, 79, "thin: one figure each", **plain)
-    names = ax.legend(loc="upper left", fontsize=BIG, handlelength=0, handletextpad=0, borderaxespad=0.1)
-    for words in names.get_texts():
-        words.set(weight="bold", color=EFFECT if "undone" in words.get_text() else COST)
-    for handle in names.legend_handles:
+    bold = {"size": BIG, "weight": "bold"}
+    named = ax.legend(
+        loc="upper left", prop=bold, labelcolor="linecolor", handlelength=0, handletextpad=0, borderaxespad=0.1
+    )
+    for handle in filter(None, named.legend_handles):
         handle.set_visible(False)
     ax.set(xscale="log", xlabel="σ, the scale of the anchor", title="What the anchor undoes, and what it costs")
     ax.set_xticks([1e-3, 1e-2, 1e-1, 1, 10], ["0.001", "0.01", "0.1", "1", "10"])
