@@ -276,7 +276,7 @@ def text(receipt: Receipt) -> str:
     for kind in ("rounding", "different"):
         lines += [_differing(receipt, part, kind) for part in ("trained", "adopted")]
     if missing := receipt["missing"]:
-        lines.append(f"{len(missing)} {_word(receipt)} runs are not among these, {missing[0]} first")
+        lines.append(f"not among these: {_many(len(missing), f'{_word(receipt)} run')}, {missing[0]} first")
     if receipt["verdicts"]:
         lines += [f"{one['claim']}: {_change(one)}" for one in receipt["verdicts"]["changed"]]
     lines += [_edited(edit) for edit in receipt["changed_before"]]
@@ -293,7 +293,7 @@ def _runs(receipt: Receipt) -> str:
     known = {part: receipt[part]["runs"] - receipt[part]["new"] for part in ("trained", "adopted")}
     if not receipt["committed"]["runs"] or not any(known.values()):
         total = trained["runs"] + adopted["runs"]
-        return f"nothing to compare, the {_word(receipt)} tables have none of these {total} runs"
+        return f"nothing to compare, the {_word(receipt)} tables have none of {_many(total, 'run')}"
     ones = f"runs equal to the {_word(receipt)} ones"
     parts = [f"{trained['equal']} of {known['trained']} {ones}"] if known["trained"] else []
     words = {"rounding": "equal within rounding", "different": "different", "failed": "failed"}
@@ -334,6 +334,10 @@ def _example(largest: Mapping[str, Any], **words: str) -> str:
     return f"run {largest['run']}, {largest['what']}{at}: {values}{size}"
 
 
+def _many(number: int, word: str) -> str:
+    return f"{number} {word}{'s' * (number != 1)}"
+
+
 def _or_none(cell: str | None) -> str:
     return "nothing" if cell is None else cell or "an empty cell"
 
@@ -347,12 +351,12 @@ def _edited(edit: Mapping[str, Any]) -> str:
     if edit["absent"]:
         return f"{edit['file']}, which is committed, was not there before this sweep"
     count, lost = edit["cells"], edit["runs_lost"]
-    said = [f"lacked {len(lost)} committed runs, {lost[0]} first"] if lost else []
+    said = [f"lacked {_many(len(lost), 'committed run')}, {lost[0]} first"] if lost else []
     if count:
         others = count - edit["as_committed_now"] - edit["still_so"]
         counts = {"as committed again": edit["as_committed_now"], "still so": edit["still_so"], "others now": others}
         after = ", ".join(f"{number} {words}" for words, number in counts.items() if number)
-        cells = f"{count} cell{'s' * (count > 1)} ({after})"
+        cells = f"{_many(count, 'cell')} ({after})"
         example = _example(edit["largest"], committed="committed", disk="on the disk", now="now")
         said.append(f"differed from the committed one in {cells}, {'the most: ' * (count > 1)}{example}")
     return f"before this sweep {edit['file']} {', and '.join(said)}"

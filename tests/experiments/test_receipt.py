@@ -164,7 +164,7 @@ def test_without_committed_tables_they_are_compared_as_they_were(place, git, mon
         monkeypatch.setenv("PATH", str(place.root))  # where there is no git
     place.train()
     said, found = place.sweep()
-    assert "receipt: nothing to compare, the earlier tables have none of these 30 runs; no committed verdicts" in said
+    assert "receipt: nothing to compare, the earlier tables have none of 30 runs; no committed verdicts" in said
     assert counts(found["trained"]) == {**ALL_EQUAL, "equal": 0, "new": 30}
     place.edit("metrics.csv", place.runs[3], "value", "12")
     said, found = place.sweep()
@@ -254,7 +254,7 @@ def test_tables_that_were_gone_rows_that_were_gone_and_rows_of_other_scales(comm
     lines = committed.table("runs.csv").read_text().splitlines(keepends=True)
     committed.table("runs.csv").write_text("".join(line for line in lines if committed.runs[4].id not in line))
     said, found = committed.sweep()
-    assert f"before this sweep results/{NAME}/runs.csv lacked 1 committed runs, {committed.runs[4].id} first\n" in said
+    assert f"before this sweep results/{NAME}/runs.csv lacked 1 committed run, {committed.runs[4].id} first\n" in said
     committed.table("metrics.csv").unlink()
     said, found = committed.sweep()
     assert f"results/{NAME}/metrics.csv, which is committed, was not there before this sweep\n" in said
@@ -272,7 +272,7 @@ def test_runs_that_failed_are_new_or_are_gone_are_counted_by_themselves(committe
     committed.train(only=lambda run: run is first, status="failed")
     said, found = committed.sweep()
     assert "receipt: 28 of 29 runs equal to the committed ones, 1 failed, 1 new; " in said
-    assert f"  1 committed runs are not among these, {last.id} first\n" in said
+    assert f"  not among these: 1 committed run, {last.id} first\n" in said
     assert counts(found["trained"]) == {**ALL_EQUAL, "equal": 28, "new": 1, "failed": 1}
     assert found["missing"] == [last.id]
 
@@ -305,7 +305,7 @@ def test_a_sweep_of_ones_own_is_compared_where_it_has_committed_runs(committed):
     assert f"as JSON: outputs/{NAME}/results-custom/receipt.json" in said
     assert (found["missing"], found["verdicts"]) == ([], None)
     said, _ = committed.sweep(runs=[other], keys=["seed"])
-    assert "receipt: nothing to compare, the committed tables have none of these 1 runs; verdicts not compared" in said
+    assert "receipt: nothing to compare, the committed tables have none of 1 run; verdicts not compared" in said
 
 
 def test_smoke_has_no_receipt(committed):
