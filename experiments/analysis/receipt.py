@@ -141,6 +141,9 @@ def make(
         "adopted": _compared(old, now, ids & {*adopted}),
         "missing": sorted(told - ids) if own else [],
         "changed_before": edits,
+        "not_as_committed": [
+            str(file) for file in files[: len(TABLES)] if own and tracked and after[file] != head[file]
+        ],
         "verdicts": _verdicts(head.get(results / VERDICTS, before.get(results / VERDICTS)), summaries) if own else None,
         "figures": [_figure(summary, place) for summary in summaries],
     }
@@ -280,8 +283,16 @@ def text(receipt: Receipt) -> str:
     if receipt["verdicts"]:
         lines += [f"{one['claim']}: {_change(one)}" for one in receipt["verdicts"]["changed"]]
     lines += [_edited(edit) for edit in receipt["changed_before"]]
+    if (files := receipt["not_as_committed"]) and _all_equal(receipt):
+        git = "`git diff` shows where (provenance is no number), `git checkout` brings it back"
+        lines.append(f"{' and '.join(files)} now differs from the committed file all the same: {git}")
     lines.append(_committed(receipt))
     return "\n  ".join(filter(None, lines))
+
+
+def _all_equal(receipt: Receipt) -> bool:
+    equal = all(receipt[part]["equal"] == receipt[part]["runs"] for part in ("trained", "adopted"))
+    return equal and not receipt["missing"]
 
 
 def _word(receipt: Receipt) -> str:

@@ -194,6 +194,20 @@ def test_a_number_on_the_disk_that_is_not_the_committed_one_is_named_though_the_
     assert committed.sweep()[1]["changed_before"] == []  # control: it has been put right
 
 
+def test_a_number_that_was_put_right_has_another_origin_and_that_is_said(committed):
+    run = committed.runs[7]
+    committed.edit("metrics.csv", run, "value", "12")
+    committed.train(git_sha="def", only=lambda one: one is run)
+    said, found = committed.sweep()
+    assert counts(found["trained"]) == ALL_EQUAL
+    assert found["not_as_committed"] == [str(committed.table("runs.csv"))]
+    assert f"  results/{NAME}/runs.csv now differs from the committed file all the same: `git diff` shows" in said
+    committed.git("checkout", "results")
+    said, found = committed.sweep()  # control
+    assert "all the same" not in said
+    assert found["not_as_committed"] == []
+
+
 def test_a_setting_on_the_disk_that_is_not_the_committed_one_is_named_and_put_right(committed):
     run = committed.runs[0]
     committed.edit("runs.csv", run, "seconds", "77.000")  # no result: it stays, and is no difference
