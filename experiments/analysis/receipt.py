@@ -334,7 +334,8 @@ def _differing(receipt: Receipt, part: str, kind: str) -> str:
     if not those:
         return ""
     how = "equal within rounding" if kind == "rounding" else "different"
-    return f"{len(those)} {how}, the most: {_example(those[0]['largest'], committed=_word(receipt), now='now')}"
+    most = "the most: " * (len(those) > 1)
+    return f"{len(those)} {how}, {most}{_example(those[0]['largest'], committed=_word(receipt), now='now')}"
 
 
 def _example(largest: Mapping[str, Any], **words: str) -> str:
