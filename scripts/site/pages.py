@@ -1,0 +1,292 @@
+"""The Markdown of the pages: each says again what a file of the repository says, and says where it is from."""
+
+import ast
+import html
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from scripts.site.links import rewritten
+from scripts.site.pictures import Picture
+from scripts.site.tables import Figure, Row, label
+
+FAILURES_FIRST = ("contrary at this scale", "not reproduced", "inconclusive", "reproduced", "not tested at this scale")
+CLASSES = {  # of verdicts, and of the words on a statement: what the style sheet colours
+    "reproduced": "yes",
+    "not reproduced": "no",
+    "contrary at this scale": "no",
+    "inconclusive": "open",
+    "not tested at this scale": "open",
+    "contradicted": "no",
+    "contrary so far": "no",
+    "partly holds": "partly",
+    "not shown here": "open",
+    "not decided yet": "open",
+    **dict.fromkeys(("holds, an identity", "holds at any σ", "holds as recommended", "holds at larger σ"), "yes"),
+}
+WIDE = "---\nhide:\n  - navigation\n  - toc\n---\n\n"
+# What of syre/ is offered, a page each: the title, and packages or modules.
+API = {
+    "index": ("syre", ("syre",)),
+    "core": ("syre.core", ("syre.core",)),
+    "diagnostics": ("syre.diagnostics", ("syre.diagnostics",)),
+    "metrics": ("syre.metrics", ("syre.metrics",)),
+    "regularizers": ("syre.regularizers", ("syre.regularizers",)),
+    "rivals": ("syre.rivals", ("syre.rivals",)),
+    "models": ("syre.models", ("syre.models",)),
+    "data": ("syre.data", ("syre.data",)),
+    "tasks": ("syre.tasks", ("syre.tasks",)),
+    "learners": ("syre.learners", ("syre.learners",)),
+    "trainer": ("syre.trainer and syre.optim", ("syre.trainer", "syre.optim")),
+    "rl": ("syre.rl", ("syre.rl",)),
+    "theory": ("syre.theory", ("syre.theory",)),
+}
+
+
+def badge(verdict: str) -> str:
+    """A verdict in its colour."""
+    return f'<span class="verdict {CLASSES.get(verdict, "open")}">{html.escape(verdict)}</span>'
+
+
+def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    cells = [header, ["---"] * len(header), *lines]
+    return "\n".join("| " + " | ".join(str(c).replace("|", "\\|") for c in line) + " |" for line in cells)
+
+
+# ---- the front page and the statements -------------------------------------------------------------------------------
+
+
+def opening(readme: str) -> str:
+    """The opening of the README: up to `<!-- /opening -->`; without such a mark up to the first heading after its code."""
+    before, mark, _ = readme.partition("<!-- /opening -->")
+    if mark:
+        return before.strip()
+    code = re.search(r"^```python\n.*?^```$", readme, re.MULTILINE | re.DOTALL)
+    after = re.compile(r"^#{2,} ", re.MULTILINE).search(readme, code.end() if code else 0)
+    return readme[: after.start() if after else None].strip()
+
+
+def front(readme: str, figures: Sequence[Figure], claims: Sequence[Row], small: Mapping[str, Picture], pages: Mapping[str, str]) -> str:
+    """The first page: the opening of the README, and the figures to choose from."""
+    ways = "\n".join(
+        f'<a class="way" href="{page}"><strong>{title}</strong><span>{said}</span></a>'
+        for page, title, said in (
+            ("statements.html", "The paper in 26 statements", "What holds, at which σ, and against which rival."),
+            ("explorer.html", "Explorer", f"All {len(claims)} claims and every run behind them: filter, and click a point."),
+            ("figures/index.html", f"{len(figures)} figures and tables", "Each with its picture, claims, settings, code and command."),
+            ("api/index.html", "API reference", "What each function does, from its docstring."),
+        )
+    )
+    cards = "\n".join(_card(figure, claims, small.get(figure.name), "figures/") for figure in figures)
+    return "\n\n".join(
+        (
+            WIDE.strip(),
+            rewritten(opening(readme), "README.md", "index.md", pages),
+            f'<nav class="ways" aria-label="What is here">\n{ways}\n</nav>',
+            "## Figures",
+            f'<div class="cards">\n{cards}\n</div>',
+        )
+    )
+
+
+def gallery(figures: Sequence[Figure], claims: Sequence[Row], small: Mapping[str, Picture]) -> str:
+    """All figures with their findings, in the order of the paper."""
+    lines = [
+        [f"[{label(f.name)}]({f.name}.md)", f.finding or f.title, f.paper, f.ours, f"{f.scale}, {f.seeds} seeds", cost(f)]
+        for f in figures
+    ]
+    header = ["figure", "finding", "the paper", "here", "scale", "training"]
+    cards = "\n".join(_card(figure, claims, small.get(figure.name), "") for figure in figures)
+    said = "A page each: the picture, what it shows, every claim with its effect, the settings, the code and the command."
+    return "\n\n".join(
+        (WIDE.strip(), "# Figures and tables", said, f'<div class="cards">\n{cards}\n</div>', "## In words", table(header, lines))
+    )
+
+
+def _card(figure: Figure, claims: Sequence[Row], picture: Picture | None, folder: str) -> str:
+    count = counted(figure, claims)
+    marks = " ".join(f'<span class="verdict {CLASSES[verdict]}">{n} {verdict}</span>' for verdict, n in count.items())
+    up = "" if folder else "../"
+    shown = picture.html(up, f"Thumbnail of {label(figure.name)}") if picture else ""
+    return (
+        f'<a class="card" href="{folder}{figure.name}.html">{shown}<strong>{label(figure.name)}</strong>'
+        f"<span>{html.escape(figure.finding or figure.title)}</span><span>{marks}</span></a>"
+    )
+
+
+def counted(figure: Figure, claims: Sequence[Row]) -> dict[str, int]:
+    """How many claims of a figure have which verdict, failures first."""
+    count = Counter(row["verdict"] for row in claims if row["figure"] == figure.name)
+    return {verdict: count[verdict] for verdict in FAILURES_FIRST if count[verdict]}
+
+
+def statements(report: str, pages: Mapping[str, str]) -> str:
+    """The first screen of REPORT.md: the paper in 26 statements."""
+    first = report.partition("\n## Every claim and its verdict")[0]
+    words = "|".join(sorted(map(re.escape, CLASSES), key=len, reverse=True))
+    first = re.sub(rf"\| ({words}) \|$", lambda found: f"| {badge(found.group(1))} |", first, flags=re.MULTILINE)
+    further = "Every claim, with its effect and interval: the [explorer](explorer.md). As a table for programs: [claims.csv](results/claims.csv), [figures.csv](results/figures.csv)."
+    return f"{WIDE}{rewritten(first, 'results/REPORT.md', 'statements.md', pages).strip()}\n\n{further}\n"
+
+
+# ---- a figure --------------------------------------------------------------------------------------------------------
+
+
+def cost(figure: Figure) -> str:
+    """What training took, or of which figure the runs are."""
+    if figure.sources != (figure.name,):
+        return f"the runs of {' + '.join(figure.sources)}"
+    minutes = max(1, round(figure.seconds / 60))
+    return f"{minutes} core-minute" + "s" * (minutes != 1)
+
+
+def figure_page(
+    figure: Figure,
+    claims: Sequence[Row],
+    report: str,
+    files: Mapping[str, str],
+    picture: Picture | None,
+    pages: Mapping[str, str],
+    swept: Sequence[str],
+) -> str:
+    """The page of a figure. `files`: its YAML and its code, by their paths; `swept`: experiments that the explorer has."""
+    name, page, source = figure.name, f"figures/{figure.name}.md", f"results/{figure.name}/report.md"
+    sections = sections_of(report)
+    notes = rewritten(sections.pop("Deviations and unknowns", ""), source, page, pages)
+    shows, settings = split_notes(notes)
+    lead = further_of(sections.pop("", ""))
+    explore = '<a href="../explorer.html#{}">{}</a>'.format  # mkdocs would look for a heading of that name
+    runs = [explore(f"view=runs&figure={s}", f"the runs of {label(s)}") for s in figure.sources if s in swept]
+    blocks = [
+        f"# {label(name)}: {figure.title}",
+        f'<p class="finding" markdown>{rewritten(figure.finding, source, page, pages)}</p>' if figure.finding else "",
+        table(["the paper", "here"], [[figure.paper or "–", figure.ours or "–"]]) if figure.paper or figure.ours else "",
+        _shown(figure, picture, pages),
+        " ".join(f'<span class="verdict {CLASSES[v]}">{n} {v}</span>' for v, n in counted(figure, claims).items()),
+        table(
+            ["command", "scale", "seeds", "runs", "training"],
+            [[f"`make {name}`", figure.scale, str(figure.seeds), str(figure.runs), cost(figure)]],
+        ),
+        f"In the explorer: {', '.join([explore(f'figure={name}', 'its claims'), *runs])}.",
+        f"## What it shows\n\n{shows}" if shows else "",
+        "## Claims",
+        claims_table([row for row in claims if row["figure"] == name]),
+        rewritten(lead, source, page, pages),
+        f"## Settings: given by the paper, and chosen\n\n{settings}" if settings else "",
+        *(f"## {title}\n\n{rewritten(text, source, page, pages)}" for title, text in sections.items()),
+        "## Configuration and code",
+        *(f"Its runs are those of [{label(s)}]({s}.md#configuration-and-code)." for s in figure.sources if s != name),
+        *(_folded(path, text) for path, text in files.items()),
+    ]
+    return "\n\n".join(filter(None, blocks)) + "\n"
+
+
+def sections_of(report: str) -> dict[str, str]:
+    """The sections of a report by their titles; what comes before the first has the title ""."""
+    title, found = "", {"": ""}
+    fenced = False
+    for line in report.splitlines():
+        fenced ^= line.startswith("```")
+        if line.startswith("## ") and not fenced:
+            title = line.removeprefix("## ")
+            found[title] = ""
+        else:
+            found[title] += f"{line}\n"
+    return {title: text.strip() for title, text in found.items()}
+
+
+def further_of(lead: str) -> str:
+    """What stands in a report before its first section, less what a page says itself: title, picture, cost and claims."""
+    blocks = [block for block in lead.split("\n\n") if block.strip()]
+    own = ("# ", "![the figure]", "Scale `", "| claim | verdict |")
+    return "\n\n".join(block for block in blocks if not block.startswith(own))
+
+
+def split_notes(notes: str) -> tuple[str, str]:
+    """What a figure shows, and its settings: the notes begin with the one, up to their next paragraph with a name."""
+    found = re.match(r"\*\*What it shows\.?\*\*\s*(.*?)(?=^\*\*|\Z)", notes, re.DOTALL | re.MULTILINE)
+    return (found.group(1).strip(), notes[found.end() :].strip()) if found else ("", notes)
+
+
+def _shown(figure: Figure, picture: Picture | None, pages: Mapping[str, str]) -> str:
+    folder = f"results/{figure.name}"
+    if picture is None:
+        return ""
+    large = [
+        f'<a href="../{pages[f"{folder}/{file}"]}">{said}</a>'
+        for file, said in (("figure.png", "PNG"), ("figure.pdf", "PDF"))
+        if f"{folder}/{file}" in pages
+    ]
+    alt = f"{label(figure.name)}: {figure.title}"
+    caption = f"Drawn by <code>make {figure.name}</code> from the committed tables. {', '.join(large)}"
+    return f"<figure class=\"picture\">{picture.html('../', alt, lazy=False)}<figcaption>{caption}</figcaption></figure>"
+
+
+def claims_table(claims: Sequence[Row]) -> str:
+    """The claims of a figure, failures first."""
+    lines = [
+        [f"**{row['id']}** {row['text']} ({row['source']})", badge(row["verdict"]), effect(row), row["n"], row["paper"]]
+        for row in claims
+    ]
+    return table(["claim", "verdict", "effect [interval]", "seeds", "paper"], lines)
+
+
+def effect(row: Row) -> str:
+    """`+0.31 [+0.2, +0.42] > 0.05`; a dash without data."""
+    if not row["effect"]:
+        return "–"
+    numbers = [f"{float(row[key]):+.3g}" if row[key] else "" for key in ("effect", "low", "high")]
+    interval = f" [{numbers[1]}, {numbers[2]}]" if numbers[1] else ""
+    return f"{numbers[0]}{interval} {row['against']}".strip()
+
+
+def _folded(path: str, text: str) -> str:
+    language = {"yaml": "yaml", "py": "python"}[path.rsplit(".", 1)[1]]
+    code = textwrap.indent(f"``` {language}\n{text.strip()}\n```", "    ")
+    return f'??? abstract "`{path}`"\n\n{code}'
+
+
+# ---- the API ---------------------------------------------------------------------------------------------------------
+
+
+def offered(init: str, package: str) -> list[str]:
+    """What the `__init__.py` of a package offers, each by the module that has it: `syre.core.attach.attach`."""
+    found = []
+    for node in ast.parse(init).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] not in ("torch", "collections"):
+            module = f"{package}.{node.module}" if node.level else node.module
+            found += [f"{module}.{alias.name}" for alias in node.names if not alias.name.startswith("_")]
+    return found
+
+
+def api_page(page: str, root: Path) -> str:
+    """The reference of some packages and modules of syre/, from their docstrings."""
+    title, names = API[page]
+    blocks = [f"# {title}"]
+    for name in names:
+        path = root.joinpath(*name.split("."))
+        module = path.with_suffix(".py")
+        if module.is_file():
+            blocks.append(f"::: {name}\n    options:\n      show_root_heading: {str(len(names) > 1).lower()}\n      members: true")
+            continue
+        init = (path / "__init__.py").read_text(encoding="utf-8")
+        blocks.append(ast.get_docstring(ast.parse(init)) or "")
+        blocks += [f"::: {each}" for each in _resolved(offered(init, name), root)]
+    if page == "index":
+        blocks.append("More: " + ", ".join(f"[{said}]({other}.md)" for other, (said, _) in API.items() if other != page) + ".")
+    return "\n\n".join(blocks) + "\n"
+
+
+def _resolved(names: Sequence[str], root: Path) -> list[str]:
+    """Each name by the module that defines it: what a package only passes on is looked up there."""
+    found = []
+    for name in names:
+        module, _, last = name.rpartition(".")
+        init = root.joinpath(*module.split(".")) / "__init__.py"
+        inner = offered(init.read_text(encoding="utf-8"), module) if init.is_file() else []
+        further = [each for each in inner if each.rpartition(".")[2] == last]
+        found += _resolved(further, root) or [name]
+    return found
