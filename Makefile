@@ -88,7 +88,7 @@ evidence: $(STAMP)  ## what the advice of syre.diagnose rests on, from the commi
 	@.venv/bin/python -m scripts.evidence $(ARGS)
 
 site: $(SITED)  ## the results as pages to look at, from committed tables and without torch: site/index.html
-	@.venv-site/bin/python -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 .venv-site/bin/python -m mkdocs build --strict --quiet
 	@echo "open $(CURDIR)/site/index.html"
 
 # a process each, side by side: what trains in seconds is not worth workers of its own

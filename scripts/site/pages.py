@@ -26,6 +26,8 @@ CLASSES = {  # of verdicts, and of the words on a statement: what the style shee
     "not decided yet": "open",
     **dict.fromkeys(("holds, an identity", "holds at any σ", "holds as recommended", "holds at larger σ"), "yes"),
 }
+UNSOUGHT = " { data-search-exclude }"  # by the search of the site: the explorer has the claims
+ASIDE = ("Earlier claims", "Provenance")
 WIDE = "---\nhide:\n  - navigation\n  - toc\n---\n\n"
 # What of syre/ is offered, a page each: the title, and packages or modules.
 API = {
@@ -172,12 +174,12 @@ def figure_page(
         ),
         f"In the explorer: {', '.join([explore(f'figure={name}', 'its claims'), *runs])}.",
         f"## What it shows\n\n{shows}" if shows else "",
-        "## Claims",
+        f"## Claims{UNSOUGHT}",
         claims_table([row for row in claims if row["figure"] == name]),
         rewritten(lead, source, page, pages),
         f"## Settings: given by the paper, and chosen\n\n{settings}" if settings else "",
-        *(f"## {title}\n\n{rewritten(text, source, page, pages)}" for title, text in sections.items()),
-        "## Configuration and code",
+        *(f"## {title}{UNSOUGHT * (title in ASIDE)}\n\n{rewritten(text, source, page, pages)}" for title, text in sections.items()),
+        f"## Configuration and code{UNSOUGHT}",
         *(f"Its runs are those of [{label(s)}]({s}.md#configuration-and-code)." for s in figure.sources if s != name),
         *(_folded(path, text) for path, text in files.items()),
     ]
@@ -252,41 +254,41 @@ def _folded(path: str, text: str) -> str:
 # ---- the API ---------------------------------------------------------------------------------------------------------
 
 
-def offered(init: str, package: str) -> list[str]:
+def offered(root: Path, package: str) -> list[str]:
     """What the `__init__.py` of a package offers, each by the module that has it: `syre.core.attach.attach`."""
     found = []
-    for node in ast.parse(init).body:
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] not in ("torch", "collections"):
-            module = f"{package}.{node.module}" if node.level else node.module
-            found += [f"{module}.{alias.name}" for alias in node.names if not alias.name.startswith("_")]
-    return found
+    for node in ast.parse(_init(root, package)).body:
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("syre.")):
+            module = f"{package}.{node.module}" if node.level else str(node.module)
+            for alias in node.names:
+                further = offered(root, module) if root.joinpath(*module.split(".")).is_dir() else []
+                passed_on = [name for name in further if name.rpartition(".")[2] == alias.name]
+                found += passed_on or [f"{module}.{alias.name}"]
+    return [name for name in found if not name.rpartition(".")[2].startswith("_")]
+
+
+def _init(root: Path, package: str) -> str:
+    return root.joinpath(*package.split("."), "__init__.py").read_text(encoding="utf-8")
 
 
 def api_page(page: str, root: Path) -> str:
-    """The reference of some packages and modules of syre/, from their docstrings."""
+    """The reference of some packages and modules of syre/, from their docstrings; each object has one page."""
     title, names = API[page]
+    front_page = offered(root, "syre")
     blocks = [f"# {title}"]
     for name in names:
-        path = root.joinpath(*name.split("."))
-        module = path.with_suffix(".py")
-        if module.is_file():
-            blocks.append(f"::: {name}\n    options:\n      show_root_heading: {str(len(names) > 1).lower()}\n      members: true")
+        if not root.joinpath(*name.split(".")).is_dir():
+            heading = str(len(names) > 1).lower()
+            blocks.append(f"::: {name}\n    options:\n      show_root_heading: {heading}")
             continue
-        init = (path / "__init__.py").read_text(encoding="utf-8")
-        blocks.append(ast.get_docstring(ast.parse(init)) or "")
-        blocks += [f"::: {each}" for each in _resolved(offered(init, name), root)]
+        blocks.append(ast.get_docstring(ast.parse(_init(root, name))) or "")
+        own = [each for each in offered(root, name) if each.startswith(f"{name}.")]
+        elsewhere = [each for each in own if each in front_page and name != "syre"]
+        if elsewhere:
+            links = (f"[{each.rpartition('.')[2]}](index.md#{each})" for each in elsewhere)
+            blocks.append(f"On the page of [syre](index.md): {', '.join(links)}.")
+        blocks += [f"::: {each}" for each in own if each not in elsewhere]
     if page == "index":
-        blocks.append("More: " + ", ".join(f"[{said}]({other}.md)" for other, (said, _) in API.items() if other != page) + ".")
+        others = (f"[{said}]({other}.md)" for other, (said, _) in API.items() if other != page)
+        blocks.append(f"The rest: {', '.join(others)}.")
     return "\n\n".join(blocks) + "\n"
-
-
-def _resolved(names: Sequence[str], root: Path) -> list[str]:
-    """Each name by the module that defines it: what a package only passes on is looked up there."""
-    found = []
-    for name in names:
-        module, _, last = name.rpartition(".")
-        init = root.joinpath(*module.split(".")) / "__init__.py"
-        inner = offered(init.read_text(encoding="utf-8"), module) if init.is_file() else []
-        further = [each for each in inner if each.rpartition(".")[2] == last]
-        found += _resolved(further, root) or [name]
-    return found
