@@ -119,7 +119,7 @@ def index(figures, claims, swept, looks) -> dict[str, object]:  # noqa: ANN001
         "claims": [
             {column: row[column] for column in columns}
             | {"shown": pages.effect(row), "sigmas": tables.sigmas(row["text"]), "gammas": tables.gammas(row["text"])}
-            for row in claims
+            for row in sorted(claims, key=lambda row: tables.in_order(row["figure"]))
         ],
     }
 

@@ -130,6 +130,8 @@ def statements(report: str, pages: Mapping[str, str]) -> str:
     first = report.partition("\n## Every claim and its verdict")[0]
     words = "|".join(sorted(map(re.escape, CLASSES), key=len, reverse=True))
     first = re.sub(rf"\| ({words}) \|$", lambda found: f"| {badge(found.group(1))} |", first, flags=re.MULTILINE)
+    before, rows, after = re.split(r"((?:^\|.*\n)+)", first, maxsplit=1, flags=re.MULTILINE)
+    first = f"{before}{stack('statements', rows.strip())}\n{after}"
     further = "Every claim, with its effect and interval: the [explorer](explorer.md). As a table for programs: [claims.csv](results/claims.csv), [figures.csv](results/figures.csv)."
     return f"{WIDE}{rewritten(first, 'results/REPORT.md', 'statements.md', pages).strip()}\n\n{further}\n"
 
@@ -233,7 +235,12 @@ def claims_table(claims: Sequence[Row]) -> str:
         [f"**{row['id']}** {row['text']} ({row['source']})", badge(row["verdict"]), effect(row), row["n"], row["paper"]]
         for row in claims
     ]
-    return table(["claim", "verdict", "effect [interval]", "seeds", "paper"], lines)
+    return stack("claims", table(["claim", "verdict", "effect [interval]", "seeds", "paper"], lines))
+
+
+def stack(kind: str, text: str) -> str:
+    """A table whose rows are cards on a narrow screen: see style.css."""
+    return f'<div class="stack {kind}" markdown>\n\n{text}\n\n</div>'
 
 
 def effect(row: Row) -> str:

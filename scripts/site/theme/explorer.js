@@ -97,7 +97,7 @@
     at("claim-count").textContent = `${found.length} of ${data.claims.length} claims`
       + (found.length ? `: ${count.filter(([n]) => n).map(([n, verdict]) => `${n} ${verdict}`).join(", ")}` : "");
     const rows = (whole ? found : found.slice(0, SHOWN)).map(claimRow);
-    at("claim-list").replaceChildren(table("claims", ["figure", "claim", "verdict", "effect", "effect [interval]", "seeds"], rows));
+    at("claim-list").replaceChildren(table("claims", ["figure", "claim", "verdict", "effect [interval]", "seeds"], rows));
     at("more").hidden = rows.length === found.length;
     at("more").textContent = `Show all ${found.length}`;
   }
@@ -107,8 +107,7 @@
       make("td", {}, make("a", { href: `figures/${claim.figure}.html` }, data.figures[claim.figure] || claim.figure)),
       make("td", {}, make("strong", {}, claim.id), ` ${claim.text} (${claim.source})`, paper),
       make("td", {}, make("span", { class: `verdict ${CLASS[claim.verdict]}` }, claim.verdict)),
-      make("td", { class: "bar" }, bar(claim)),
-      make("td", { class: "number" }, claim.shown),
+      make("td", { class: "number bar" }, bar(claim), claim.shown),
       make("td", { class: "number" }, claim.n));
   }
   function table(kind, header, rows) {
@@ -137,6 +136,7 @@
   let sweep = null; // the runs that are shown
 
   function startRuns() {
+    at("narrowed").open = innerWidth > 700;
     choose(axes.elements.figure, Object.entries(data.sweeps), "fig5");
     for (const form of [axes, settings]) {
       form.addEventListener("submit", (event) => event.preventDefault());
@@ -377,7 +377,7 @@
       const whisker = [point.low, point.high].map((value) => up.put(log && value <= 0 ? point.mean : value));
       const words = `${point.line}, ${word(x)} ${tell(point.x)}: ${tell(point.mean)} (${point.n} of ${point.runs.length} seeds)`;
       svg.append(make("svg:line", { x1: px, x2: px, y1: whisker[0], y2: whisker[1], stroke: one, class: "whisker" }),
-        make("svg:circle", { cx: px, cy: up.put(point.mean), r: 5, fill: one, class: "point", onclick: () => showPoint(point, metric, x) },
+        make("svg:circle", { cx: px, cy: up.put(point.mean), r: 5, fill: one, class: "point", onclick: () => showPoint(point, metric, x), "data-runs": point.runs.map((run) => run.id).join(" ") },
           make("svg:title", {}, words)));
     }
     return svg;
@@ -407,6 +407,9 @@
       make("h2", {}, `${point.line}: ${metric} ${tell(point.mean)}`), make("p", {}, `${said}. ${point.n} of ${point.runs.length} runs have a value.`),
       make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Runs of the point" },
         table("plain", ["seed", "run", "status", metric, "seconds"], rows))));
+    for (const one of at("chart").querySelectorAll(".point")) {
+      one.classList.toggle("chosen", one.dataset.runs === point.runs.map((run) => run.id).join(" "));
+    }
     at("point").scrollIntoView({ block: "nearest" });
   }
 

@@ -1,0 +1,103 @@
+"""Accessibility and speed of the built site: axe-core in our own headless browser, and Lighthouse where there is one.
+
+    npm install --prefix /tmp/audit axe-core lighthouse
+    .venv-site/bin/python -m scripts.site.audit /tmp/audit
+
+It says what axe finds on the front page, a figure, the statements and the explorer, on a wide and a narrow screen, light
+and dark, and the scores of Lighthouse, from a server of this machine. Exit status 1 if there are violations, or a score
+is below 95.
+"""
+
+import argparse
+import functools
+import http.server
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from scripts.site.devtools import Browser
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("index.html", "statements.html", "figures/fig5.html", "explorer.html", "explorer.html#view=runs&figure=fig5", "api/index.html")
+JUDGED = ("index.html", "figures/fig5.html", "explorer.html")
+LEAST = 95
+
+
+def violations(program: str, axe: str, site: Path) -> int:
+    """Print what axe finds, and count it."""
+    found = 0
+    with tempfile.TemporaryDirectory() as home, Browser(program, Path(home)) as browser:
+        for width, dark in ((1280, False), (1280, True), (390, False), (390, True)):
+            page = browser.page(width, 900, dark)
+            for path in PAGES:
+                name, _, place = path.partition("#")
+                page.open((site / name).as_uri() + (f"#{place}" if place else ""))
+                browser.settle(0.5)
+                page.evaluate(axe)
+                result = json.loads(page.evaluate("axe.run().then(JSON.stringify)"))
+                for each in result["violations"]:
+                    found += 1
+                    print(f"{path} {width} {'dark' if dark else 'light'}: {each['id']} ({each['impact']}), {each['help']}")
+                    for node in each["nodes"][:3]:
+                        print(f"    {node['html'][:160]}\n      {' '.join(node['failureSummary'].split())[:240]}")
+            page.close()
+    return found
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def scores(program: str, lighthouse: Path, site: Path) -> list[float]:
+    """Print the scores that Lighthouse gives, and return them, of 100."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    found = []
+    for path in JUDGED:
+        for preset in ("mobile", "desktop"):
+            command = [lighthouse, f"http://127.0.0.1:{server.server_address[1]}/{path}", "--output=json", "--quiet"]
+            command += ["--only-categories=performance,accessibility", "--chrome-flags=--headless=new --no-sandbox"]
+            command += ["--preset=desktop"] * (preset == "desktop")
+            done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "CHROME_PATH": program})
+            if done.returncode != 0:
+                sys.exit(f"lighthouse: {done.stderr.strip()}")
+            result = json.loads(done.stdout)
+            of = {name: 100 * category["score"] for name, category in result["categories"].items()}
+            found += of.values()
+            print(f"{path} {preset}: " + ", ".join(f"{name} {score:.0f}" for name, score in of.items()))
+            for name in ("first-contentful-paint", "largest-contentful-paint", "total-blocking-time", "cumulative-layout-shift"):
+                print(f"    {name}: {result['audits'][name]['displayValue']}")
+            for audit in result["audits"].values():
+                if audit.get("score") == 0 and audit["scoreDisplayMode"] == "binary":
+                    print(f"    fails: {audit['title']}")
+    server.shutdown()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tools", type=Path, help="the folder in which npm has installed axe-core, and lighthouse")
+    parser.add_argument("--site", type=Path, default=ROOT / "site")
+    words = parser.parse_args()
+    modules = words.tools / "node_modules"
+    for path in (modules / "axe-core/axe.min.js", words.site / "index.html"):
+        if not path.is_file():
+            parser.error(f"{path} is not there")
+    program = subprocess.run(["bash", ROOT / "scripts/browser.sh", "path"], capture_output=True, text=True)
+    if program.returncode != 0:
+        sys.exit(program.stderr.strip())
+    browser, site = program.stdout.strip(), words.site.resolve()
+    failed = violations(browser, (modules / "axe-core/axe.min.js").read_text(encoding="utf-8"), site)
+    print(f"axe: {failed} violations")
+    if (lighthouse := modules / ".bin/lighthouse").exists():
+        failed += sum(score < LEAST for score in scores(browser, lighthouse, site))
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    main()
