@@ -4,12 +4,13 @@
     .venv-site/bin/python -m scripts.site.audit /tmp/audit
 
 It says what axe finds on the front page, a figure, the statements and the explorer, on a wide and a narrow screen, light
-and dark, and the scores of Lighthouse, from a server of this machine. Exit status 1 if there are violations, or a score
+and dark, and the scores of Lighthouse, from a server of this machine that compresses as any host does. Exit status 1 if there are violations, or a score
 is below 95.
 """
 
 import argparse
 import functools
+import gzip
 import http.server
 import json
 import os
@@ -48,14 +49,28 @@ def violations(program: str, axe: str, site: Path) -> int:
     return found
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
+class _Server(http.server.SimpleHTTPRequestHandler):
+    """Serves files, compressed as any host of static pages serves them."""
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        if path.suffix not in (".html", ".css", ".js", ".json"):
+            return super().do_GET()
+        content = gzip.compress(path.read_bytes()) if path.is_file() else b""
+        self.send_response(200 if content else 404)
+        headers = {"Content-Type": self.guess_type(str(path)), "Content-Encoding": "gzip", "Content-Length": len(content)}
+        for name, value in headers.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        self.wfile.write(content)
+
     def log_message(self, *_: object) -> None:
         pass
 
 
 def scores(program: str, lighthouse: Path, site: Path) -> list[float]:
     """Print the scores that Lighthouse gives, and return them, of 100."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(site)))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Server, directory=str(site)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     found = []
     for path in JUDGED:

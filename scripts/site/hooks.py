@@ -104,7 +104,7 @@ def add_explorer(add, figures, claims) -> list[str]:  # noqa: ANN001
     looks = tables.looks(_read("experiments/analysis/arms.py"))
     add("data/index.js", tables.script("index", index(figures, claims, swept, looks)))
     add("explorer.md", _theme("explorer.md"))
-    for name in ("explorer.js", "iframe-worker.js", "style.css"):
+    for name in ("accessible.js", "explorer.js", "iframe-worker.js", "style.css"):
         add(f"assets/{name}", _theme(name))
     return swept
 

@@ -5,7 +5,7 @@
 (() => {
   const data = window.syre.index;
   const at = (id) => document.getElementById(id);
-  const SHOWN = 60; // claims at a time: all of them at once would make a phone wait
+  const SHOWN = 40; // claims at a time: all of them at once would make a phone wait
   const VERDICTS = [
     ["reproduced", "yes"], ["not reproduced", "no"], ["inconclusive", "open"], ["not tested at this scale", "open"],
     ["contrary at this scale", "no"],
@@ -392,7 +392,7 @@
     const rows = sorted.map((point) => make("tr", {},
       make("td", {}, tell(point.x)), ...rest.map((name) => make("td", {}, tell(point.settings[name]))),
       make("td", { class: "number" }, tell(point.mean)), make("td", { class: "number" }, `${tell(point.low)} to ${tell(point.high)}`),
-      make("td", {}, make("button", { type: "button", "aria-label": `runs of ${point.line}, ${word(x)} ${tell(point.x)}`,
+      make("td", {}, make("button", { type: "button", "aria-label": `${point.runs.length} runs of ${point.line}, ${word(x)} ${tell(point.x)}`,
         onclick: () => showPoint(point, metric, x) }, `${point.runs.length} runs`))));
     at("points").replaceChildren(table("plain", [word(x), ...rest.map(word), `mean ${metric}`, "smallest to largest", "runs"], rows));
   }
