@@ -27,7 +27,7 @@ CLASSES = {  # of verdicts, and of the words on a statement: what the style shee
     **dict.fromkeys(("holds, an identity", "holds at any σ", "holds as recommended", "holds at larger σ"), "yes"),
 }
 UNSOUGHT = " { data-search-exclude }"  # by the search of the site: the explorer has the claims
-ASIDE = ("Earlier claims", "Provenance")
+ASIDE = ("Earlier claims", "Provenance")  # folded at the end
 WIDE = "---\nhide:\n  - navigation\n  - toc\n---\n\n"
 # What of syre/ is offered, a page each: the title, and packages or modules.
 API = {
@@ -180,10 +180,11 @@ def figure_page(
         claims_table([row for row in claims if row["figure"] == name]),
         rewritten(lead, source, page, pages),
         f"## Settings: given by the paper, and chosen\n\n{settings}" if settings else "",
-        *(f"## {title}{UNSOUGHT * (title in ASIDE)}\n\n{rewritten(text, source, page, pages)}" for title, text in sections.items()),
+        *(f"## {title}\n\n{rewritten(text, source, page, pages)}" for title, text in sections.items() if title not in ASIDE),
         f"## Configuration and code{UNSOUGHT}",
         *(f"Its runs are those of [{label(s)}]({s}.md#configuration-and-code)." for s in figure.sources if s != name),
-        *(_folded(path, text) for path, text in files.items()),
+        *(_code(path, text) for path, text in files.items()),
+        *(_folded(title, rewritten(sections[title], source, page, pages)) for title in ASIDE if title in sections),
     ]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
@@ -252,10 +253,13 @@ def effect(row: Row) -> str:
     return f"{numbers[0]}{interval} {row['against']}".strip()
 
 
-def _folded(path: str, text: str) -> str:
+def _code(path: str, text: str) -> str:
     language = {"yaml": "yaml", "py": "python"}[path.rsplit(".", 1)[1]]
-    code = textwrap.indent(f"``` {language}\n{text.strip()}\n```", "    ")
-    return f'??? abstract "`{path}`"\n\n{code}'
+    return _folded(f"`{path}`", f"``` {language}\n{text.strip()}\n```")
+
+
+def _folded(title: str, text: str) -> str:
+    return f'??? abstract "{title}"\n\n{textwrap.indent(text, "    ")}'
 
 
 # ---- the API ---------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@
   let codes = 0;
   const look = (part) => {
     for (const one of part.querySelectorAll("pre > code, .md-typeset__scrollwrap")) sizes.observe(one);
-    for (const one of part.querySelectorAll(".md-code__nav")) one.setAttribute("aria-label", `Code ${++codes}`);
+    for (const one of part.querySelectorAll(".md-code__nav:not([aria-label])")) one.setAttribute("aria-label", `Code ${++codes}`);
   };
   // Material wraps tables, and adds buttons to code, when it gets to them.
   new MutationObserver((changes) => {

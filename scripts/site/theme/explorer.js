@@ -6,11 +6,8 @@
   const data = window.syre.index;
   const at = (id) => document.getElementById(id);
   const SHOWN = 40; // claims at a time: all of them at once would make a phone wait
-  const VERDICTS = [
-    ["reproduced", "yes"], ["not reproduced", "no"], ["inconclusive", "open"], ["not tested at this scale", "open"],
-    ["contrary at this scale", "no"],
-  ];
-  const CLASS = Object.fromEntries(VERDICTS);
+  const CLASS = Object.fromEntries([...document.querySelectorAll("[name=verdict]")] // verdict -> what the style sheet colours
+    .map((box) => [box.value, box.nextElementSibling.className.split(" ")[1]]));
   const NAME = "regularizer.name", SIGMA = "regularizer.sigma", GAMMA = "regularizer.weight_decay", ARM = "arm";
   const WORDS = {
     [NAME]: "method", [SIGMA]: "σ (regularizer.sigma)", [GAMMA]: "γ (weight decay)", [ARM]: "method and σ", seed: "seed",
@@ -64,9 +61,6 @@
     choose(filters.elements.figure, [["", "all"], ...Object.entries(data.figures)]);
     choose(filters.elements.sigma, [["", "any"], ...named("sigmas")]);
     choose(filters.elements.gamma, [["", "any"], ...named("gammas")]);
-    at("verdicts").replaceChildren(...VERDICTS.map(([verdict, kind]) => make("label", { class: "check" },
-      make("input", { type: "checkbox", name: "verdict", value: verdict }),
-      make("span", { class: `verdict ${kind}` }, verdict))));
     filters.addEventListener("input", () => { whole = false; fromFilters(); });
     filters.addEventListener("submit", (event) => event.preventDefault());
     filters.addEventListener("reset", () => setTimeout(() => { whole = false; fromFilters(); }));
@@ -93,7 +87,7 @@
   }
   function showClaims() {
     const found = data.claims.filter(matches);
-    const count = VERDICTS.map(([verdict]) => [found.filter((claim) => claim.verdict === verdict).length, verdict]);
+    const count = Object.keys(CLASS).map((verdict) => [found.filter((claim) => claim.verdict === verdict).length, verdict]);
     at("claim-count").textContent = `${found.length} of ${data.claims.length} claims`
       + (found.length ? `: ${count.filter(([n]) => n).map(([n, verdict]) => `${n} ${verdict}`).join(", ")}` : "");
     const rows = (whole ? found : found.slice(0, SHOWN)).map(claimRow);
