@@ -1,4 +1,4 @@
-"""A headless Chromium that is told what to do, over a pipe: pages opened, clicked in and looked at. Standard library only.
+"""A headless Chromium that is told what to do, over a pipe: pages are opened, clicked in and looked at.
 
 What it speaks is the Chrome DevTools Protocol, a message of JSON each, ended by a zero byte.
 """
@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 OPTIONS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars", "--disable-dev-shm-usage"),
+    *(
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--hide-scrollbars",
+        "--disable-dev-shm-usage",
+    ),
     *("--disable-background-networking", "--disable-component-update", "--disable-extensions", "--mute-audio"),
     "--remote-debugging-pipe",
 )
@@ -35,8 +42,10 @@ class Browser:
         self._write, self._read, self._rest, self._last = ours[1], theirs[0], b"", 0
         self.events: list[Message] = []
         self._process = subprocess.Popen(
-            ["bash", "-c", f'exec 3<&{given[0]} 4>&{given[1]}; exec "$@"', "bash", program, *OPTIONS]
-            + [f"--user-data-dir={home / 'profile'}", "about:blank"],
+            [
+                *("bash", "-c", f'exec 3<&{given[0]} 4>&{given[1]}; exec "$@"', "bash"),
+                *(program, *OPTIONS, f"--user-data-dir={home / 'profile'}", "about:blank"),
+            ],
             pass_fds=given,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -147,7 +156,9 @@ class Page:
         """Press the mouse in the middle of the first element that is such a one."""
         found = f"document.querySelector({json.dumps(selector)})"
         self.evaluate(f"{found}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
-        box = self.evaluate(f"(({{left, top, width, height}}) => [left + width / 2, top + height / 2])({found}.getBoundingClientRect())")
+        box = self.evaluate(
+            f"(({{left, top, width, height}}) => [left + width / 2, top + height / 2])({found}.getBoundingClientRect())"
+        )
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
         self.browser.settle(0.2)
@@ -170,7 +181,9 @@ class Page:
 
     def screenshot(self, path: Path, whole: bool = False) -> None:
         """A PNG of what is seen, or of the whole page."""
-        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole, **self._clip(whole))["data"]
+        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole, **self._clip(whole))[
+            "data"
+        ]
         path.write_bytes(base64.b64decode(data))
 
     def _clip(self, whole: bool) -> Message:

@@ -1,4 +1,4 @@
-"""Text of the repository as text of the site: its links lead to pages of the site, its lists are read as GitHub reads them.
+"""Text of the repository as text of the site: links lead to pages of the site, lists are read as GitHub reads them.
 
 A file of the repository that no page shows is named, not linked: the site stands alone, and knows no host of the code.
 """

@@ -62,7 +62,7 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def opening(readme: str) -> str:
-    """The opening of the README: up to `<!-- /opening -->`; without such a mark up to the first heading after its code."""
+    """The opening of the README: up to `<!-- /opening -->`; without this mark up to the first heading after its code."""
     before, mark, _ = readme.partition("<!-- /opening -->")
     if mark:
         return before.strip()
@@ -71,14 +71,28 @@ def opening(readme: str) -> str:
     return readme[: after.start() if after else None].strip()
 
 
-def front(readme: str, figures: Sequence[Figure], claims: Sequence[Row], small: Mapping[str, Picture], pages: Mapping[str, str]) -> str:
+def front(
+    readme: str,
+    figures: Sequence[Figure],
+    claims: Sequence[Row],
+    small: Mapping[str, Picture],
+    pages: Mapping[str, str],
+) -> str:
     """The first page: the opening of the README, and the figures to choose from."""
     ways = "\n".join(
         f'<a class="way" href="{page}"><strong>{title}</strong><span>{said}</span></a>'
         for page, title, said in (
             ("statements.html", "The paper in 26 statements", "What holds, at which σ, and against which rival."),
-            ("explorer.html", "Explorer", f"All {len(claims)} claims and every run behind them: filter, and click a point."),
-            ("figures/index.html", f"{len(figures)} figures and tables", "Each with its picture, claims, settings, code and command."),
+            (
+                "explorer.html",
+                "Explorer",
+                f"All {len(claims)} claims and every run behind them: filter, and click a point.",
+            ),
+            (
+                "figures/index.html",
+                f"{len(figures)} figures and tables",
+                "Each with its picture, claims, settings, code and command.",
+            ),
             ("api/index.html", "API reference", "What each function does, from its docstring."),
         )
     )
@@ -97,14 +111,30 @@ def front(readme: str, figures: Sequence[Figure], claims: Sequence[Row], small: 
 def gallery(figures: Sequence[Figure], claims: Sequence[Row], small: Mapping[str, Picture]) -> str:
     """All figures with their findings, in the order of the paper."""
     lines = [
-        [f"[{label(f.name)}]({f.name}.md)", f.finding or f.title, f.paper, f.ours, f"{f.scale}, {f.seeds} seeds", cost(f)]
+        [
+            f"[{label(f.name)}]({f.name}.md)",
+            f.finding or f.title,
+            f.paper,
+            f.ours,
+            f"{f.scale}, {f.seeds} seeds",
+            cost(f),
+        ]
         for f in figures
     ]
     header = ["figure", "finding", "the paper", "here", "scale", "training"]
     cards = "\n".join(_card(figure, claims, small.get(figure.name), "") for figure in figures)
-    said = "A page each: the picture, what it shows, every claim with its effect, the settings, the code and the command."
+    said = (
+        "A page each: the picture, what it shows, every claim with its effect, the settings, the code and the command."
+    )
     return "\n\n".join(
-        (WIDE.strip(), "# Figures and tables", said, f'<div class="cards">\n{cards}\n</div>', "## In words", table(header, lines))
+        (
+            WIDE.strip(),
+            "# Figures and tables",
+            said,
+            f'<div class="cards">\n{cards}\n</div>',
+            "## In words",
+            table(header, lines),
+        )
     )
 
 
@@ -132,7 +162,10 @@ def statements(report: str, pages: Mapping[str, str]) -> str:
     first = re.sub(rf"\| ({words}) \|$", lambda found: f"| {badge(found.group(1))} |", first, flags=re.MULTILINE)
     before, rows, after = re.split(r"((?:^\|.*\n)+)", first, maxsplit=1, flags=re.MULTILINE)
     first = f"{before}{stack('statements', rows.strip())}\n{after}"
-    further = "Every claim, with its effect and interval: the [explorer](explorer.md). As a table for programs: [claims.csv](results/claims.csv), [figures.csv](results/figures.csv)."
+    further = (
+        "Every claim, with its effect and interval: the [explorer](explorer.md). As tables for programs: "
+        "[claims.csv](results/claims.csv), [figures.csv](results/figures.csv)."
+    )
     return f"{WIDE}{rewritten(first, 'results/REPORT.md', 'statements.md', pages).strip()}\n\n{further}\n"
 
 
@@ -156,7 +189,7 @@ def figure_page(
     pages: Mapping[str, str],
     swept: Sequence[str],
 ) -> str:
-    """The page of a figure. `files`: its YAML and its code, by their paths; `swept`: experiments that the explorer has."""
+    """The page of a figure. `files`: its YAML and its code by their paths; `swept`: what the explorer has runs of."""
     name, page, source = figure.name, f"figures/{figure.name}.md", f"results/{figure.name}/report.md"
     sections = sections_of(report)
     notes = rewritten(sections.pop("Deviations and unknowns", ""), source, page, pages)
@@ -167,7 +200,9 @@ def figure_page(
     blocks = [
         f"# {label(name)}: {figure.title}",
         f'<p class="finding" markdown>{rewritten(figure.finding, source, page, pages)}</p>' if figure.finding else "",
-        table(["the paper", "here"], [[figure.paper or "–", figure.ours or "–"]]) if figure.paper or figure.ours else "",
+        table(["the paper", "here"], [[figure.paper or "–", figure.ours or "–"]])
+        if figure.paper or figure.ours
+        else "",
         _shown(figure, picture, pages),
         " ".join(f'<span class="verdict {CLASSES[v]}">{n} {v}</span>' for v, n in counted(figure, claims).items()),
         table(
@@ -180,7 +215,11 @@ def figure_page(
         claims_table([row for row in claims if row["figure"] == name]),
         rewritten(lead, source, page, pages),
         f"## Settings: given by the paper, and chosen\n\n{settings}" if settings else "",
-        *(f"## {title}\n\n{rewritten(text, source, page, pages)}" for title, text in sections.items() if title not in ASIDE),
+        *(
+            f"## {title}\n\n{rewritten(text, source, page, pages)}"
+            for title, text in sections.items()
+            if title not in ASIDE
+        ),
         f"## Configuration and code{UNSOUGHT}",
         *(f"Its runs are those of [{label(s)}]({s}.md#configuration-and-code)." for s in figure.sources if s != name),
         *(_code(path, text) for path, text in files.items()),
@@ -204,7 +243,7 @@ def sections_of(report: str) -> dict[str, str]:
 
 
 def further_of(lead: str) -> str:
-    """What stands in a report before its first section, less what a page says itself: title, picture, cost and claims."""
+    """What a report says before its first section, less what a page says itself: title, picture, cost and claims."""
     blocks = [block for block in lead.split("\n\n") if block.strip()]
     own = ("# ", "![the figure]", "Scale `", "| claim | verdict |")
     return "\n\n".join(block for block in blocks if not block.startswith(own))
@@ -227,7 +266,7 @@ def _shown(figure: Figure, picture: Picture | None, pages: Mapping[str, str]) ->
     ]
     alt = f"{label(figure.name)}: {figure.title}"
     caption = f"Drawn by <code>make {figure.name}</code> from the committed tables. {', '.join(large)}"
-    return f"<figure class=\"picture\">{picture.html('../', alt, lazy=False)}<figcaption>{caption}</figcaption></figure>"
+    return f'<figure class="picture">{picture.html("../", alt, lazy=False)}<figcaption>{caption}</figcaption></figure>'
 
 
 def claims_table(claims: Sequence[Row]) -> str:

@@ -1,4 +1,4 @@
-"""What the site shows of results/: its figures, their claims, and the runs of each sweep. The standard library and YAML.
+"""What the site shows of results/: its figures, their claims, and the runs of each sweep. No pandas, no torch.
 
 The numbers are those of the committed tables. Of a run the last value of each metric on the test split is kept, if it
 ended well and the value is finite, as `experiments.analysis.results.Results.final` has it.
@@ -100,7 +100,9 @@ def gammas(text: str) -> list[str]:
 
 
 def _named(letter: str, text: str) -> list[str]:
-    return list(dict.fromkeys(f"{float(found):g}" for found in re.findall(rf"{letter} = (\d+(?:\.\d+)?(?:e-?\d+)?)", text)))
+    return list(
+        dict.fromkeys(f"{float(found):g}" for found in re.findall(rf"{letter} = (\d+(?:\.\d+)?(?:e-?\d+)?)", text))
+    )
 
 
 # ---- the runs of a sweep ---------------------------------------------------------------------------------------------
@@ -172,7 +174,8 @@ def _metrics(found: Iterable[str]) -> list[str]:
 
 
 def _order(text: str) -> list[tuple[float, str]]:
-    return [(_number(part) if _number(part) is not None else math.inf, part) for part in text.split("/")]
+    numbers = ((part, _number(part)) for part in text.split("/"))
+    return [(math.inf if number is None else number, part) for part, number in numbers]
 
 
 def _settings(runs: Sequence[Row]) -> dict[str, dict[str, list]]:
