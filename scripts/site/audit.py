@@ -3,9 +3,9 @@
     npm install --prefix /tmp/audit axe-core lighthouse
     .venv-site/bin/python -m scripts.site.audit /tmp/audit
 
-It says what axe finds on some pages, on a wide and a narrow screen, light and dark, and what Lighthouse gives, the median
-of three, to pages from a server of this machine that compresses as any host does. Exit status 1 if axe finds anything, or
-a score is below 95; the scores for speed are those of the machine as it is, so let nothing else run on it.
+It says what axe finds on some pages, on a wide and a narrow screen, light and dark, and what Lighthouse gives, the
+median of three, to pages from a server of this machine that compresses as any host does. Exit status 1 if axe finds
+anything, or a score is below 95; the scores for speed are those of the machine as it is: let nothing else run on it.
 """
 
 import argparse

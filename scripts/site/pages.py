@@ -62,7 +62,7 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def opening(readme: str) -> str:
-    """The opening of the README: up to `<!-- /opening -->`; without this mark up to the first heading after its code."""
+    """The opening of the README: up to `<!-- /opening -->`, or else up to the first heading after its code."""
     before, mark, _ = readme.partition("<!-- /opening -->")
     if mark:
         return before.strip()
