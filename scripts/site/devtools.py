@@ -152,6 +152,14 @@ class Page:
             raise RuntimeError(thrown.get("exception", {}).get("description", thrown["text"]))
         return done["result"].get("value")
 
+    def until(self, expression: str) -> None:
+        """Wait until an expression of JavaScript is true. Raises: RuntimeError when it does not become so."""
+        end = time.monotonic() + PATIENCE
+        while not self.evaluate(expression):
+            if time.monotonic() > end:
+                raise RuntimeError(f"never: {expression}")
+            self.browser.settle(0.1)
+
     def click(self, selector: str) -> None:
         """Press the mouse in the middle of the first element that is such a one."""
         found = f"document.querySelector({json.dumps(selector)})"
@@ -167,6 +175,8 @@ class Page:
         """Write into a field."""
         self.evaluate(f"document.querySelector({json.dumps(selector)}).focus()")
         self.call("Input.insertText", text=text)
+        for kind in ("keyDown", "keyUp"):  # some fields hear keys, not what is inserted
+            self.call("Input.dispatchKeyEvent", type=kind, key="End", code="End")
         self.browser.settle(0.2)
 
     def choose(self, selector: str, value: str) -> None:

@@ -1,4 +1,4 @@
-"""The built site, in an environment of its own: `make test` builds that, and so does `make site`; else it is skipped."""
+"""The built site, in an environment of its own: `make test` builds that, as `make site` does; else it is skipped."""
 
 import subprocess
 from pathlib import Path

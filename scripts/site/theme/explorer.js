@@ -134,7 +134,12 @@
     choose(axes.elements.figure, Object.entries(data.sweeps), "fig5");
     for (const form of [axes, settings]) {
       form.addEventListener("submit", (event) => event.preventDefault());
-      form.addEventListener("input", (event) => fromAxes(event.target.name === "figure" && form === axes));
+      form.addEventListener("input", ({ target }) => {
+        // what is now an axis, or tells lines apart, is to be seen with all its values
+        const free = form === axes && ["x", "group"].includes(target.name) && settings.elements[target.value];
+        if (free) free.value = "";
+        fromAxes(form === axes && target.name === "figure");
+      });
     }
     let wide = 0;
     new ResizeObserver(([box]) => {
@@ -161,7 +166,7 @@
       return;
     }
     const differ = Object.keys(sweep.settings), usual = usualAxes();
-    choose(axes.elements.metric, Object.keys(sweep.metrics).map((one) => [one, one]), chosen.get("metric"));
+    choose(axes.elements.metric, Object.keys(sweep.metrics).map((one) => [one, one]), chosen.get("metric") || usual.metric);
     choose(axes.elements.x, [...differ, "seed"].map((one) => [one, word(one)]), chosen.get("x") || usual.x);
     const groups = sweep.settings[NAME] ? [ARM, ...differ] : differ;
     choose(axes.elements.group, [...groups.map((one) => [one, word(one)]), ["", "nothing"]], chosen.get("group") ?? usual.group);
@@ -195,31 +200,38 @@
       || [GAMMA, SIGMA].find((name) => many.includes(name)) || many[0];
     const x = first || Object.keys(sweep.settings)[0] || "seed";
     const group = sweep.settings[NAME] && x !== NAME ? ARM : Object.keys(sweep.settings).find((name) => name !== x) || "";
+    // one after the other, names first, each among the runs that the earlier ones leave: some are always left
+    const names = (name) => (name.endsWith(".name") ? 0 : 1);
+    let runs = sweep.ids.map((_, run) => run);
     const only = {};
-    for (const [name, one] of Object.entries(sweep.settings)) {
+    for (const name of Object.keys(sweep.settings).sort((a, b) => names(a) - names(b))) {
       if ([x, group, NAME, SIGMA].includes(name)) continue;
-      if (name === GAMMA && group === ARM) { only[name] = widest(name, x); continue; }
-      only[name] = commonest(one);
+      const one = sweep.settings[name], place = name === GAMMA && group === ARM ? widest(name, x, runs) : commonest(one, runs);
+      if (place === null) continue;
+      only[name] = place;
+      runs = runs.filter((run) => one.of[run] === place || one.values[one.of[run]] === null);
     }
-    return { x, group, only };
+    const metric = Object.keys(sweep.metrics).find((each) => runs.some((run) => sweep.metrics[each][run] !== null));
+    return { x, group, only, metric };
   }
   function spread(name) { // the share of runs that do not have the commonest value of a setting
-    const one = sweep.settings[name], place = commonest(one);
+    const one = sweep.settings[name], place = commonest(one, sweep.ids.map((_, run) => run));
     return one.of.filter((each) => each !== place && one.values[each] !== null).length / one.of.length;
   }
-  function commonest(one) {
+  function commonest(one, runs) {
     const count = new Map();
-    for (const place of one.of) if (one.values[place] !== null) count.set(place, (count.get(place) || 0) + 1);
-    return [...count].sort((a, b) => b[1] - a[1])[0][0];
+    for (const run of runs) if (one.values[one.of[run]] !== null) count.set(one.of[run], (count.get(one.of[run]) || 0) + 1);
+    return [...count].sort((a, b) => b[1] - a[1])[0]?.[0] ?? null;
   }
-  function widest(name, x) { // the value of a setting at which runs have the most values of x, and then the most runs
+  function widest(name, x, runs) { // the value of a setting at which runs have the most values of x, and then the most runs
     const one = sweep.settings[name], other = sweep.settings[x], seen = new Map();
-    one.of.forEach((place, run) => {
+    runs.forEach((run) => {
+      const place = one.of[run];
       if (one.values[place] === null || one.values[place] === 0) return;
       const [values, runs] = seen.get(place) || [new Set(), 0];
       seen.set(place, [values.add(other ? other.of[run] : 0), runs + 1]);
     });
-    return [...seen].sort((a, b) => b[1][0].size - a[1][0].size || b[1][1] - a[1][1])[0]?.[0] ?? "";
+    return [...seen].sort((a, b) => b[1][0].size - a[1][0].size || b[1][1] - a[1][1])[0]?.[0] ?? null;
   }
   const valueOf = (setting, run) => setting === "seed" ? sweep.seeds[run]
     : sweep.settings[setting] ? sweep.settings[setting].values[sweep.settings[setting].of[run]] : null;
