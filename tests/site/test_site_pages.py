@@ -122,6 +122,15 @@ def test_the_reference_has_what_the_library_offers():
     assert len(every) == len(set(every)) > 80
 
 
+def test_its_lock_has_hashes_and_names_no_index_and_no_torch():
+    text = (ROOT / "requirements-site.lock").read_text()
+    names = set(re.findall(r"^([a-z][\w.-]*)==", text, re.MULTILINE))
+    assert {"mkdocs", "mkdocs-material", "mkdocstrings-python", "pillow"} <= names
+    assert names & {"torch", "numpy", "pandas"} == set()
+    assert "://" not in text
+    assert text.count("--hash=sha256:") > len(names)
+
+
 def test_every_figure_is_in_the_menu():
     menu = str(contents.nav(FIGURES, ["diagnose.md"]))
     assert [figure.name for figure in FIGURES if f"figures/{figure.name}.md" not in menu] == []
