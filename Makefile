@@ -12,7 +12,7 @@ endif
 
 PYTHON   ?= python3
 SCALE    ?= cpu
-LAUNCHER ?= joblib
+LAUNCHER ?= $(if $(filter smoke,$(SCALE)),local,joblib)
 DATA     ?= all
 ARGS     ?=
 RUN      := .venv/bin/python -m experiments.run -m
@@ -56,6 +56,11 @@ $(SITED): again
 endif
 again:
 
+# what trains in seconds is not worth workers of its own, nor a place in W&B
+ifeq ($(SCALE),smoke)
+export WANDB_MODE ?= disabled
+endif
+
 $(FIGURES): $(STAMP)  ## train what is missing of a figure, judge its claims, draw it: make fig4
 	@$(RUN) experiment=$@ scale=$(SCALE) hydra/launcher=$(LAUNCHER) $(ARGS)
 	@$(if $(PANELS_$@),$(MAKE) --no-print-directory $(PANELS_$@))
@@ -91,7 +96,7 @@ site: $(SITED)  ## the results as pages to look at, from committed tables and wi
 	@NO_MKDOCS_2_WARNING=1 .venv-site/bin/python -m mkdocs build --strict --quiet
 	@echo "open $(CURDIR)/site/index.html"
 
-# a process each, side by side: what trains in seconds is not worth workers of its own
+# a process each, side by side
 smoke: LAUNCHER = local
 smoke: export WANDB_MODE ?= disabled
 smoke: $(STAMP)  ## every experiment at its smallest scale, results under outputs/

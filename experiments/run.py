@@ -28,8 +28,10 @@ from experiments.engine.expand import Group, as_axis
 from experiments.engine.experiment import CONFIGS, FREE
 from experiments.engine.preemption import Stop
 from experiments.engine.processes import rank, torchrun, world
+from experiments.engine.progress import Sight, shown
 from experiments.engine.store import Outcome, RunStore
 from experiments.engine.sweep import is_figure, mirror_of
+from experiments.engine.words import called, ended, names
 
 # torch, and syre with it, is imported where something is to be trained: what is finished costs no second of it.
 
@@ -43,33 +45,48 @@ def main(config: DictConfig) -> str | None:
         if config.group is not None:
             group = store.load(config.group)
             return Outcome.done if store.all_finished(group) else _train(group, store, config)  # another may have
-        run = Run(config=identity(config))
-        group, before = Group(runs=[run]), store.finished(run.id)
+        _alone(Run(config=identity(config)), store, config)
+    return Outcome.done
+
+
+def _alone(run: Run, store: RunStore, config: DictConfig) -> None:
+    """Train a run of its own, unless it has ended before, and say what it has come to."""
+    group, before = Group(runs=[run]), store.finished(run.id)
+    now = Sight(unit="steps", note="loading torch and the data set")
+    with shown(names([run])[run.id], lambda: now) if rank() == 0 and not before else nullcontext():
         if before:
             store.discard(group.id)
         else:
             run.check()
         with mirror_of(config) if rank() == 0 else nullcontext() as mirror:
             if mirror:  # also if it is finished: it may not have been mirrored then
-                mirror.watch([run.id], live=[] if before else [group])
-            if not before and _train(group, store, config, alone=True) == Outcome.held:
+                mirror.watch([run.id], live=[] if before else [group], called=called([run]))
+            if not before and _train(group, store, config, alone=True, now=now) == Outcome.held:
                 owner = store.holder(group.id)
                 raise ConfigError(f"run {run.id} is in training already ({owner}): wait for it")
-        if rank() == 0:
-            print(f"finished{' before' if before else ''}: {store.run(run.id)}")
-    return Outcome.done
+            now.note = "waiting for W&B" if mirror else ""
+    if rank() == 0:
+        status, (_, records) = store.facts(run.id)["status"], store.rows(run.id)
+        how = "finished" + " before" * before + ", but its loss is not finite" * (status == "nan")
+        print(f"{how}: {ended(records)} ({store.run(run.id)})")
 
 
-def _train(group: Group, store: RunStore, config: DictConfig, *, alone: bool = False) -> Outcome:
-    """Train a group here; on a signal that asks to stop, leave with a checkpoint."""
+def _train(
+    group: Group, store: RunStore, config: DictConfig, *, alone: bool = False, now: Sight | None = None
+) -> Outcome:
+    """Train a group here; on a signal that asks to stop, leave with a checkpoint. `now` has how far it has come."""
     from experiments.engine.training import keeps_to_one_process, train_group
+
+    def seen(step: int, total: int) -> None:
+        if now:
+            now.done, now.total, now.note = step, total, ""
 
     job = HydraConfig.get()
     processes = job.launcher.get("processes", 1)
     if processes > 1 and world() == 1 and not keeps_to_one_process(group):
         return torchrun(group, store, processes, job.overrides.task)
     with Stop() as stop:
-        outcome = train_group(group, store, data_root=config.data_root, alone=alone, stop=stop)
+        outcome = train_group(group, store, data_root=config.data_root, alone=alone, stop=stop, seen=seen)
     if outcome is Outcome.stopped:
         stop.leave()
     if signal.SIGTERM in stop.asked:  # with the last step: it is for what comes next, the next group of a sweep say

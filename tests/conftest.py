@@ -1,4 +1,5 @@
-"""What holds for all tests: W&B is asked for by those that are about it, and what fails fails again."""
+"""What holds for all tests: W&B, and lines that tell of progress, are asked for by those that are about them, and what
+fails fails again."""
 
 import os
 import random
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 os.environ["WANDB_MODE"] = "disabled"
+os.environ["SYRE_PROGRESS"] = "off"
 
 # In the background of a shell Ctrl-C is ignored, and by all processes that begin there: tests that send it would hang.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

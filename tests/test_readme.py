@@ -1,4 +1,4 @@
-"""The README does what it says: its scripts and its commands run, its table is the one of the results."""
+"""The README and docs/ do what they say: scripts and commands run, links lead somewhere, tables are the results'."""
 
 import os
 import re
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from checkout import ROOT, call, checkout, tracked
 from hydra import compose, initialize_config_dir
 
 from experiments.analysis import listing, pages
@@ -19,41 +20,81 @@ from experiments.analysis.summaries import summary_table
 from experiments.engine.config import Run, identity
 from experiments.engine.experiment import Experiment
 
-ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "README.md").read_text()
+README, *DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (README, *DOCS)}
+TEXT = PAGES["README.md"]
 LAUNCHER = yaml.safe_load((ROOT / "configs/hydra/launcher/slurm.yaml").read_text())
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL)
+SCRIPTS = {"README.md": "syre.attach", "docs/rl.md": "gymnasium.make"}  # pages with a script, and what it is about
+OTHERS_RUN = {  # by these tests
+    "docs/PYPI.md": "tests/test_package.py",  # the README's
+    "docs/add_a_method.md": "tests/rivals/test_added_method.py",
+    "docs/diagnose.md": "tests/diagnostics/test_docs.py",
+    "docs/extend.md": "tests/test_extend.py",
+    "docs/frameworks.md": "tests/frameworks/test_docs.py",
+}
 
 
-def blocks(language: str) -> list[str]:
-    return [text for name, text in BLOCKS if name == language]
+def blocks(language: str, *names: str) -> list[str]:
+    """The blocks of code in a language, of some pages or of all."""
+    found = [re.findall(r"```(\w+)\n(.*?)```", PAGES[name], re.DOTALL) for name in names or PAGES]
+    return [text for each in found for name, text in each if name == language]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("place", "says"), list(enumerate(["syre.attach", "gymnasium.make"])))
-def test_its_scripts_run(place: int, says: str) -> None:
-    script = blocks("python")[place]
-    assert says in script
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_its_scripts_run(name: str) -> None:
+    (script,) = blocks("python", name)
+    assert SCRIPTS[name] in script
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_script_of_any_page_is_run_by_a_test() -> None:
+    assert {name for name in PAGES if blocks("python", name)} == {*SCRIPTS, *OTHERS_RUN}
+    for page, test in OTHERS_RUN.items():
+        assert page in (ROOT / test).read_text(), test
 
 
 @pytest.mark.slow
 def test_syre_in_the_script_does_something() -> None:
     """The control: without weight decay the same script stops, so its `attach` is not a no-op."""
-    script, _ = blocks("python")
+    (script,) = blocks("python", "README.md")
     broken = script.replace("weight_decay=1e-2", "weight_decay=0")
     done = subprocess.run([sys.executable, "-c", broken], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode != 0
     assert "weight_decay" in done.stderr
 
 
+def headings(path: Path) -> set[str]:
+    """The anchors of a page, as GitHub makes them."""
+    found = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_its_links_lead_to_what_is_committed(name: str) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#\s]*)(?:#([^)\s]+))?\)", PAGES[name])
+    links += [(source, "") for source in re.findall(r'<img src="([^"]+)"', PAGES[name])]
+    for target, anchor in links:
+        path = (ROOT / name).parent / target if target else ROOT / name
+        assert path.resolve().relative_to(ROOT).as_posix() in tracked() or path.is_dir(), target
+        assert not anchor or anchor in headings(path), f"{target}#{anchor}"
+
+
 # ---- its commands ----------------------------------------------------------------------------------------------------
 
-SHELL = [line.split("  #")[0].strip() for text in blocks("sh") for line in text.splitlines()]
-INLINE = [" ".join(text.split()) for text in re.findall(r"`((?:make\b|wandb |scripts/|\.venv/)[^`]*)`", TEXT)]
+ADDED = ("docs/add_a_method.md", "docs/diagnose.md", "docs/extend.md")  # whose commands their own tests run
+SHELL = [
+    re.split(" +# ", line)[0].strip()
+    for name in PAGES
+    if name not in ADDED
+    for text in blocks("sh", name)
+    for line in text.splitlines()
+]
+PROSE = [re.sub(r"```.*?```", "", text, flags=re.DOTALL) for name, text in PAGES.items() if name not in ADDED]
+INLINE = re.findall(r"`((?:make\b|wandb |scripts/|\.venv/)[^`]*)`", "\n".join(PROSE))
 TABLE = re.findall(r"^\| \[`(make \w+)`\]", TEXT, re.MULTILINE)
-COMMANDS = sorted({*SHELL, *INLINE})
+COMMANDS = sorted({*SHELL, *(" ".join(text.split()) for text in INLINE)})
 RUN = (
     *(r"make fig4", r"make fig[45] (SCALE=smoke|ARGS=.regularizer.*)", r"make status( .*)?", r"make"),
     r"\.venv/bin/python -m experiments\.run (?!.*slurm).*",
@@ -73,6 +114,9 @@ LEFT_OUT = {  # and why
     r"scripts/slurm_local\.sh install": "it installs packages; tests/scripts/test_slurm_local.py has stand-ins",
     r"\.venv/bin/torchrun .*": "four GPUs and CIFAR-10; tests/experiments/engine/test_torchrun.py has neither",
     r"(\.venv/bin/)?wandb (sync|login|sweep).*": "an account",
+    r"make bench": "minutes of measuring; tests/scripts/test_bench.py",
+    r"make site": "an environment of its own; tests/site builds it",
+    r"make test-frameworks": "another part of what CI runs",
     r"pip install syre-torch": "the network; test_package.py builds and installs the wheel",
 }
 
@@ -83,40 +127,17 @@ def is_one_of(command: str, patterns: Iterable[str]) -> bool:
 
 CALLED = [command for command in COMMANDS if is_one_of(command, RUN)]
 OTHERS = [command for command in COMMANDS if command not in CALLED]
-# What `make` was called with, where it is what calls these tests, is not meant for the commands.
-OUTER = r"M\w*FLAGS|MAKE\w*|ARGS|DATA|FIG|LAUNCHER|PYTHON|SCALE|SLURM|BROWSER"
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not re.fullmatch(OUTER, name)}
-
-
-def tracked() -> list[str]:
-    """The files of a clone."""
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return [name for name in listed.stdout.splitlines() if (ROOT / name).exists()]
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout of its own, whose .venv is complete: it has links to all that is in that of these tests."""
-    root = tmp_path_factory.mktemp("clone")
-    for name in tracked():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, root / name)
-    (root / ".venv").mkdir()
-    for path in Path(sys.prefix).iterdir():
-        if path.name != ".complete":
-            (root / ".venv" / path.name).symlink_to(path)
-    (root / ".venv/.complete").write_text(f"{root}/.venv/bin/python\n")
-    return root
+    return checkout(tmp_path_factory.mktemp("clone"))
 
 
 def at_smoke_scale(command: str) -> str:
     if re.match(r"(.*run )?make fig", command):
         return f"{command} SCALE=smoke"
     return f"{command} scale=smoke" if "experiments.run" in command else command
-
-
-def call(command: str, clone: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(["bash", "-c", command], cwd=clone, env=ENVIRONMENT, capture_output=True, text=True)
 
 
 @pytest.mark.slow

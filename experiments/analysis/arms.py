@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 
 from experiments.analysis.claims import Equivalence, Monotone, NonInferiority, Samples, Superiority, per_seed
-from experiments.analysis.plotting import Look, line_with_band
+from experiments.analysis.plotting import ANY, Limits, Look, line_with_band
 from experiments.analysis.results import Arm, Results, one_run_each, select
 from experiments.analysis.stats import at_best, monotonicity, paired_differences
 
@@ -95,23 +95,43 @@ LOOKS = {
     "spectral": Look(label="spectral regularization", color="#7373E6", marker="H"),
     "noisy": Look(label="noise in the gradient", color="#E6E64C", marker="4"),
 }
-SAME_START = Look(label="syre, σ = 1, start of the others", color="#009E73", marker="x")
+SAME_START = Look(label="syre, σ = 1, start of the others", color="#882255", marker="x")
+NOT_SHARED = Look(label="syre, σ = 1, anchors not shared", color="#44AA99", marker="+")  # of two networks
 SPARE = ("#A6761D", "#1B9E77", "#B15928", "#6A3D9A", "#5F7F00", "#8C564B")
-SIGMA_SHADES = LinearSegmentedColormap.from_list("sigma", ["#9CCBE8", LOOKS["syre"].color, "#00263F"])
 
 
-def look(name: str, sigma: float | None = None) -> Look:
-    """The look of the regularizer `name`; a sigma (relative, darker is larger, 0.01 to 10) shades the colour of syre.
+def _ramp(decades: int, *colors: str) -> tuple[int, LinearSegmentedColormap]:
+    """Shades of sigma, from 0.01 on over some decades."""
+    return decades, LinearSegmentedColormap.from_list("sigma", colors)
+
+
+# Of syre, by the unit of sigma and what decays: a hue each, darker where sigma is larger.
+SHADES = {
+    ("relative", "all"): _ramp(3, "#9CCBE8", LOOKS["syre"].color, "#00263F"),
+    ("absolute", "all"): _ramp(2, "#C9B3F0", "#8A63D2", "#3F2378"),
+    ("relative", "matrices"): _ramp(3, "#CFC97A", "#8F882A", "#3F3C10"),
+    ("absolute", "matrices"): _ramp(2, "#F0AFC4", "#C4587E", "#5C1E36"),
+}
+MARKERS = {("absolute", "all"): "h", ("relative", "matrices"): "d", ("absolute", "matrices"): "d"}
+DECAY_OF_MATRICES = "#F2A36B"
+
+
+def look(name: str, sigma: float | None = None, *, unit: str = "relative", scope: str = "all") -> Look:
+    """The look of the regularizer `name`; a sigma shades the colour of syre, of which each unit and scope has its own.
 
     A regularizer that has none of its own gets one that is always the same, if perhaps another's too.
     """
     spare = SPARE[crc32(name.encode()) % len(SPARE)]
     plain = LOOKS.get(name) or Look(label=name.replace("_", " "), color=spare, marker="8")
-    if sigma is None:
-        return plain
-    shade = np.clip((math.log10(sigma) + 2) / 3, 0, 1) if sigma > 0 else 0.0  # the same shade in every figure
-    color = to_hex(SIGMA_SHADES(shade)) if name == "syre" else plain.color
-    return Look(label=f"{plain.label}, σ = {sigma:g}", color=color, marker=plain.marker)
+    color, marker = plain.color, plain.marker
+    if name == "weight_decay" and scope == "matrices":
+        color = DECAY_OF_MATRICES
+    elif name == "syre" and sigma is not None:
+        decades, shades = SHADES[unit, scope]
+        shade = np.clip((math.log10(sigma) + 2) / decades, 0, 1) if sigma > 0 else 0.0  # the same in every figure
+        color, marker = to_hex(shades(shade)), MARKERS.get((unit, scope), marker)
+    said = f", {'absolute ' * (unit == 'absolute')}σ = {sigma:g}" if sigma is not None else ""
+    return Look(label=plain.label + said + ", matrices alone" * (scope == "matrices"), color=color, marker=marker)
 
 
 def by_arm(df: pd.DataFrame) -> Iterator[tuple[Look, pd.DataFrame]]:
@@ -134,10 +154,19 @@ def with_same_start(
     yield from ((look, df[own]) for look, own in apart.items() if own.any())
 
 
-def curves(ax: Axes, arms: Iterable[tuple[Look, pd.DataFrame]], x: str, y: str) -> None:
-    """Mean and band of y over x, a line each arm."""
-    for own, rows in arms:
-        line_with_band(ax, rows, x, y, own)
+def curves(
+    ax: Axes,
+    arms: Iterable[tuple[Look, pd.DataFrame]],
+    x: str,
+    y: str,
+    *,
+    within: Limits = ANY,
+    nested: bool = False,
+) -> None:
+    """Mean and band of y over x, a line each arm; `nested`: the earlier the wider, where some lie on one another."""
+    drawn = list(arms)
+    for place, (own, rows) in enumerate(drawn, 1):
+        line_with_band(ax, rows, x, y, own, within=within, wider=nested * (1 - place / len(drawn)))
 
 
 # ---- claims ----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,10 @@ Each module `experiments/figures/<name>.py` is a figure. It says what is claimed
     NOTES: str                                  markdown: deviations from the paper, and what is unknown
     def draw(results: Results) -> Figure        see plotting.py, and arms.py for the looks
     EXPERIMENT: str | tuple[str, ...]           only if it draws the runs of another figure, or of several
+    BESIDE: tuple[str, ...]                     experiments that are drawn beside its own, where they have results, but
+                                                not judged: further arguments of `draw`
     RETIRED: dict[str, str]                     what became of earlier claims that are gone, by their ids
+    def paper_table(results: Results) -> str    a table of the paper with ours, in Markdown: on top of the report
     def further(results: Results) -> str        more of the report, in Markdown: tables that the claims do not say
     def learnt(results: Results) -> str         beyond the paper: two sentences for README and REPORT.md
     def finding(results: Results) -> Finding    what it shows, in one or two sentences: the README's line of it
@@ -100,9 +103,19 @@ def pictures(report: Report, folder: Path) -> dict[Path, bytes]:
     """The files of a figure in folder/<name>: its picture, twice, and report.md."""
     plotting.style()
     with _complete(report.results, folder):
-        figure = report.module.draw(report.results)
+        figure = report.module.draw(report.results, *(load(folder, name) for name in beside(report.module, folder)))
     drawn = plotting.files(figure, folder / report.name)
     return drawn | {folder / report.name / "report.md": to_markdown(report).encode()}
+
+
+def sketch(name: str, folder: Path) -> dict[Path, bytes]:
+    """folder/<name>/figure.png, of whatever runs there are: nothing is judged. Raises: as `judge`."""
+    module = module_of(name)
+    results = combine([load(folder, source) for source in sources(module, name)])
+    plotting.style()
+    with _complete(results, folder):
+        figure = module.draw(results)
+    return plotting.png(figure, folder / name)
 
 
 def summary(report: Report) -> Summary:
@@ -162,7 +175,7 @@ def lacking(name: str, trained: set[str]) -> set[str]:
 
 def drawn_from(experiment: str) -> dict[str, set[str]]:
     """The other figures that are drawn from the runs of this one, with all that each is drawn from."""
-    found = {name: set(sources(module_of(name), name)) for name in names()}
+    found = {name: {*sources(module_of(name), name), *beside(module_of(name))} for name in names()}
     return {name: others for name, others in found.items() if experiment in others - {name}}
 
 
@@ -170,6 +183,12 @@ def sources(module: ModuleType, name: str) -> tuple[str, ...]:
     """The experiments whose runs a figure draws."""
     source = getattr(module, "EXPERIMENT", name)
     return source if isinstance(source, tuple) else (source,)
+
+
+def beside(module: ModuleType, folder: Path | None = None) -> list[str]:
+    """The experiments that a figure draws but does not judge; with a folder, those that have results in it."""
+    names: tuple[str, ...] = getattr(module, "BESIDE", ())
+    return [name for name in names if folder is None or (Path(folder) / name / "runs.csv").is_file()]
 
 
 def to_markdown(report: Report) -> str:
@@ -180,6 +199,7 @@ def to_markdown(report: Report) -> str:
     ]
     blocks = (
         f"# {report.name}: {report.module.TITLE}",
+        *filter(None, [_asked(report, "paper_table")]),
         "![the figure](figure.png)",
         _summary(report.results),
         "\n".join(table(["claim", "verdict", "effect [interval]", "seeds", "paper"], claims)),

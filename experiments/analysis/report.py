@@ -64,6 +64,10 @@ class Memory:
         """Whether the pictures are those of the tables as they are."""
         return self.judged(name) and self.figures[name]["files"] == self._files(name)
 
+    def summaries(self, names: Sequence[str]) -> list[Summary]:
+        """What is said of these figures."""
+        return [self.figures[name]["summary"] for name in names]
+
     def drawn_from(self, experiment: str) -> list[str]:
         """The other figures that are drawn from the runs of this one."""
         return [name for name, kept in self.figures.items() if experiment in kept["sources"] and experiment != name]
@@ -112,7 +116,8 @@ def renew(memory: Memory, asked: Sequence[str]) -> list[str]:
     made = _in_parallel(_make, [(name, folder, name in names) for name in stale])
     write_files({path: content for _, drawn in made for path, content in drawn.items()})
     for name, (summary, drawn) in zip(stale, made, strict=True):
-        memory.keep(name, sources[name], summary, bool(drawn))
+        drawn_of = [*sources[name], *pages.beside(pages.module_of(name))]
+        memory.keep(name, drawn_of, summary, bool(drawn))
     memory.figures = {name: memory.figures[name] for name in there}
     everything = [kept["summary"] for kept in memory.figures.values()]
     said = {"REPORT.md": overview, "claims.csv": listing.claims, "figures.csv": listing.figures}
@@ -155,7 +160,18 @@ def _in_parallel(call: Callable[..., Any], arguments: Sequence[tuple[Any, ...]])
 
 
 def show(asked: Sequence[str], folder: Path) -> None:
-    """Bring the figures asked for (none: all there are) up to date, and print their verdicts. Raises: as `renew`."""
+    """Bring the figures asked for (none: all there are) up to date, and print each claim. Raises: as `renew`."""
     memory = Memory(folder)
-    for name in known(memory, asked) or renew(memory, asked):
-        print(terminal_table(memory.figures[name]["summary"]))
+    for summary in memory.summaries(known(memory, asked) or renew(memory, asked)):
+        print(terminal_table(summary))
+
+
+def sketch(asked: Sequence[str], folder: Path) -> None:
+    """Draw figures, and the others there that share their runs; nothing is judged or said. Raises: as `renew`."""
+    from experiments.analysis import pages
+    from experiments.analysis.results import write_files
+
+    there = pages.available(folder)
+    names = [name for figure in asked for name in (figure, *sorted({*pages.drawn_from(figure)} & {*there}))]
+    for drawn in _in_parallel(pages.sketch, [(name, folder) for name in dict.fromkeys(names)]):
+        write_files(drawn)

@@ -211,7 +211,7 @@ def collect(folder: Path, scale: str, runs: Mapping[str, tuple[Row, list[Row]]])
 
     They replace the rows of this scale; rows of other scales stay. Row and column order depend on the configs alone.
     A run whose numbers are in the tables already, trained again elsewhere say, keeps the provenance that it has there;
-    where that is so for all runs of the scale, both files stay as they are.
+    where that is so for all runs of the scale, and their settings are there too, both files stay as they are.
     Raises: `ResultsError` when a table is damaged, or the files cannot be written (then both are untouched).
     """
     old = {row["id"]: row for row in read_table(folder / "runs.csv")}
@@ -223,10 +223,9 @@ def collect(folder: Path, scale: str, runs: Mapping[str, tuple[Row, list[Row]]])
     metrics = [record for name in others for record in old_records[name]]
     unchanged = 0
     for run_id, (run, records) in sorted(runs.items()):
-        # Equal ids are equal configurations, also where the old table lacks the column of a setting that came later.
         if run_id in old and _numbers(old[run_id], old_records[run_id]) == _numbers(run, records):
             run = _of_origin(run, old[run_id])
-            unchanged += 1
+            unchanged += not other_settings(old[run_id], run)  # which only a change by hand has brought about
         rows.append(run)
         metrics += records
     if unchanged == len(runs) == len(old) - len(others):
@@ -295,6 +294,13 @@ def _numbers(run: Row, records: Sequence[Row]) -> tuple[str, list[tuple[str, ...
     return run["status"], sorted(tuple(record[column] for column in METRICS) for record in records)
 
 
+def other_settings(old: Row, new: Row) -> list[str]:
+    """The columns, but for the provenance, in which two rows of a run differ; what came later the old one may lack."""
+    differing = [c for c, text in old.items() if text != new.get(c, "") and not _is_provenance(c)]
+    came_later = {f"{group}.{key}" for group, _, values in later(CONFIGS) for key in values} if differing else ()
+    return [c for c in differing if old[c] or c not in came_later]
+
+
 def _of_origin(run: Row, origin: Row) -> Row:
     """A row with the provenance of another one."""
     own = {column: cell for column, cell in run.items() if not _is_provenance(column)}
@@ -307,7 +313,12 @@ def named(header: list[str], rows: list[list[str]]) -> list[Row]:
 
 def cells(path: Path, columns: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a CSV file, which has these columns and in them what `CELLS` says. Raises: ValueError."""
-    text = path.read_bytes().decode()  # UnicodeDecodeError is a ValueError
+    return parsed(path.read_bytes(), columns)
+
+
+def parsed(content: bytes, columns: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """As `cells`, of the content of a file."""
+    text = content.decode()  # UnicodeDecodeError is a ValueError
     if marker := re.search(r"^(<{7}|={7}|>{7}|\|{7})", text, re.MULTILINE):
         raise ValueError(f"line {text.count(chr(10), 0, marker.start()) + 1} is a conflict marker of git")
     try:

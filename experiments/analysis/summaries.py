@@ -6,6 +6,7 @@ All of it is made of the summaries of the figures (`pages.summary`), which are p
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 VERDICTS = ("reproduced", "not reproduced", "inconclusive", "not tested at this scale", "contrary at this scale")
@@ -67,6 +68,19 @@ def terminal_table(s: Summary) -> str:
         lines.append("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         lines.append(textwrap.indent(textwrap.fill(verdict["text"], 100), "      "))
     return "\n".join(lines)
+
+
+def brief(s: Summary, folder: Path, own: bool = True) -> str:
+    """What a sweep ends with: verdicts counted, what does not hold, the picture; one line where it is not its `own`."""
+    report, picture = (folder / s["name"] / name for name in ("report.md", "figure.png"))
+    if not own:
+        return f"{s['name']}, drawn from these runs too: {counted([s])}: {picture}"
+    lines = [s["runs"], *textwrap.wrap(s["finding"]["finding"], 100)]
+    for verdict in (name for name in FAILURES_FIRST if name not in ("reproduced", "not tested at this scale")):
+        ids = ", ".join(v["id"] for v in s["verdicts"] if v["verdict"] == verdict)
+        lines += textwrap.wrap(f"{verdict}: {ids}", 100, subsequent_indent="  ", break_on_hyphens=False) if ids else []
+    lines += [f"verdicts: {counted([s])} ({report} has each claim)", f"picture: {picture}"]
+    return "\n  ".join([f"{s['name']}: {s['title']}", *lines])
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:

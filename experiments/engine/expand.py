@@ -25,7 +25,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType, QuotedString
@@ -68,10 +68,7 @@ def expand(config: DictConfig, compose: Compose, fixed: Sequence[str] = (), axes
     composed: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
     runs: dict[str, Run] = {}
     nowhere = set(axes or {}) - {*GROUPS}
-    of_scale = _plain(config.scales).get(config.scale) or {}
-    of_scale = {key: value for key, value in of_scale.items() if key not in fixed}
-    for chosen in _products(config, fixed, axes or {}):
-        chosen = of_scale | chosen
+    for chosen in _chosen(config, fixed, axes or {}):
         members = tuple((key, value) for key, value in chosen.items() if key in GROUPS)
         if members not in composed:
             whole = identity(compose([f"{key}={value}" for key, value in members if value is not None]))
@@ -89,6 +86,19 @@ def expand(config: DictConfig, compose: Compose, fixed: Sequence[str] = (), axes
         known = ", ".join(sorted({name for settings in groups for name in settings} - {"_target_", LATER}))
         raise ConfigError(f"unknown key {key}; " + (f"{group} may have {known}" if known else "no run has it"))
     return list(runs.values())
+
+
+def data_at(scale: str, config: DictConfig, fixed: Sequence[str], axes: Axes) -> list[dict[str, Any]]:
+    """The settings of the data sets that an experiment has at another scale, without composing its runs."""
+    config = cast(DictConfig, OmegaConf.merge(config, {"scale": scale}))
+    own = {} if OmegaConf.is_missing(config, "data") else _plain(config.data) or {}
+    found: list[dict[str, Any]] = []
+    for chosen in _chosen(config, fixed, axes):
+        name = chosen.get("data", own.get("name"))
+        settings = dict(own) if name == own.get("name") else {"name": name}
+        settings |= {key.removeprefix("data."): value for key, value in chosen.items() if key.startswith("data.")}
+        found += [settings] if name and settings not in found else []
+    return found
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str], Axes]:
@@ -142,6 +152,13 @@ def _with(config: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"unknown key {key} in runs:, scales: or axes of experiment {plain['experiment']}")
         node[key.split(".")[-1]] = value
     return plain
+
+
+def _chosen(config: DictConfig, fixed: Sequence[str], axes: Axes) -> Iterator[dict[str, Any]]:
+    """What each run is told, by its block and by the scale."""
+    of_scale = _plain(config.scales).get(config.scale) or {}
+    of_scale = {key: value for key, value in of_scale.items() if key not in fixed}
+    return (of_scale | chosen for chosen in _products(config, fixed, axes))
 
 
 def _products(config: DictConfig, fixed: Sequence[str], given: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:

@@ -3,8 +3,8 @@
 This is the side of the command that trains. The mirror is a process of its own beside it (`mirror_process.py`), which
 reads on the disk what there is to send. It is told what to watch in JSON lines on its stdin, until EOF: an object with
 
-    run id: null                                        a run, to be mirrored when it is finished
-    run id: {"records": path, "config": {..}}           one that may be seen while it trains, too
+    run id: {"name": .., "tags": [..]} or {}            a run, to be mirrored when it is finished
+    run id: {.., "records": path, "config": {..}}       one that may be seen while it trains, too
     run id: {"artifact": name, "files": [path, ..]}     what was made of the runs
 
 and has a line on its stdout for the user where there is trouble.
@@ -16,7 +16,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +24,7 @@ from typing import IO, Any
 from experiments.engine.expand import Group
 from experiments.engine.mirror_process import mirrored
 from experiments.engine.store import RunStore
+from experiments.engine.words import Called
 
 PATIENCE = 60.0  # seconds that a command waits for its mirror in the end
 
@@ -59,12 +60,15 @@ class Mirror:
             _say(f"nothing is mirrored, its process does not start ({type(error).__name__}: {error})")
             return None
 
-    def watch(self, run_ids: Iterable[str], live: Sequence[Group] = ()) -> None:
-        """Mirror these runs, each as soon as its directory is finished; online, those of `live` while they train."""
-        runs: dict[str, Any] = dict.fromkeys(run_ids)
+    def watch(self, run_ids: Iterable[str], live: Sequence[Group] = (), called: Mapping[str, Called] = {}) -> None:
+        """Mirror these runs, each as soon as its directory is finished; online, those of `live` while they train.
+
+        `called` is what they are called there (`words.called`), else by their ids.
+        """
+        runs: dict[str, dict[str, Any]] = {run_id: {**called.get(run_id, {})} for run_id in run_ids}
         for group in live:
-            records = RunStore(self._folder).records(group.id)
-            runs[group.runs[0].id] = {"records": str(records), "config": group.runs[0].config}
+            records, (run,) = RunStore(self._folder).records(group.id), group.runs
+            runs.setdefault(run.id, {}).update(records=str(records), config=run.config)
         self._runs.update(runs)
         self._queue.put(runs)
 

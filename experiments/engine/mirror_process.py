@@ -106,7 +106,7 @@ class Worker:
 
     def _task(self, run_id: str, last: bool) -> Callable[[], None] | None:
         """What is to be done for a run now, if anything."""
-        about = self.watched[run_id] or {}
+        about = self.watched[run_id]
         if run_id in self.failed and not last:
             return None
         if "files" in about:
@@ -164,7 +164,7 @@ class Worker:
 
     def _seen(self, run_id: str) -> bool:
         """Whether it may be seen while it trains."""
-        return self.mode == "online" and bool(self.watched[run_id])
+        return self.mode == "online" and "records" in self.watched[run_id]
 
     def _follow(self, run_id: str, stamp: int) -> None:
         """Send a step when the next one has come, for a run to be resumed with whole steps; of lines, whole ones."""
@@ -276,7 +276,9 @@ class Worker:
             options = {"id": self.agent["WANDB_RUN_ID"], "project": os.environ.get("WANDB_PROJECT", self.project)}
             options["settings"] = wandb.Settings(sweep_id=self.agent["WANDB_SWEEP_ID"])
             config = config | _chosen(self.agent.get("WANDB_SWEEP_PARAM_PATH", ""))
-        options |= {"name": run_id, "group": self.experiment, "job_type": job_type, "config": config, "mode": self.mode}
+        about = self.watched[run_id]
+        options |= {"name": about.get("name", run_id), "tags": about.get("tags")}
+        options |= {"group": self.experiment, "job_type": job_type, "config": config, "mode": self.mode}
         return wandb.init(**options, dir=str(folder), reinit="create_new")
 
 

@@ -1,8 +1,10 @@
 """How far a sweep has come, for those who wait for it: a bar while it goes on, and its status from outside."""
 
+import os
+import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -24,33 +26,107 @@ def done_and_taken(experiment: Experiment, groups: Sequence[Group]) -> tuple[flo
     return min(done, len(experiment.runs)), taken
 
 
+@dataclass(kw_only=True)
+class Sight:
+    """What there is to see: so much `done` of a `total`, which is 0 while it is not known; and what goes on."""
+
+    done: float = 0.0
+    total: int = 0
+    unit: str = "runs"
+    note: str = ""
+
+
 @contextmanager
-def bar(experiment: Experiment, groups: Sequence[Group]) -> Iterator[None]:
-    """A bar with the time left over the runs of a sweep, wherever they train; nothing unless in a terminal."""
+def shown(what: str, look: Callable[[], Sight]) -> Iterator[None]:
+    """Show what `look` sees while this goes on, on stderr: a bar in a terminal, else a plain line now and then.
+
+    SYRE_PROGRESS=off shows nothing.
+    """
+    if os.environ.get("SYRE_PROGRESS") == "off":
+        yield
+        return
     stop = threading.Event()
+    watch = _bar if sys.stderr.isatty() else _lines
+    thread = threading.Thread(target=watch, args=(what, look, stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
-    def watch(shown: tqdm) -> None:
-        seen, then = done_and_taken(experiment, groups)[1], time.monotonic()
-        while not stop.wait(1.0):
-            done, taken = done_and_taken(experiment, groups)
-            shown.update(done - shown.n)
-            if taken < seen:  # a group has ended
-                seen, then = taken, time.monotonic()
-            elif taken > seen:
-                shown.set_postfix_str(f"{(taken - seen) / (time.monotonic() - then):.0f} steps/s")
 
-    shape = "{l_bar}{bar}| {n:.1f}/{total} runs [{elapsed}<{remaining}{postfix}]"
-    done, total = done_and_taken(experiment, groups)[0], len(experiment.runs)
-    with tqdm(total=total, initial=done, bar_format=shape, disable=None) as shown:
-        thread = threading.Thread(target=watch, args=(shown,), daemon=True)
-        if not shown.disable:
-            thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            if thread.is_alive():
-                thread.join()
+def of_sweep(experiment: Experiment, groups: Sequence[Group]) -> Callable[[], Sight]:
+    """What there is to see of a sweep, wherever its groups train."""
+    seen, then, total = done_and_taken(experiment, groups)[1], time.monotonic(), len(experiment.runs)
+
+    def look() -> Sight:
+        nonlocal seen, then
+        done, taken = done_and_taken(experiment, groups)
+        note = "" if taken else "starting the first groups"
+        if taken < seen:  # a group has ended
+            seen, then = taken, time.monotonic()
+        elif taken > seen:
+            note = f"{(taken - seen) / (time.monotonic() - then):.0f} steps/s"
+        return Sight(done=done, total=total, note=note)
+
+    return look
+
+
+# ---- a bar, and plain lines ------------------------------------------------------------------------------------------
+
+MEASURED = "{l_bar}{bar}| {n:.1f}/{total} {unit} [{elapsed}<{remaining}{postfix}]"
+WAITING = "{desc}{postfix} [{elapsed}]"
+FIRST, SOON, SELDOM = 4.0, 30.0, 300.0  # seconds until the first plain line, and from one to the next, growing
+
+
+class _Bar(tqdm):
+    monitor_interval = 0  # no thread of its own: what is refreshed every second needs none, and none can be forked
+
+
+def _bar(what: str, look: Callable[[], Sight], stop: threading.Event) -> None:
+    """A bar that is drawn anew every second, also while nothing is done yet."""
+    seen = look()
+    with _Bar(desc=what, initial=seen.done, total=seen.total or None, leave=False, miniters=1, mininterval=0) as bar:
+        while True:
+            bar.unit, bar.total = seen.unit, seen.total or None
+            bar.bar_format = MEASURED if seen.total else WAITING
+            bar.set_postfix_str(seen.note, refresh=False)
+            bar.update(seen.done - bar.n)
+            bar.refresh()
+            if stop.wait(1.0):
+                return
+            seen = look()
+
+
+def _lines(what: str, look: Callable[[], Sight], stop: threading.Event) -> None:
+    """A line that says it is alive: the first within seconds, the next ones ever more seldom."""
+    begun, already, due = time.monotonic(), look().done, FIRST
+    while not stop.wait(begun + due - time.monotonic()):
+        elapsed = time.monotonic() - begun
+        print(plain_line(what, look(), elapsed, already), file=sys.stderr, flush=True)
+        due = elapsed + min(max(SOON, elapsed / 2), SELDOM)
+
+
+def plain_line(what: str, seen: Sight, elapsed: float, already: float = 0.0) -> str:
+    """What a line says after so many seconds, of which `already` was done at the start."""
+    if not seen.total:
+        return f"{what}: {seen.note}, {duration(elapsed)} so far"
+    number = f"{seen.done:.0f}" if float(seen.done).is_integer() else f"{seen.done:.1f}"
+    new = seen.done - already
+    left = f"about {duration((seen.total - seen.done) * elapsed / new)} left" if new > 0 else ""
+    more = ", ".join(filter(None, [f"{duration(elapsed)} so far", left, seen.note]))
+    return f"{what}: {number} of {seen.total} {seen.unit} done, {more}"
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min` or `3.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
+
+# ---- from outside ----------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -60,18 +136,20 @@ class Status:
     total: int
     done: int = 0
     running: int = 0
-    failed: int = 0
+    failed: int = 0  # and to be trained again
     tabled: int = 0  # in the tables under results/
     seconds: float = 0.0  # that the runs which are not done will take, as far as is known
     unknown: int = 0  # runs of whose kind none has been timed, or trains
-    new_seconds: float = 0.0  # and those of them that are in no table either
+    new: int = 0  # neither done nor running nor in a table: what is to train with adopt=true
+    new_seconds: float = 0.0  # of those that are not done and in no table either
     new_unknown: int = 0
     training: list[str] = field(default_factory=list)  # a line for each group
     errors: dict[str, str] = field(default_factory=dict)  # run id -> why it failed
 
     @property
-    def missing(self) -> int:
-        return self.total - self.done - self.running - self.failed
+    def to_train(self) -> int:
+        """What the command of the experiment trains: all that has not ended well here, and is not in training."""
+        return self.total - self.done - self.running
 
     @property
     def left(self) -> str:
@@ -112,6 +190,7 @@ def status(experiment: Experiment) -> Status:
         found.seconds += rest * (known or 0.0)
         found.unknown += known is None
         if name not in tabled:
+            found.new += name not in running
             found.new_seconds += rest * (known or 0.0)
             found.new_unknown += known is None
     return found

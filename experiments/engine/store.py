@@ -3,6 +3,8 @@
 runs/<run id>/       config.yaml, metrics.csv, run.json and, last, done: a run that has ended
 groups/<group id>    .json its runs, as they were packed    .pt its checkpoint    .lock who trains it now
                      .step how far it has come              .csv of a lone run, its records so far
+receipt.json           what of the last sweep is as committed (analysis/receipt.py); of a sweep of one's own, in its
+                       results-custom/
 """
 
 import itertools
@@ -131,6 +133,10 @@ class RunStore:
         for run_id, run in taken.items():
             self.write(run, records[run_id], _facts_of(rows[run_id]))
         return len(taken)
+
+    def adopted(self, run_id: str) -> bool:
+        """Whether a run that has ended was taken over from tables: one that was trained says in which group."""
+        return "group" not in self.facts(run_id)
 
     # ---- groups
 

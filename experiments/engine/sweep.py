@@ -14,17 +14,20 @@ from typing import Any
 from hydra.core.utils import JobStatus
 from omegaconf import DictConfig
 
-from experiments.analysis.results import TABLES, ResultsError, read_table
+from experiments.analysis import receipt, report
+from experiments.analysis.results import TABLES, ResultsError, read_table, write_files
+from experiments.analysis.summaries import Summary, brief
 from experiments.engine.cards import spread
 from experiments.engine.config import Run
 from experiments.engine.errors import ConfigError, Killed, one_line
-from experiments.engine.expand import Compose, Group
+from experiments.engine.expand import Compose, Group, data_at, split
 from experiments.engine.experiment import Experiment
 from experiments.engine.locks import hold
 from experiments.engine.mirror import Mirror
 from experiments.engine.processes import world
-from experiments.engine.progress import bar
+from experiments.engine.progress import Sight, of_sweep, shown
 from experiments.engine.store import Outcome
+from experiments.engine.words import called, data_used
 
 
 def sweep(config: DictConfig, words: Sequence[str], compose: Compose, launcher: Any) -> None:
@@ -35,23 +38,30 @@ def sweep(config: DictConfig, words: Sequence[str], compose: Compose, launcher: 
     if world() > 1:
         trains = "torchrun trains one run, or one group of a sweep (group=...), over its processes"
         raise ConfigError(f"{trains}; a sweep (-m) runs without torchrun")
-    experiment = Experiment.of(config, words, compose)
+    now, adopted = Sight(note="listing its runs"), 0
+    with shown(str(config.experiment), lambda: now):
+        experiment = Experiment.of(config, words, compose)
+        if config.adopt:
+            adopted = experiment.store.adopt(Path(config.results) / experiment.name, experiment.runs)
+        missing = [] if config.train_nothing else experiment.missing()
+        for table in TABLES if missing else ():  # one that is damaged is found before the hours of training
+            read_table(experiment.place / experiment.name / table)
+        now.note = "loading torch and the data sets"
+        groups = _plan(experiment, missing, elsewhere=getattr(launcher, "elsewhere", False))
     if config.adopt:
-        adopted = experiment.store.adopt(Path(config.results) / experiment.name, experiment.runs)
         print(f"{experiment.name}: {adopted} runs adopted from the tables in {config.results}", flush=True)
-    missing = [] if config.train_nothing else experiment.missing()
-    for table in TABLES if missing else ():  # one that is damaged is found before the hours of training
-        read_table(experiment.place / experiment.name / table)
-    groups = _plan(experiment, missing, elsewhere=getattr(launcher, "elsewhere", False))
     what = f"{len({run.id for group in groups for run in group.runs})} to train in {len(groups)} groups"
     print(f"{experiment.name}: {len(experiment.runs)} runs at scale {experiment.scale}, {what}", flush=True)
+    if experiment.scale == "smoke" and (data := _data(experiment, words, count=bool(groups))):
+        print(f"data: {data}", flush=True)
     failed: list[Exception] = []
     with mirror_of(config) as mirror:
         if mirror:
-            mirror.watch((run.id for run in experiment.runs), live=[group for group in groups if len(group.runs) == 1])
+            lone = [group for group in groups if len(group.runs) == 1]
+            mirror.watch([run.id for run in experiment.runs], live=lone, called=called(experiment.runs))
         if groups:
             spread(launcher, config)
-            with bar(experiment, groups):
+            with shown(experiment.name, of_sweep(experiment, groups)):
                 failed = _launch(experiment, launcher, groups)
         if failed:
             how_many = f"{len(failed)} of {len(groups)} groups failed"
@@ -90,6 +100,22 @@ def _plan(experiment: Experiment, missing: Sequence[Run], elsewhere: bool) -> li
         if run.data is not None:
             load(run, data_root)
     return experiment.plan(experiment.runs, check=fitting(data_root))
+
+
+def _data(experiment: Experiment, words: Sequence[str], count: bool) -> str:
+    """The data sets of a sweep at smoke scale, in words: they are smaller than the figure's own, or others.
+
+    `count`: with the number of their samples, for which they are loaded.
+    """
+    _, keys, axes = split(words)
+    runs, samples = [run for run in _one_of_each(experiment.runs, "data") if run.config["data"]], dict[str, set[int]]()
+    for run in runs if count else ():
+        from experiments.engine.build import load
+
+        inputs = getattr(load(run, experiment.config.data_root), "train_inputs", None)  # an environment has none
+        if inputs is not None and len(inputs) > 1:  # a matrix is one
+            samples.setdefault(run.config["data"]["name"], set()).add(len(inputs))
+    return data_used([run.config["data"] for run in runs], data_at("cpu", experiment.config, keys, axes), samples)
 
 
 def _one_of_each(runs: Sequence[Run], *parts: str) -> list[Run]:
@@ -145,7 +171,7 @@ def _give_up(experiment: Experiment, group: Group, reason: Exception) -> None:
 
 
 def _tables(experiment: Experiment) -> bool:
-    """Collect the tables and judge them; whether that is all that was asked for."""
+    """Collect the tables, judge them, compare them with the committed ones; whether all that was asked for is done."""
     name, place, runs = experiment.name, experiment.place, experiment.runs
     if experiment.config.train_nothing:
         runs = [run for run in runs if experiment.store.ended(run.id)]
@@ -153,8 +179,38 @@ def _tables(experiment: Experiment) -> bool:
     with hold(place / f".{name}.lock", patience=600) as ours:
         if not ours:
             raise ResultsError(f"another sweep has been writing {place / name} for ten minutes")
-        print(f"tables: {experiment.collect(runs)}")
-        return not is_figure(name) or _judge(name, place, experiment.custom)
+        smoke, before = experiment.scale == "smoke", receipt.on_disk(Path(experiment.config.results), name)
+        made = experiment.collect(runs)
+        if not smoke:
+            print(f"tables: {made}")
+        drawn, summaries = _judge(name, place, experiment.custom, smoke) if is_figure(name) else (True, [])
+        if smoke:
+            what = "tables and picture" if (made / "figure.png").exists() else "tables"
+            print(f"smoke judges nothing, it shows that everything runs; {what}: {made}")
+        else:
+            _compare(experiment, runs, before, summaries)
+        return drawn
+
+
+def _compare(experiment: Experiment, runs: Sequence[Run], before: receipt.Contents, summaries: list[Summary]) -> None:
+    """Print what of these runs and verdicts is as committed, and leave it as JSON; the sweep is done without it too."""
+    name, store, place = experiment.name, experiment.store, experiment.place
+    file = (place if experiment.custom else store.folder) / "receipt.json"
+    adopted = {run.id for run in runs if store.adopted(run.id)}
+    try:
+        found = receipt.make(
+            experiment=name,
+            scale=experiment.scale,
+            place=place,
+            results=Path(experiment.config.results),
+            before=before,
+            adopted=adopted,
+            summaries=summaries,
+        )
+        write_files({file: f"{json.dumps(found, indent=1)}\n".encode()})
+        print(f"{receipt.text(found)}\n  as JSON: {file}")
+    except ResultsError as error:
+        print(f"no receipt: {one_line(error)}", file=sys.stderr)
 
 
 def is_figure(name: str) -> bool:
@@ -162,20 +218,29 @@ def is_figure(name: str) -> bool:
     return find_spec(f"experiments.figures.{name}") is not None
 
 
-def _judge(name: str, place: Path, custom: bool) -> bool:
-    """Verdicts and picture. A sweep of one's own may lack what they need, and ends with its tables."""
-    from experiments.analysis import pages, report  # here, for training to need no matplotlib
+def _judge(name: str, place: Path, custom: bool, smoke: bool) -> tuple[bool, list[Summary]]:
+    """Verdicts and picture, at smoke scale the picture. A sweep of one's own may lack what they need."""
+    memory = report.Memory(place)
+    names = None if smoke else report.known(memory, [name])
+    if names is None:
+        from experiments.analysis import pages  # here, for what has not changed to need no matplotlib
 
-    if others := pages.lacking(name, {path.parent.name for path in place.glob("*/runs.csv")}):
-        print(f"no figure: it draws runs of {', '.join(sorted(others))} too, which are not in {place}", file=sys.stderr)
-        return True
-    try:
-        report.show([name], place)
-    except (LookupError, ValueError, ResultsError) as error:
-        if not custom and not isinstance(error, ResultsError):
-            raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        if custom:
-            print(f"no figure: these are not all the runs that {name} compares", file=sys.stderr)
-        return custom
-    return True
+        if others := pages.lacking(name, {path.parent.name for path in place.glob("*/runs.csv")}):
+            missing = f"it draws runs of {', '.join(sorted(others))} too, which are not in {place}"
+            print(f"no figure: {missing}", file=sys.stderr)
+            return True, []
+        try:
+            if smoke:
+                report.sketch([name], place)
+                return True, []
+            names = report.renew(memory, [name])
+        except (LookupError, ValueError, ResultsError) as error:
+            if not custom and not isinstance(error, ResultsError):
+                raise
+            print(f"error: {one_line(error)}", file=sys.stderr)
+            if custom:
+                print(f"no figure: these are not all the runs that {name} compares", file=sys.stderr)
+            return custom, []
+    for summary in memory.summaries(names):
+        print(brief(summary, place, own=summary["name"] == name))
+    return True, memory.summaries(names)

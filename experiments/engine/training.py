@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from tqdm import tqdm
 
 from experiments.analysis import results
 from experiments.engine.build import actor, assemble, interacts, load, measures, own_device, share_settings, unfit
@@ -28,6 +27,7 @@ from syre.trainer import Record, Snapshot, StateError, flush_denormals, train
 
 Row = tuple[int, str, str, list[float]]  # step, split, metric, one value per replica
 Stop = Callable[[int, int], bool]  # (step, of all the steps) -> whether to stop; see `syre.trainer.train`
+Seen = Callable[[int, int], None]  # is told the same, at every step
 
 
 @dataclass(kw_only=True)
@@ -40,10 +40,17 @@ class _Log:
     rows: list[Row] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
     ours: bool = False
+    due: float = 0.0  # seconds after which it is written down again how far this has come
 
     @property
     def seconds(self) -> float:
         return time.perf_counter() - self.started
+
+    def come_to(self, step: int, total: int) -> None:
+        """Write down how far this has come, about once a second, and of a long training more seldom."""
+        if self.seconds >= self.due:
+            self.store.come_to(self.group.id, Progress(step, total, round(self.seconds)))
+            self.due = 1.01 * self.seconds + 1.0
 
     def lines(self, rows: Sequence[Row], replica: int) -> Iterator[Line]:
         """The records of one replica."""
@@ -51,7 +58,13 @@ class _Log:
 
 
 def train_group(
-    group: Group, store: RunStore, *, data_root: str | None, alone: bool, stop: Stop | None = None
+    group: Group,
+    store: RunStore,
+    *,
+    data_root: str | None,
+    alone: bool,
+    stop: Stop | None = None,
+    seen: Seen | None = None,
 ) -> Outcome:
     """Train a group from where its last checkpoint left it, and write its runs.
 
@@ -62,7 +75,8 @@ def train_group(
     on a full disk say, what is there stays as it is: the last checkpoint can be resumed once there is room. A run
     `alone`, not of a sweep, leaves nothing behind when its settings do not fit or its data is not there.
 
-    Of several processes (`syre.distributed`) the first writes; if they fail, the one that was the first to.
+    Of several processes (`syre.distributed`) the first writes; if they fail, the one that was the first to. `seen` is
+    told of every step, for whoever shows it.
     """
     first = group.runs[0]
     device = own_device(first)
@@ -77,7 +91,7 @@ def train_group(
         log, error = _Log(group=group, store=store, device=device), None
         acquire = partial(stack.enter_context, store.hold(group.id))
         try:
-            outcome = _train(log, acquire, data_root=data_root, alone=alone, stop=_together(stop))
+            outcome = _train(log, acquire, data_root=data_root, stop=_watched(log, _together(stop), seen))
             if outcome is not Outcome.done or not log.ours:
                 return outcome
         except Exception as caught:
@@ -123,7 +137,7 @@ def out_of_memory(error: Exception, group: Group) -> OutOfMemory | None:
     return OutOfMemory(f"{advice}{either} lower train.batch_size ({text[:200]})")
 
 
-def _train(log: _Log, acquire: Callable[[], bool], *, data_root: str | None, alone: bool, stop: Stop | None) -> Outcome:
+def _train(log: _Log, acquire: Callable[[], bool], *, data_root: str | None, stop: Stop) -> Outcome:
     """Fill the log, and keep it and all else that the rest depends on at each checkpoint.
 
     `acquire` takes the group for this process, if no other one has it.
@@ -141,7 +155,7 @@ def _train(log: _Log, acquire: Callable[[], bool], *, data_root: str | None, alo
         if leads and len(group.runs) == 1:
             store.publish(group.id, log.lines(log.rows, 0), anew=True)
         try:
-            return _follow(begin(state), total, log, quiet=not (alone and leads))
+            return _follow(begin(state), total, log)
         except StateError as error:  # it can be read, but another version of the code has written it
             if leads:
                 set_aside(store.checkpoint(group.id), error, OVER)
@@ -151,21 +165,19 @@ def _train(log: _Log, acquire: Callable[[], bool], *, data_root: str | None, alo
         begin, _ = _loop(group, data_root, log.device, stop)
 
 
-def _follow(events: Iterator[Record | Snapshot], total: int, log: _Log, *, quiet: bool) -> Outcome:
+def _follow(events: Iterator[Record | Snapshot], total: int, log: _Log) -> Outcome:
     """Train to the end, or to where it stops: records go to the log, those of a lone run are published too."""
     leads, name, event = distributed.rank() == 0, log.group.id, None
-    with tqdm(total=total, unit="step", disable=True if quiet else None, leave=False) as bar:
-        for event in events:
-            bar.update(event.step - bar.n)
-            if leads and total:
-                log.store.come_to(name, Progress(event.step, total, round(log.seconds)))
-            if isinstance(event, Record):
-                new = [(event.step, event.split, metric, v.tolist()) for metric, v in event.values.items()]
-                log.rows += new
-                if leads and len(log.group.runs) == 1:
-                    log.store.publish(name, log.lines(new, 0))
-            elif leads:
-                _save(log, event.state)
+    for event in events:
+        if leads and total:
+            log.store.come_to(name, Progress(event.step, total, round(log.seconds)))
+        if isinstance(event, Record):
+            new = [(event.step, event.split, metric, v.tolist()) for metric, v in event.values.items()]
+            log.rows += new
+            if leads and len(log.group.runs) == 1:
+                log.store.publish(name, log.lines(new, 0))
+        elif leads:
+            _save(log, event.state)
     return Outcome.stopped if isinstance(event, Snapshot) else Outcome.done
 
 
@@ -228,6 +240,20 @@ def read_checkpoint(store: RunStore, group_id: str) -> dict[str, Any]:
 # ---- the loop, and what comes of it ----------------------------------------------------------------------------------
 
 
+def _watched(log: _Log, stop: Stop | None, seen: Seen | None) -> Stop:
+    """`stop`, which is asked at every step, and on the way says how far the training has come."""
+    leads = distributed.rank() == 0
+
+    def ask(step: int, total: int) -> bool:
+        if leads:
+            log.come_to(step, total)
+        if seen:
+            seen(step, total)
+        return stop is not None and stop(step, total)
+
+    return ask
+
+
 def _together(stop: Stop | None) -> Stop | None:
     """`stop` as the first process answers it, for processes that train together: every twentieth step, as it waits."""
     if stop is None or distributed.world() == 1:
@@ -236,7 +262,7 @@ def _together(stop: Stop | None) -> Stop | None:
 
 
 def _loop(
-    group: Group, data_root: str | None, device: torch.device, stop: Stop | None
+    group: Group, data_root: str | None, device: torch.device, stop: Stop
 ) -> tuple[Callable[[Any], Iterator[Record | Snapshot]], int]:
     """What trains these runs, given the state to go on from (None: the start), and how many steps it takes.
 

@@ -16,7 +16,7 @@ TITLE = "two-by-two: bias and decay, apart and together, from a collapsed start"
 EXPERIMENT = "fig1"
 
 MILD, STRONG = 1e-3, 1e-2
-METRICS = {"distance": "distance of neurons\nthat start identical", "rank": "rank (of 100)", "loss": "test loss"}
+METRICS = {"distance": "distance of neurons that start identical", "rank": "rank (of 100)", "loss": "test loss"}
 LIMITS = {"distance": (-0.05, 1.05), "rank": (0, 105), "loss": (0, 0.4)}
 AT = {IDENTICAL: 0.9}
 NEITHER, DECAY = VANILLA | AT, decay(AT, gamma=MILD)
@@ -95,7 +95,7 @@ point, though the symmetry is as it was. That start alone can leave a collapsed 
 then the two-by-two says little. What the decay towards b adds to it is tested apart: against the shifted start
 without decay at γ = 0.001, and against the shifted start with plain decay at γ = 0.01, which draws neurons together.
 
-From left to right within a cell: σ = 0.01, 0.1, 1 (below: 0.1). γ = 0.01 and σ = 0.1 were chosen on seeds 100 and 101:
+From top to bottom within a cell: σ = 0.01, 0.1, 1 (below: 0.1). γ = 0.01 and σ = 0.1 were chosen on seeds 100 and 101:
 ranks 51 and 74 for the shifted start with plain decay, 100 for syre (test losses 0.186 and 0.164 against 0.154); at
 γ = 0.03 ranks 32 and 59 against 100 (losses 0.280 and 0.267 against 0.252), at σ = 1 the shifted start keeps 87 to 97.
 Settings, unknowns and runs are those of figure 1.
@@ -106,29 +106,34 @@ Cell = tuple[str, str, list[dict[str, Any]]]  # label, the regularizer whose col
 
 
 def _cells(gamma: float, sigmas: tuple[float, ...]) -> list[Cell]:
-    """From left to right; the start that syre keeps is that of the cells without bias."""
-    same: Cell = ("σ > 0\nγ > 0\nsame start", "syre", [both(s, gamma, "keep") for s in sigmas])
-    shifted: Cell = ("σ > 0\nγ > 0\nshifted", "syre", [both(s, gamma) for s in sigmas])
-    without: Cell = ("σ = 0\nγ > 0", "weight_decay", [decay(AT, gamma=gamma)])
+    """From top to bottom; the start that syre keeps is that of the cells without bias."""
+    same: Cell = ("σ > 0, γ > 0, same start", "syre", [both(s, gamma, "keep") for s in sigmas])
+    shifted: Cell = ("σ > 0, γ > 0, shifted start", "syre", [both(s, gamma) for s in sigmas])
+    without: Cell = ("σ = 0, γ > 0", "weight_decay", [decay(AT, gamma=gamma)])
     if gamma == STRONG:
-        return [without, same, ("decay to 0\nγ > 0\nshifted", "offset", [bias(s, gamma) for s in sigmas]), shifted]
-    nothing: list[Cell] = [(label, "vanilla", [NEITHER]) for label in ("σ = 0\nγ = 0", "σ > 0\nγ = 0\nsame start")]
-    return [*nothing, without, same, ("σ > 0\nγ = 0\nshifted", "offset", [bias(s) for s in sigmas]), shifted]
+        return [without, same, ("decay to 0, shifted start", "offset", [bias(s, gamma) for s in sigmas]), shifted]
+    nothing: list[Cell] = [(label, "vanilla", [NEITHER]) for label in ("σ = 0, γ = 0", "σ > 0, γ = 0, same start")]
+    return [*nothing, without, same, ("σ > 0, γ = 0, shifted start", "offset", [bias(s) for s in sigmas]), shifted]
 
 
 def draw(results: Results) -> Figure:
     results = arms.usual(results)
-    figure, axes = plotting.panels(3, 2, width=3.7, height=2.6)
+    rows = {gamma: _cells(gamma, sigmas) for gamma, sigmas in ((MILD, SIGMAS), (STRONG, (0.1,)))}
+    figure = Figure(figsize=(11, 0.42 * sum(map(len, rows.values())) + 1.3), layout="constrained")
+    heights = list(map(len, rows.values()))
+    grid = figure.subplots(len(rows), len(METRICS), sharex="col", sharey="row", height_ratios=heights)
     table = results.final(*METRICS)
-    for row, (gamma, sigmas) in enumerate(((MILD, SIGMAS), (STRONG, (0.1,)))):
-        cells = _cells(gamma, sigmas)
-        for ax, (metric, label) in zip(axes[3 * row :], METRICS.items(), strict=False):
+    for axes, (gamma, cells) in zip(grid, rows.items(), strict=True):
+        for ax, metric in zip(axes, METRICS, strict=True):
             for place, (_, name, levels) in enumerate(cells):
                 for k, level in enumerate(levels):
                     own = look(name, level[SIGMA] if name == "syre" else None)
                     mean, low, high, _ = t_interval(select(table, **level)[metric].dropna())
-                    at, bar = place + 0.2 * (k - (len(levels) - 1) / 2), [[mean - low], [high - mean]]
-                    ax.errorbar(at, mean, bar, color=own.color, marker=own.marker, label=own.label)
-            ax.set(ylabel=label, title=f"γ = {gamma:g} where γ > 0", ylim=LIMITS[metric])
-            ax.set_xticks(range(len(cells)), [cell[0] for cell in cells], fontsize=6.5)
-    return plotting.with_legend(figure)
+                    at, bar = place + 0.22 * (k - (len(levels) - 1) / 2), [[mean - low], [high - mean]]
+                    ax.errorbar(mean, at, xerr=bar, color=own.color, marker=own.marker, label=own.label, ls="none")
+            ax.set(xlim=LIMITS[metric], ylim=(len(cells) - 0.5, -0.5))
+        axes[0].set_yticks(range(len(cells)), [label for label, *_ in cells])
+        axes[1].set_title(f"γ = {gamma:g} where γ > 0")
+    for ax, label in zip(grid[-1], METRICS.values(), strict=True):
+        ax.set_xlabel(label)
+    return plotting.with_legend(figure, loc="outside lower center", ncols=6)

@@ -61,8 +61,8 @@ def draw(results: Results) -> Figure:
     final = plotting.t_interval(results.final("return/final")["return/final"].dropna())
     label = f"final, mean action: {final.mean:.0f} [{final.low:.0f}, {final.high:.0f}]"
     end, bar = results.metrics["step"].max(), (final.high - final.low) / 2
-    ax.errorbar(end, final.mean, yerr=bar, color="#0072B2", marker="D", label=label)
-    sources = {BASELINES: ("#D55E00", "stable-baselines3, issue 48"), ZOO: ("#009E73", "rl-baselines3-zoo")}
+    ax.errorbar(end, final.mean, yerr=bar, color=look("vanilla").color, marker="D", label=label)
+    sources = {BASELINES: ("#999933", "stable-baselines3, issue 48"), ZOO: ("#44AA99", "rl-baselines3-zoo")}
     for (level, spread), (color, source) in sources.items():
         ours = "below" if final.high < level else "above" if final.low > level else "at"
         ax.axhline(level, color=color, linewidth=0.9, label=f"{level} ± {spread}, {source}: ours is {ours} it")

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -132,12 +133,12 @@ no fair test of a fraction 1. Half the batch gives as many steps in half the tim
 throughout without syre. In networks of other sizes a matrix product may round its rows apart, which training amplifies.
 """
 
-PANELS = {  # titles and limits
-    "loss": ("final test loss", (0.05, 3)),
-    "rank": ("final rank of the hidden layer (of 100)", (0, 105)),
-    "distance": ("final distance of the identical neurons", (-0.05, 1.05)),
+PANELS = {  # titles, limits, and where values can be
+    "loss": ("final test loss", (0.05, 3), (0, np.inf)),
+    "rank": ("final rank of the hidden layer (of 100)", (0, 105), (0, WIDTH)),
+    "distance": ("final distance of the identical neurons", (-0.05, 1.05), (0, 1)),
 }
-SHADES = ("#FDD0A2", "#FDAE6B", "#F16913", "#D94801", "#8C2D04", "#4A1486")
+SHADES = ("#B5DE2B", "#35B779", "#26828E", "#3E4A89", "#440154")  # of fractions: viridis, in which no arm is drawn
 
 
 def _losses(ax: Axes, rows: pd.DataFrame, title: str) -> None:
@@ -158,11 +159,14 @@ def draw(results: Results) -> Figure:
     table = results.final(*PANELS)
     weak = table[(table[GAMMA] == 1e-3) | (table[NAME] == "vanilla")]
     shifted = weak[START] == "shift"
-    for ax, (metric, (title, limits)) in zip(axes[3:], PANELS.items(), strict=True):
-        arms.curves(ax, arms.by_arm(weak[~shifted].dropna(subset=[metric])), IDENTICAL, metric)
+    for ax, (metric, (title, limits, within)) in zip(axes[3:], PANELS.items(), strict=True):
+        same = weak[~shifted].dropna(subset=[metric])
+        stuck = same[NAME] != "syre"  # the rest lies on one another
+        arms.curves(ax, arms.by_arm(same[stuck]), IDENTICAL, metric, within=within, nested=True)
+        arms.curves(ax, arms.by_arm(same[~stuck]), IDENTICAL, metric, within=within)
         for look, rows in arms.by_arm(weak[shifted]):
             mine = replace(look, label=f"{look.label}, start of Eq. (6)", marker="x")
-            plotting.line_with_band(ax, rows, IDENTICAL, metric, mine)
+            plotting.line_with_band(ax, rows, IDENTICAL, metric, mine, within=within)
         ax.set(xlabel="fraction identical at the start", title=title, ylim=limits)
     axes[3].set_yscale("log")
     return plotting.with_legend(figure)

@@ -66,7 +66,8 @@ def draw(results: Results) -> Figure:
     shown = shown[shown["seed"] == shown["seed"].min()]
     arms = [(look.label, rows["id"].iloc[0]) for look, rows in by_arm(shown)]
     numbers = [int(k) for k in shown[IMAGES].iloc[0].strip("[]").split(",")]
-    figure, axes = plotting.panels(len(arms) + 1, len(numbers), width=1.05, height=1.05)
+    figure, axes = plotting.panels(len(arms) + 1, len(numbers), width=1.1, height=1.1)
+    figure.get_layout_engine().set(rect=(0.01, 0.01, 0.98, 0.98), w_pad=0.06, h_pad=0.04)
     for k, row in zip(numbers, axes.reshape(len(numbers), -1), strict=True):
         _show(row[0], results.metrics, arms[0][1], f"original/{k}/")  # recorded with the first arm, vanilla
         for ax, (_, run) in zip(row[1:], arms, strict=True):

@@ -200,9 +200,11 @@ perturb: w ← 0.4 w + 0.1 ε between tasks (Ash & Adams), or 0.4 w + ε, nearly
 Dropout 0.1 after every activation. γ is torch's `weight_decay`.
 """
 
-RESTART = replace(arms.look("shrink_perturb"), label="shrink & perturb, 0.4, 1", marker="h", color="#B58BC4")
-NO_DECAY = replace(RESTART, label="shrink & perturb, no decay", marker="d", color="#DDA0DD")
+RESTART = replace(arms.look("shrink_perturb"), label="shrink & perturb, 0.4, 1", marker="h", color="#999933")
+NO_DECAY = replace(RESTART, label="shrink & perturb, no decay", marker="d", color="#1B9E9E")
 METRICS = {"accuracy": "test accuracy", "rank": f"rank (of {WIDTH}), numerical", "rank/effective": "effective rank"}
+THE_PAPER = "decay alone breaks down after it, the paper says"
+BREAKS = 6  # the task after which decay alone breaks down, as the paper says
 
 
 def draw(results: Results) -> Figure:
@@ -215,8 +217,14 @@ def draw(results: Results) -> Figure:
         table = select(table, **{RATE: [0.1, None], SHRINK: [0.4, None], PERTURB: [0.1, 1, None]})  # not the budgets'
         for row, gamma in enumerate((STRONG, MILD)):
             ax, rows = axes[row * len(METRICS) + k], table[table[GAMMA].fillna(0).isin([gamma, 0])]
+            within = (0, 1 if metric == "accuracy" else WIDTH)
+            none = rows[NAME] == "vanilla"
+            plotting.seed_lines(ax, rows[none], "task", metric, arms.look("vanilla"))  # some seeds break down
+            rows = rows[~none]
             further = {RESTART: rows[PERTURB] == 1, NO_DECAY: rows[GAMMA] == 0}
-            arms.curves(ax, arms.with_same_start(rows, further), "task", metric)
+            arms.curves(ax, arms.with_same_start(rows, further), "task", metric, within=within)
+            if metric == "accuracy":
+                ax.axvline(BREAKS, color=arms.look("weight_decay").color, lw=0.8, ls="--", label=THE_PAPER)
             ax.set(xticks=sorted(table["task"].unique()), xlabel="task" if row else "", title=f"γ = {gamma}: {label}")
             ax.set_ylim(0, 1 if metric == "accuracy" else None)
-    return plotting.with_legend(figure, loc="outside lower center", ncols=5)
+    return plotting.with_legend(figure, loc="outside lower center", ncols=5, caption="of vanilla each seed, thin")

@@ -1,5 +1,7 @@
 """Figure 12 (section B.5): rank and accuracy of a vision transformer against weight decay and the input scale."""
 
+from dataclasses import replace
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,16 +26,17 @@ from experiments.analysis.arms import (
 )
 from experiments.analysis.claims import Claim, Equivalence, Monotone, Superiority
 from experiments.analysis.results import Arm, Results, select
-from experiments.analysis.stats import cross_fitted_best, paired_differences, t_interval
+from experiments.analysis.stats import cross_fitted_best, paired_differences
 
 TITLE = "a vision transformer on CIFAR-10: rank and accuracy over weight decay and input scale"
 
 OPEN = [arms.SIGMA, GAMMA, "regularizer.fraction", "regularizer.kappa"]  # what is chosen on the other seeds
 STRONG, FAINT, MILD = {GAMMA: 1, ALPHA: 1}, {GAMMA: 0.1, ALPHA: 1e-3}, {GAMMA: 0.01, ALPHA: 1}
 WHOLE = {ALPHA: 1}
+WIDTH = 64
 METRICS = {"rank": "rank", "rank/effective": "effective rank", "accuracy": "accuracy"}
 SOURCES = {"rank": "B.5", "rank/effective": "ours", "accuracy": "B.5"}
-MARGINS = {"rank": width(64), "rank/effective": width(64), "accuracy": POINT}
+MARGINS = {"rank": width(WIDTH), "rank/effective": width(WIDTH), "accuracy": POINT}
 _NAMED = {"rank": "5 % of the width", "rank/effective": "5 % of the width", "accuracy": "a point"}
 
 
@@ -224,17 +227,18 @@ is vanilla at the α of the row.
 scale; so are the best settings over γ.
 """
 
-W_ASYM = plotting.Look(label="W-asym, best of a grid", color="#7FBC41", marker=">")
+W_ASYM = replace(arms.look("w_asym"), label="W-asym, best of a grid")
 AXES = {"rank": "rank, numerical", "rank/effective": "effective rank", "accuracy": "test accuracy"}
 
 
 def _panel(ax: Axes, results: Results, metric: str, at: Arm, over: str) -> None:
     table = results.final(metric, **at)
+    within = (0, 1 if metric == "accuracy" else WIDTH)
     rows = table[~table[NAME].isin(["w_fix", "vanilla"])]
-    arms.curves(ax, arms.by_arm(rows[rows[START] != "keep"]), over, metric)
+    arms.curves(ax, arms.by_arm(rows[rows[START] != "keep"]), over, metric, within=within)
     grid = [(x, arm("w_fix", at, {over: x})) for x in select(table, **arm("w_fix"))[over].unique()]
     w_asym = [_best(results, metric, settings, metric).reset_index().assign(**{over: x}) for x, settings in grid]
-    plotting.line_with_band(ax, pd.concat(w_asym), over, metric, W_ASYM)
+    plotting.line_with_band(ax, pd.concat(w_asym), over, metric, W_ASYM, within=within)
     for _, points in rows[rows[START] == "keep"].groupby(over):  # no line: few places
         plotting.line_with_band(ax, points, over, metric, arms.SAME_START)
 
@@ -246,12 +250,12 @@ def draw(results: Results) -> Figure:
     black = arms.look("vanilla")
     for row, (metric, label) in enumerate(AXES.items()):
         left, right = axes[2 * row : 2 * row + 2]
+        plotting.level(left, select(vanilla, **WHOLE)[metric].mean(), black, "γ")
+        plotting.line_with_band(right, vanilla, ALPHA, metric, black, wider=0.7)  # below W-asym, which lies on it
         _panel(left, results, metric, WHOLE, GAMMA)
         _panel(right, results, metric, {GAMMA: 0.1}, ALPHA)
-        left.axhline(t_interval(select(vanilla, **WHOLE)[metric].dropna()).mean, color=black.color, lw=0.8, ls=":")
-        plotting.line_with_band(right, vanilla, ALPHA, metric, black)
         for ax, x in ((left, "weight decay γ"), (right, "input scale α")):
             ax.set(xscale="log", ylim=(0, None), ylabel=label if ax is left else "", xlabel=x if row == 2 else "")
     axes[0].set_title("α = 1")
     axes[1].set_title("γ = 0.1 (vanilla: 0)")
-    return plotting.with_legend(figure, loc="outside lower center", ncols=4)
+    return plotting.with_legend(figure, loc="outside lower center", ncols=4, caption="thin: a seed")

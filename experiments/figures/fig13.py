@@ -139,7 +139,6 @@ where the anchored decay goes 37 % of the way. `distance` in the table is `|A �
 networks.
 """
 
-OWN_ANCHORS = plotting.Look(label="syre, σ = 1, anchors not shared", color="#000000", marker="P")
 TREND = plotting.Look(label="_", color=arms.LOOKS["syre"].color, marker="")  # joins the points of syre
 STRONG = 1.0  # γ of the last panel
 
@@ -155,7 +154,7 @@ def _along(results: Results, metric: str) -> pd.DataFrame:
 
 def _arms(rows: pd.DataFrame) -> Iterator[tuple[plotting.Look, pd.DataFrame]]:
     """The arms of some rows; syre with anchors that are not shared comes last."""
-    return arms.with_same_start(rows, {OWN_ANCHORS: rows[SHARED].astype(str) == "False"})
+    return arms.with_same_start(rows, {arms.NOT_SHARED: rows[SHARED].astype(str) == "False"})
 
 
 def draw(results: Results) -> Figure:
@@ -179,7 +178,10 @@ def _draw_barriers(ax: Axes, rows: pd.DataFrame) -> None:
     plotting.line_with_band(ax, select(rows, **syre(AT)), SIGMA, BARRIER, TREND)
     for look, mine in _arms(rows):
         if mine[SIGMA].isna().all():
-            ax.axhline(mine[BARRIER].mean(), color=look.color, lw=0.9, ls=":")
+            mean = mine[BARRIER].mean()
+            ax.axhline(mean, color=look.color, lw=0.9, ls=":")
+            beside = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 7}
+            ax.text(1.01, mean, look.label, color=look.color, **beside)
         else:
             plotting.scatter_with_bars(ax, mine, SIGMA, BARRIER, SIGMA, replace(look, label="_"))
-    ax.set(xscale="log", xlabel="σ", title="loss barrier at λ = ½, γ = 0.03 (dotted: no σ)")
+    ax.set(xscale="log", xlabel="σ", title="loss barrier at λ = ½, γ = 0.03")

@@ -1,12 +1,27 @@
 """Figure 13 over the strength of the decay: what connects two networks, the anchored decay or the start they share?"""
 
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.analysis import plotting
-from experiments.analysis.arms import GAMMA, HOLD, POINT, VANILLA, arm, beats, costs, decay, look, same, syre
+from experiments.analysis.arms import (
+    GAMMA,
+    HOLD,
+    NOT_SHARED,
+    POINT,
+    SAME_START,
+    VANILLA,
+    arm,
+    beats,
+    costs,
+    decay,
+    look,
+    same,
+    syre,
+)
 from experiments.analysis.claims import Claim, Superiority, per_seed
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import paired_differences
@@ -105,8 +120,8 @@ nats, no accuracy half-way by more than 0.16 points, and no verdict.
 LOOKS = {
     "both": look("syre", 1),
     "start": look("offset"),
-    "anchors": plotting.Look(label="syre, shared anchors, unrelated starts", color="#009E73", marker="x"),
-    "neither": plotting.Look(label="syre, nothing shared", color="#56B4E9", marker="+"),
+    "anchors": replace(SAME_START, label="syre, σ = 1, shared anchors, unrelated starts"),
+    "neither": replace(NOT_SHARED, label="syre, σ = 1, nothing shared"),
 }
 PANELS = {BARRIER: "barrier (nats)", MIDDLE: "accuracy half-way", DISTANCE: "distance of the pair"}
 
@@ -118,7 +133,8 @@ def draw(results: Results) -> Figure:
         plotting.line_with_band(ax, select(table, **decay(**MATRICES)), GAMMA, metric, look("weight_decay"))
         for key, own in LOOKS.items():
             plotting.line_with_band(ax, select(table, **OURS[key][1]), GAMMA, metric, own)
-        for name, rows in (("vanilla", VANILLA), ("w_asym", W_ASYM)):
-            ax.axhline(select(table, **rows)[metric].mean(), color=look(name).color, ls=":", label=look(name).label)
+        plotting.level(ax, select(table, **VANILLA)[metric].mean(), look("vanilla"), "γ")
+        one = replace(look("w_asym"), label="W-asym, γ = 0.03")
+        ax.axhline(select(table, **W_ASYM)[metric].mean(), color=one.color, lw=1, ls=":", label=one.label)
         ax.set(xscale="log", xlabel="weight decay γ", title=title)
-    return plotting.with_legend(figure, loc="outside lower center", ncols=4)
+    return plotting.with_legend(figure, loc="outside lower center", ncols=3)

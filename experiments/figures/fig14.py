@@ -1,6 +1,7 @@
 """Figure 14 (appendix C): ranks of the tangent kernel and of the gradient against the number of collapsed neurons."""
 
 import json
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -170,7 +171,7 @@ from the start of Eq. (6) every rank is whole at step 0.
 """
 
 WAYS = {"1e-06": "rank, above 1e-6 of the largest", "effective": "effective rank"}
-RELU = plotting.Look(label="vanilla at the start, ReLU", color="#777777", marker="x")
+RELU = plotting.Look(label="ReLU, vanilla, at the start", color="#AAAAAA", marker="4")
 
 
 def draw(results: Results) -> Figure:
@@ -179,13 +180,17 @@ def draw(results: Results) -> Figure:
         count, rank = axes[3 * row], f"rank/{kind}"
         rows = with_counts(results.final(rank, **TANH))
         limits = rows.drop_duplicates("k").sort_values("k")
-        count.plot(limits["k"], bound(limits, kind), color="0", lw=0.8, ls=":", label="bound: distinct neurons")
-        printed = limits["d"] - limits["k"] * (limits["m"] + CLASSES)
-        count.plot(limits["k"], printed, color="0.5", lw=0.8, ls="--", label="d − k rank(P), as printed")
         plotting.line_with_band(count, at_start(results, kind, "relu"), "k", rank, RELU)
-        arms.curves(count, arms.by_arm(rows), "k", rank)
-        count.set(xlabel="neurons identical at the start", ylabel=f"rank of the {name}", title="after training")
+        arms.curves(count, arms.by_arm(rows), "k", rank, nested=True)
+        above: dict[str, Any] = {"lw": 1.2, "zorder": 4}
+        count.plot(limits["k"], bound(limits, kind), color="white", ls=(0, (1, 3)), **above)
+        count.plot(limits["k"], bound(limits, kind), "wo", ms=3, mec="black", label="bound: distinct neurons", **above)
+        printed = limits["d"] - limits["k"] * (limits["m"] + CLASSES)
+        count.plot(limits["k"], printed, color="0.3", ls="--", label="d − k rank(P), the paper's", **above)
+        count.set(xlabel="neurons identical at the start", ylabel=f"rank of the {name}")
+        count.set_title("after training (ReLU: at the start)")
         for ax, (way, title) in zip(axes[3 * row + 1 :], WAYS.items(), strict=False):
-            arms.curves(ax, arms.by_arm(results.curve(f"{rank}/{way}", **MOST)), "step", f"{rank}/{way}")
+            curves = arms.by_arm(results.curve(f"{rank}/{way}", **MOST))
+            arms.curves(ax, curves, "step", f"{rank}/{way}", nested=True)
             ax.set(xlabel="step, from k = 0.9 n", title=title, ylim=(0, None))
     return plotting.with_legend(figure)

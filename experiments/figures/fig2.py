@@ -1,6 +1,7 @@
 """Figure 2 (section 5.3): how symmetric a student network becomes, against the dimension of its inputs."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -138,7 +139,7 @@ RETIRED = {
     "effective-rank-5-0.01": "as effective-rank-20-0.01, with 5 inputs: 1.6 of 100 is not worth naming",
 }
 
-FIXED = plotting.Look(label="syre, bias fixed at 0.01/√5", color="#CC79A7", marker="v")
+FIXED = replace(arms.look("syre", 0.01 / 5**0.5, unit="absolute"), label="syre, bias fixed at 0.01/√5")
 
 NOTES = """
 **What it shows.** As in the paper, syre's student is less symmetric the more inputs it has, with tanh and with ReLU,
@@ -205,8 +206,8 @@ def draw(results: Results) -> Figure:
         rows = select(table, **at)
         plain = rows[(rows[NAME] != "syre") | (rows[SIGMA].isin(SIGMAS) & (rows[START] == "shift"))]
         further = [(FIXED, _fixed(rows)), (arms.SAME_START, rows[rows[START] == "keep"])] if at is TANH else []
-        arms.curves(ax, [*arms.by_arm(plain), *further], INPUTS, metric)
-        ax.set(xscale="log", title=title, ylabel=label, ylim=(-3, 103), xlabel="input dimension")
+        arms.curves(ax, [*arms.by_arm(plain), *further], INPUTS, metric, within=(0, WIDTH), nested=True)
+        ax.set(xscale="log", title=title, ylabel=label, ylim=(-4, 104), xlabel="input dimension")
         levels = sorted(rows[INPUTS].unique())
         ax.set_xticks(levels, [str(level) if level != 200 else "" for level in levels])  # 300 stands too near
         ax.minorticks_off()

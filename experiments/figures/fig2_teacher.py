@@ -68,9 +68,9 @@ student that should be small is helped by the collapse, and hurt by a bias large
 def draw(results: Results) -> Figure:
     figure, (left, right) = plotting.panels(2, width=3.8, height=2.8)
     table = results.final(SYMMETRY, "accuracy")
-    arms.curves(left, arms.by_arm(table), INPUTS, SYMMETRY)
-    arms.curves(right, arms.by_arm(table), INPUTS, "accuracy")
-    left.set(ylabel="symmetric neurons (of 100)", ylim=(0, 103))
+    arms.curves(left, arms.by_arm(table), INPUTS, SYMMETRY, within=(0, 100), nested=True)
+    arms.curves(right, arms.by_arm(table), INPUTS, "accuracy", nested=True)
+    left.set(ylabel="symmetric neurons (of 100)", ylim=(-4, 104))
     right.set(ylabel="test accuracy")
     for ax in (left, right):
         ax.set(xscale="log", xlabel="input dimension")

@@ -1,10 +1,9 @@
 """Figure 4 (section 6.2): objective against degree of symmetry, for every way of removing symmetries."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.analysis import plotting
@@ -121,28 +120,35 @@ bias.
 19.
 """
 
-OBJECTIVE = "objective (linear, then log)"
-TICKS = {-1: "−1", -0.5: "−½", 0: "0", 0.5: "½", 1: "1", 10: "10", 100: "100", 1000: "1000"}
+LARGER = replace(look("w_fix"), label="W-fix, κ = 1", color="#7A5200", marker="v")  # κ = 0.1 has the look of W-fix
+ROWS = {"above": 1.5, "below": 2.6, "near": 2.0}  # of each matrix: log above, linear below, and once more near N
+LINEAR, NEAR = 0.4, (92.5, 100.7)  # where the objective is drawn linearly, up to; degrees that the last row shows
 
 
 def draw(results: Results) -> Figure:
-    figure, axes = plotting.panels(2, width=3.9, height=3.4)
     table = results.final("loss", DEGREE)
-    for ax, spectrum in zip(axes, SPECTRA, strict=True):
-        panel(ax, select(table, **{SPECTRUM: spectrum}))
-        ax.set(title=f"{spectrum} A", ylabel=OBJECTIVE if spectrum == SPECTRA[0] else "")
-    return plotting.with_legend(figure)
+    return columns({f"{spectrum} A": select(table, **{SPECTRUM: spectrum}) for spectrum in SPECTRA}, width=4.2)
 
 
-def panel(ax: Axes, rows: pd.DataFrame) -> None:
-    """The objective over the degree of symmetry, for one matrix."""
-    for own, part, strength in _parts(rows):
-        plotting.scatter_with_bars(ax, part, DEGREE, "loss", strength, own)
-    best = rows.loc[rows[NAME] == "vanilla", "loss"].mean()
-    ax.set_yscale("symlog", linthresh=abs(best), linscale=2)  # W-fix at κ = 1 goes up to 2000
-    ax.set(xlabel="degree of symmetry, #{i : |v_i·w| < 0.05}", xlim=(0, 103))
-    ax.set_yticks(list(TICKS), TICKS.values())
-    ax.set_ylim(1.4 * best, None)
+def columns(tables: Mapping[str, pd.DataFrame], width: float) -> Figure:
+    """A column each matrix: the objective over the degree of symmetry, on two axes, and near the symmetric end."""
+    figure = Figure(figsize=(width * len(tables), sum(ROWS.values())), layout="constrained")
+    grid = figure.subplots(len(ROWS), len(tables), squeeze=False, height_ratios=list(ROWS.values()))
+    for (above, below, near), (title, rows) in zip(grid.T, tables.items(), strict=True):
+        for own, part, strength in _parts(rows):
+            for ax in (above, below, near):
+                plotting.scatter_with_bars(ax, part, DEGREE, "loss", strength, own)
+        lowest = 1.15 * rows.loc[rows[NAME] == "vanilla", "loss"].mean()
+        above.set(title=title, yscale="log", ylim=(LINEAR, 4000), xlim=(0, 103), xticklabels=[])
+        below.set(ylim=(lowest, LINEAR), xlim=(0, 103))
+        near.set(ylim=(lowest, LINEAR), xlim=NEAR, xlabel="degree of symmetry,\n#{i : |v_i·w| < 0.05}")
+        above.spines["bottom"].set_visible(False)
+        above.tick_params(bottom=False)
+        below.axvspan(*NEAR, color="0.93", lw=0, zorder=0)
+        near.set_facecolor("0.96")
+    for ax, label in zip(grid[:, 0], ("log", "linear", "linear, the grey part"), strict=True):
+        ax.set_ylabel(f"objective\n({label})")
+    return plotting.with_legend(figure, loc="outside lower center", ncols=5)
 
 
 def _parts(rows: pd.DataFrame) -> Iterator[tuple[plotting.Look, pd.DataFrame, str]]:
@@ -151,6 +157,6 @@ def _parts(rows: pd.DataFrame) -> Iterator[tuple[plotting.Look, pd.DataFrame, st
         name = mine[NAME].iloc[0]
         parts = [(own, mine)]
         if name == "w_fix":
-            scales = zip(mine.groupby(KAPPA), ("^", ">"), strict=False)
-            parts = [(replace(own, label=f"W-fix, κ = {k:g}", marker=marker), part) for (k, part), marker in scales]
+            scales = zip((own, LARGER), mine.groupby(KAPPA), strict=False)
+            parts = [(replace(one, label=f"W-fix, κ = {k:g}"), part) for one, (k, part) in scales]
         yield from ((own, part, STRENGTHS[name]) for own, part in parts)

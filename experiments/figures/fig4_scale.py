@@ -5,7 +5,6 @@ from dataclasses import replace
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.analysis import plotting
 from experiments.analysis.claims import Claim, Samples, Superiority
 from experiments.analysis.results import Results, select
 from experiments.figures import fig4
@@ -73,11 +72,12 @@ holds if the paper's frozen entries have unit variance, and not if they have tha
 
 
 def draw(results: Results) -> Figure:
-    figure, axes = plotting.panels(2, 2, width=3.9, height=3.0)
-    for column, experiment in enumerate(EXPERIMENT):
-        table = _part(results, experiment).final("loss", DEGREE)
-        for row, spectrum in enumerate(SPECTRA):
-            ax, rows = axes[2 * row + column], select(table, **{SPECTRUM: spectrum})
-            fig4.panel(ax, rows)
-            ax.set(title=f"{spectrum} A, start of {NORMS[experiment]}", ylabel="" if column else fig4.OBJECTIVE)
-    return plotting.with_legend(figure)
+    tables = {experiment: _part(results, experiment).final("loss", DEGREE) for experiment in EXPERIMENT}
+    return fig4.columns(
+        {
+            f"{spectrum} A,\nstart of {NORMS[experiment]}": select(table, **{SPECTRUM: spectrum})
+            for spectrum in SPECTRA
+            for experiment, table in tables.items()
+        },
+        width=2.9,
+    )

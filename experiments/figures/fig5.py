@@ -118,7 +118,8 @@ RETIRED = {
 }
 
 RANKS = {"rank": "rank (of 300), numerical", "rank/0.001": "rank, eigenvalues > 1e-3 of top"}
-METRICS = RANKS | {"accuracy": "test accuracy"}
+METRICS = RANKS | {"accuracy": "test accuracy (logit)"}
+ACCURACIES = (0.1, 0.3, 0.5, 0.7, 0.85, 0.9, 0.95, 0.97, 0.98)  # ticks
 
 NOTES = """
 **What it shows.** The collapse is there: with decay alone the rank and the accuracy fall as γ grows, to one dimension
@@ -180,13 +181,18 @@ def draw(results: Results) -> Figure:
     for column, (rows, x, label) in enumerate(sides):
         for row, (metric, name) in enumerate(METRICS.items()):
             ax = axes[2 * row + column]
-            arms.curves(ax, arms.with_same_start(rows), x, metric)
-            if x == GAMMA:  # vanilla has no decay: a level
-                level = select(table, **VANILLA, **{ALPHA: 1.0})[metric].mean()
-                ax.axhline(level, color=arms.look("vanilla").color, lw=0.8, ls=":", zorder=0)
+            within = (0, WIDTH) if metric in RANKS else (0, 1)
+            arms.curves(ax, arms.with_same_start(rows), x, metric, within=within)
+            if x == GAMMA:
+                mean = select(table, **VANILLA, **{ALPHA: 1.0})[metric].mean()
+                plotting.level(ax, mean, arms.look("vanilla"), "γ")
             ax.set(xscale="log", xlabel=label if row == len(METRICS) - 1 else "", ylabel="" if column else name)
-            bottom = 0.9 if (x, metric) == (ALPHA, "accuracy") else 0
-            ax.set_ylim(bottom, 1 if metric == "accuracy" else None)
+            if metric in RANKS:
+                ax.set_ylim(0, None)
+            else:  # collapse and tenths of a per cent on one axis
+                ax.set(yscale="logit", ylim=(0.09, 0.985))
+                ax.set_yticks(ACCURACIES, [f"{level:g}" for level in ACCURACIES])
+                ax.minorticks_off()
     axes[0].set_title("α = 1")
     axes[1].set_title("γ = 0.001")
     return plotting.with_legend(figure)

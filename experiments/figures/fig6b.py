@@ -127,12 +127,11 @@ Vanilla's status was first "nan", for PPO's approximate KL overflows in the last
 which are finite, by the rule that all runs are judged by since.
 """
 
-ABSOLUTE_LOOK = plotting.Look(label="syre, absolute σ = 0.1", color="#009E73", marker="h")
 DRAWN = (
     (look("vanilla"), VANILLA),
     (look("weight_decay"), decay()),
     *((look("syre", sigma), arm("syre", RELATIVE, sigma=sigma)) for sigma in (0.01, 0.1, 1)),
-    (ABSOLUTE_LOOK, SYRES["abs-0.1"][1]),
+    (look("syre", 0.1, unit="absolute"), SYRES["abs-0.1"][1]),
 )
 
 

@@ -85,17 +85,26 @@ paper's "vanilla" has the same weight decay of 0.01 as syre: here weight_decay.
 """
 
 
+DRAWN = {
+    "rank": f"rank (of {WIDTH}), numerical",
+    "rank/0.001": "rank, > 1e-3 of top",
+    "rank/0.01": "rank, > 1e-2 of top",
+    "rank/effective": "rank, effective",
+    "accuracy": "test accuracy",
+}
+
+
 def draw(results: Results) -> Figure:
     results = arms.usual(results)
-    figure, axes = plotting.panels(2, 3, width=3.8, height=2.5)
-    metrics = {"rank": "rank (of 100), numerical", "rank/effective": "rank, effective", "accuracy": "test accuracy"}
+    figure, axes = plotting.panels(2, len(DRAWN), width=3.8, height=2.1)
     for column, noise in enumerate(CLEAN):
-        rows = results.final(*metrics, **_only(noise))
+        rows = results.final(*DRAWN, **_only(noise))
         rows = rows[(rows[NAME] != "syre") | rows[SIGMA].isin(SIGMAS)]
-        for row, (metric, label) in enumerate(metrics.items()):
+        for row, (metric, label) in enumerate(DRAWN.items()):
             ax = axes[2 * row + column]
-            arms.curves(ax, arms.with_same_start(rows), noise, metric)
-            ax.set(ylabel="" if column else label, ylim=(0, 1 if metric == "accuracy" else 105))
+            top = 1 if metric == "accuracy" else WIDTH
+            arms.curves(ax, arms.with_same_start(rows), noise, metric, within=(0, top), nested=True)
+            ax.set(ylabel="" if column else label, ylim=(0, 1.05 * top))
         axes[column].set_title(f"noisy {WORDS[noise]}s")
         ax.set_xlabel(AXES[noise])
     return plotting.with_legend(figure, loc="outside lower center", ncols=3)

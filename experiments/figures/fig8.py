@@ -15,7 +15,8 @@ EXPERIMENT = "fig5"
 
 FLOOR = "eigenvalue/150"  # the median eigenvalue of the 300: inside the tail, far from the ten class directions
 INDICES = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 75, 100, 150, 200, 250, 300)
-SHADES = {1e-3: "0.75", 1e-2: "0.55", 3e-2: "0.35", 1e-1: "0.0"}
+LEAST = 1e-12  # of an eigenvalue that is drawn; those of dead units are 0
+SHADES = {1e-3: "#B5DE2B", 1e-2: "#35B779", 3e-2: "#26828E", 1e-1: "#440154"}  # viridis, in which no arm is drawn
 WHOLE = {ALPHA: 1.0}
 
 
@@ -89,11 +90,15 @@ def draw(results: Results) -> Figure:
     names = [f"eigenvalue/{index}" for index in INDICES]
     table = results.final(*names, **WHOLE, **{NAME: ["weight_decay", "syre"], START: [None, "shift"]})
     for ax, gamma in zip(axes, (1e-2, 1e-1), strict=False):
+        drawn = []
         for look, rows in arms.by_arm(select(table, **{GAMMA: gamma})):
             long = rows.melt(id_vars="seed", value_vars=names, var_name="index", value_name="eigenvalue")
             long["index"] = long["index"].str.removeprefix("eigenvalue/").astype(int)
-            plotting.line_with_band(ax, long, "index", "eigenvalue", look)
-        ax.set(xscale="log", yscale="log", title=f"γ = {gamma:g}", xlabel="index", ylim=(1e-16, None))
+            alive = long.groupby("index")["eigenvalue"].transform("min") > 0
+            drawn.append((look, long[alive]))
+        arms.curves(ax, drawn, "index", "eigenvalue", within=(LEAST, np.inf), nested=True)
+        title = f"γ = {gamma:g} (ends: dead units)"
+        ax.set(xscale="log", yscale="log", title=title, xlabel="index", ylim=(LEAST, None))
     axes[0].set_ylabel("eigenvalue of the covariance")
     for gamma, shade in SHADES.items():
         mine = plotting.Look(label=f"floor at γ = {gamma:g}", color=shade, marker="o")

@@ -186,11 +186,9 @@ def draw(results: Results) -> Figure:
 def _ranks(ax: Axes, rows: pd.DataFrame, beta: int) -> None:
     arms.curves(ax, arms.by_arm(rows[(rows[START] != "keep") & (rows[NAME] != "vanilla")]), GAMMA, "rank")
     for name, sigma in (("syre", 1), ("weight_decay", None)):
-        known, label = PAPER[name, beta], f"{look(name).label}, the paper's"
-        color = look(name, sigma).color
-        ax.plot(list(known), list(known.values()), "o", ms=8, mfc="none", mec=color, label=label)
-    level = select(rows, **arms.VANILLA)["rank"].mean()
-    ax.axhline(level, color=look("vanilla").color, lw=0.8, ls=":")
+        known = PAPER[name, beta]
+        plotting.papers(ax, list(known), list(known.values()), look(name, sigma).color, look(name).label)
+    plotting.level(ax, select(rows, **arms.VANILLA)["rank"].mean(), look("vanilla"), "γ")
     ax.set(xscale="log", xlabel="weight decay γ", title=f"β = {beta}", ylim=(-5, 205))
 
 

@@ -25,7 +25,7 @@ READINGS: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 LOOKS = {
     "relative-1": replace(arms.look("syre", 1.0), label="syre, σ = 1 relative, above 3e-5"),
-    "absolute-0.1": plotting.Look(label="syre, σ = 0.1 absolute, above 3e-4", color="#56B4E9", marker="P"),
+    "absolute-0.1": replace(arms.look("syre", 0.1, unit="absolute"), label="syre, σ = 0.1 absolute, above 3e-4"),
 }
 PAPER = {1: (137, 36), 10: (27, 7)}  # beta -> ranks of syre and of decay alone at decay 0.01, read off its figure 9
 
@@ -92,6 +92,9 @@ reading.
 """
 
 
+PAPERS_STEP = 24_500  # beside the end of ours: how long the paper's runs are is not known
+
+
 def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(2, width=3.8, height=2.9)
     for ax, beta in zip(axes, (1, 10), strict=True):
@@ -100,9 +103,10 @@ def draw(results: Results) -> Figure:
         for name, arm in (("weight_decay", decay(_at(beta))), ("vanilla", VANILLA | {BETA: beta})):
             own = replace(arms.look(name), label=f"{arms.look(name).label}, above 3e-5")
             plotting.line_with_band(ax, results.curve("rank", **arm), "step", "rank", own)
-        for level in PAPER[beta]:
-            ax.axhline(level, color="0.5", lw=0.8, ls=":", zorder=0)
-        ax.axvline(FEWEST, color="0.8", lw=0.8, zorder=0)
-        ax.set(title=f"γ = 0.01, β = {beta} (dotted: the paper)", xlabel="step", ylim=(0, 200))
+        for name, rank in zip(("syre", "weight_decay"), PAPER[beta], strict=True):
+            own = arms.look(name)
+            plotting.papers(ax, [PAPERS_STEP], [rank], own.color, own.label)
+        ax.axvline(FEWEST, color="0.8", lw=0.8, zorder=0, label="end of figure 9")
+        ax.set(title=f"γ = 0.01, β = {beta}", xlabel="step", ylim=(0, 200))
     axes[0].set_ylabel("rank of the encoder (of 200)")
     return plotting.with_legend(figure, loc="outside lower center", ncols=2)

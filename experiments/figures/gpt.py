@@ -166,12 +166,12 @@ LINES = {
     look("weight_decay"): decay(),
     look("syre", 0.01): syre(sigma=0.01),
     look("syre", 1): syre(sigma=1),
-    plotting.Look(label="syre, absolute σ = 0.01", color="#56B4E9", marker="^"): syre(sigma=0.01, unit="absolute"),
+    look("syre", 0.01, unit="absolute"): syre(sigma=0.01, unit="absolute"),
     look("syre_advanced", 0.01): arm("syre_advanced", sigma=0.01),
     SAME_START: syre(**KEEP),
-    plotting.Look(label="weight decay, matrices alone", color="#E69F00", marker="v"): decay(**MATRICES),
-    plotting.Look(label="syre, σ = 0.01, matrices alone", color="#CC79A7", marker="<"): syre(sigma=0.01, **MATRICES),
-    plotting.Look(label="syre, σ = 1, matrices alone", color="#882255", marker=">"): syre(sigma=1, **MATRICES),
+    look("weight_decay", scope="matrices"): decay(**MATRICES),
+    look("syre", 0.01, scope="matrices"): syre(sigma=0.01, **MATRICES),
+    look("syre", 1, scope="matrices"): syre(sigma=1, **MATRICES),
 }
 
 

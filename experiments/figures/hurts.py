@@ -234,7 +234,7 @@ the cost at σ = 1 was 13 % (sparse), 1 to 2 % (patients; 4 to 6 % at the other 
 SYRE = look("syre")
 KEEP = replace(SAME_START, label="syre, start of the others")
 CONTROL = Look(label="syre, all inputs relevant (control)", color="#8C8C8C", marker="o")
-UNIT = Look(label="syre, σ absolute", color="#CC79A7", marker="h")
+UNIT = replace(look("syre", 0.1, unit="absolute"), label="syre, σ absolute")
 TICKS = (0.9, 1, 1.2, 1.5, 2, 3, 4)
 
 

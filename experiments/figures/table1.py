@@ -1,6 +1,7 @@
 """Table 1 (section 6.5): what the last layer of SimCLR keeps, with and without syre. ResNet18 on CIFAR-100."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from experiments.analysis.arms import GAMMA, beats, final, look, same
 from experiments.analysis.claims import Claim, Equivalence, NonInferiority, Samples, Superiority
 from experiments.analysis.plotting import Look
 from experiments.analysis.results import Arm, Results, select
-from experiments.analysis.stats import paired_differences, t_interval
+from experiments.analysis.stats import paired_differences
+from experiments.analysis.summaries import table
+from experiments.analysis.tables import estimate, points
 
 TITLE = "SimCLR on CIFAR-100: low-rankness and accuracy of the last layer"
 
@@ -25,10 +28,9 @@ WRITTEN = {USUAL: "1e-4", STRONG: "0.01"}
 SHARE = 0.05  # of the eigenvalues: the smallest difference of low-rankness worth naming
 CLOSED = (0.325 - 0.222) / (0.468 - 0.222)  # of the paper's gap between its layers: 42 %; the text: "about 50 %"
 
-HEAD = Look(label="syre on the head, σ = 0.1", color="#CC79A7", marker="d")
-WITH_D = Look(label="syre with D, σ = 1", color="#009E73", marker="P")
-# The one arm that looks otherwise than in the other figures (`arms.SAME_START`): its green is that of D here.
-SAME_START = Look(label="syre, σ = 1, start of decay alone", color="#E69F00", marker="x")
+HEAD = replace(look("syre_layers"), label="syre on the head, σ = 0.1")
+WITH_D = replace(look("syre_advanced"), label="syre with D, σ = 1")
+SAME_START = replace(arms.SAME_START, label="syre, σ = 1, start of decay alone")
 
 
 @dataclass(frozen=True)
@@ -250,11 +252,16 @@ low-rankness, 0.6 points in the last layer and 0.9 in the penultimate one, up as
 does to so short a run, and differences of a point are to be read as such.
 """
 
-# ---- the picture -----------------------------------------------------------------------------------------------------
+# ---- the table and the picture ---------------------------------------------------------------------------------------
 
 COLUMNS = {"low-rankness": LOW, "penultimate": PENULTIMATE, "last layer": LAST}
-UNKNOWN = ("0", "~46.8", "~32")  # two of the paper's three rows, in an order that we do not know
-PUBLISHED = {"decay": ("70", "46.8", "22.2"), "head": UNKNOWN, "0.1": UNKNOWN, "0.01": ("0", "~46.8", "32.5")}
+# In per cent. Two of the paper's three rows of syre stand in an order that we do not know.
+PUBLISHED: dict[str, tuple[float, float, float]] = {
+    "decay": (70, 46.8, 22.2),
+    **dict.fromkeys(("head", "0.1"), (0, 46.8, 32)),
+    "0.01": (0, 46.8, 32.5),
+}
+ABOUT = {("head", 32), ("0.1", 32), ("head", 46.8), ("0.1", 46.8), ("0.01", 46.8)}  # known to two digits
 
 Row = tuple[str, str, float, pd.DataFrame]  # stem, arm, decay and runs of a row of the table
 
@@ -270,37 +277,38 @@ def _rows(table: pd.DataFrame) -> list[Row]:
     return [row for row in every if len(row[-1])]
 
 
-def _cell(values: pd.Series) -> str:
-    """Percent, with the half-width of the interval over seeds."""
-    mean, low, _, seeds = t_interval(100 * values.dropna())
-    return f"{mean:.1f} ± {mean - low:.1f}" if seeds > 1 else f"{mean:.1f}" if seeds else "–"
+def _name(stem: str, key: str) -> str:
+    return VARIANTS[key].look.label + ", 3 × 3 stem" * (stem == "cifar")
 
 
-def _table(ax: Axes, rows: list[Row]) -> None:
-    text = [
-        [
-            VARIANTS[key].look.label + (", 3 × 3 stem" if stem == "cifar" else ""),
-            f"{gamma:g}",
-            *(_cell(runs[metric]) for metric in COLUMNS.values()),
-            *(PUBLISHED.get(key, ("",) * 3) if gamma == USUAL and stem == "imagenet" else ("",) * 3),
-        ]
-        for stem, key, gamma, runs in rows
-    ]
-    header = ["", "γ", *COLUMNS, *(f"{name},\nthe paper" for name in COLUMNS)]
-    widths = [0.27, 0.07, *[0.11] * 6]
-    table = ax.table(text, colLabels=header, colWidths=widths, loc="center", cellLoc="center")
-    table.auto_set_font_size(False)
-    table.set_fontsize(8)
-    for (row, column), cell in table.get_celld().items():
-        cell.set(height=(1 if row else 2) / (len(text) + 2), linewidth=0)
-        if not row:
-            cell.get_text().set_fontweight("bold")
-        elif not column:
-            cell.get_text().set(color=VARIANTS[rows[row - 1][1]].look.color, ha="left")
-        if row and row % 2 == 0:
-            cell.set_facecolor("#F3F3F3")
-    ax.set_axis_off()
-    ax.set_title("percent, with the half-width of the 95 % interval over seeds")
+def _published(key: str, gamma: float, stem: str) -> tuple[float, ...]:
+    """The paper's row of an arm, whose decay is taken to be the usual one; nothing if it has none."""
+    return PUBLISHED.get(key, ()) if gamma == USUAL and stem == "imagenet" else ()
+
+
+def paper_table(results: Results) -> str:
+    """Table 1, ours and the paper's."""
+    header = ["method", "γ", *(word for name in COLUMNS for word in (f"{name}, %", "the paper's"))]
+    lines = []
+    for stem, key, gamma, runs in _rows(arms.usual(results).final(*COLUMNS.values())):
+        known = _published(key, gamma, stem)
+        theirs = ["~" * ((key, number) in ABOUT) + f"{number:g}" for number in known] or [""] * len(COLUMNS)
+        ours = [estimate(runs[metric], times=100) for metric in COLUMNS.values()]
+        pairs = (cell for pair in zip(ours, theirs, strict=True) for cell in pair)
+        lines.append([_name(stem, key), f"{gamma:g}", *pairs])
+    said = "Mean and 95 % interval over seeds. The paper's decay is taken to be γ = 1e-4; which of its rows of syre is"
+    return "\n".join([*table(header, lines), "", f"{said} which, but for the best, is not known."])
+
+
+def _points(axes: Sequence[Axes], rows: list[Row]) -> None:
+    """The table as points; the paper's numbers as circles where they are known."""
+    for place, (ax, (name, metric)) in enumerate(zip(axes, COLUMNS.items(), strict=True)):
+        drawn = [(float(k), VARIANTS[key].look, 100 * runs[metric]) for k, (_, key, _, runs) in enumerate(rows)]
+        points(ax, drawn, [f"{_name(stem, key)}; γ = {gamma:g}" for stem, key, gamma, _ in rows] if not place else [])
+        for k, (stem, key, gamma, _) in enumerate(rows):
+            if known := _published(key, gamma, stem):
+                plotting.papers(ax, known[place], k, "0.3")
+        ax.set(title=f"{name}, %", xlim=(-4 if metric == LOW else 0, None))
 
 
 def _lines(ax: Axes, results: Results, gamma: float, prefix: str) -> None:
@@ -319,18 +327,17 @@ def _lines(ax: Axes, results: Results, gamma: float, prefix: str) -> None:
 def draw(results: Results) -> Figure:
     results = arms.usual(results)
     rows = _rows(results.final(*COLUMNS.values()))
-    height = 0.2 * (len(rows) + 4)
-    figure = Figure(figsize=(9, height + 3.3), layout="constrained")
-    grid = figure.add_gridspec(2, 3, height_ratios=[height, 2.8])
-    _table(figure.add_subplot(grid[0, :]), rows)
-    for column, gamma in enumerate((USUAL, STRONG)):
-        ax = figure.add_subplot(grid[1, column])
+    height = 0.2 * (len(rows) + 2)
+    figure = Figure(figsize=(10, height + 3.3), layout="constrained")
+    grid = figure.subplots(2, 3, height_ratios=[height, 2.8])
+    _points(grid[0], rows)
+    for ax, gamma in zip(grid[1], (USUAL, STRONG), strict=False):
         _lines(ax, results, gamma, f"{LOW}/")
-        ax.axvline(1e-4, color="0.6", linewidth=0.8, linestyle="--")
+        ax.axvline(1e-4, color="0.6", linewidth=0.8, linestyle="--", label="the threshold of the table")
         ax.set(xscale="log", xlim=(7e-7, 0.4), ylim=(-0.03, 1.03), xlabel="threshold t", ylabel="share below t")
         ax.set_title(f"low-rankness, γ = {gamma:g}")
-    ax = figure.add_subplot(grid[1, 2])
+    ax = grid[1, 2]
     _lines(ax, results, STRONG, "eigenvalue/")
     ax.axhline(-4, color="0.6", linewidth=0.8, linestyle="--")
     ax.set(xlabel="i", ylabel="log₁₀ λᵢ / λ₁", title=f"eigenvalues, γ = {STRONG:g}")
-    return plotting.with_legend(figure, loc="outside lower center", ncols=4)
+    return plotting.with_legend(figure, loc="outside lower center", ncols=4, caption="below, thin: a seed")

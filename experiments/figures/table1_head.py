@@ -9,6 +9,9 @@ from experiments.analysis import plotting
 from experiments.analysis.arms import POINT, VANILLA, beats, costs, decay, look, syre
 from experiments.analysis.claims import Claim, Equivalence, Superiority, per_seed
 from experiments.analysis.results import Arm, Results, select
+from experiments.analysis.summaries import table
+from experiments.analysis.tables import estimate, points
+from experiments.figures.table1 import PUBLISHED
 
 TITLE = "SimCLR with a head of 4 to 1: low-rankness and accuracy against an untrained network"
 
@@ -82,25 +85,46 @@ The paper's gain in accuracy of the last layer (22 % to about 32 %) does not app
 makes no difference that three seeds show.
 """
 
-PANELS = {LOW: "low-rankness", LAST: "accuracy, last layer", PENULTIMATE: "accuracy, penultimate layer"}
-ROWS: dict[str, tuple[str, Arm]] = {
-    "no decay": ("#000000", VANILLA),
-    "weight decay": (look("weight_decay").color, decay()),
-    **{f"syre, {words}": (look("syre").color, arm) for words, arm in ALL.values()},
-    "weight decay, matrices alone": (look("weight_decay").color, decay(**MATRICES)),
-    **{f"syre, {words}": ("#56B4E9", arm) for words, arm in BARE.values()},
+
+def _look(key: str, scope: str) -> plotting.Look:
+    """That of a reading of syre, by how its key ends: `absolute-0.1`."""
+    unit, sigma = key.split("-")[-2:]
+    return look("syre", float(sigma), unit=unit, scope=scope)
+
+
+# What the paper has for these arms, at its own decay and with its own network.
+PAPER = {"weight decay": PUBLISHED["decay"], "syre, relative σ = 0.01": PUBLISHED["0.01"]}
+COLUMNS = {"low-rankness": LOW, "penultimate": PENULTIMATE, "last layer": LAST}
+ROWS: dict[str, tuple[plotting.Look, Arm]] = {
+    "no decay": (look("vanilla"), VANILLA),
+    "weight decay": (look("weight_decay"), decay()),
+    **{f"syre, {words}": (_look(key, "all"), arm) for key, (words, arm) in ALL.items()},
+    "weight decay, matrices alone": (look("weight_decay", scope="matrices"), decay(**MATRICES)),
+    **{f"syre, {words}": (_look(key, "matrices"), arm) for key, (words, arm) in BARE.items()},
 }
+
+
+def paper_table(results: Results) -> str:
+    """The columns of table 1, for this head."""
+    found = results.final(*COLUMNS.values())
+    header = ["method", *(word for name in COLUMNS for word in (f"{name}, %", "the paper's"))]
+    lines = []
+    for name, (_, own) in ROWS.items():
+        theirs = [f"{number:g}" for number in PAPER.get(name, ())] or [""] * len(COLUMNS)
+        ours = [estimate(select(found, **own)[metric], times=100) for metric in COLUMNS.values()]
+        lines.append([name, *(cell for pair in zip(ours, theirs, strict=True) for cell in pair)])
+    return "\n".join([*table(header, lines), "", "Mean and 95 % interval over seeds, at γ = 0.01."])
 
 
 def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(3, width=3.3, height=3.0)
-    table = results.final(*PANELS)
+    found = results.final(*COLUMNS.values())
     start = results.curve(LOW).query("step == 0")[LOW].mean()
-    for ax, (metric, title) in zip(axes, PANELS.items(), strict=True):
-        for place, (color, own) in enumerate(ROWS.values()):
-            mean, low, high, _ = plotting.t_interval(select(table, **own)[metric].dropna())
-            ax.errorbar(mean, place, xerr=[[mean - low], [high - mean]], fmt="o", color=color, capsize=2)
-        ax.set(title=title, ylim=(len(ROWS) - 0.5, -0.5))
-        ax.set_yticks(range(len(ROWS)), list(ROWS) if ax is axes[0] else [""] * len(ROWS))
-    axes[0].axvline(start, color="0.5", ls=":", label="untrained")
+    for place, (ax, (name, metric)) in enumerate(zip(axes, COLUMNS.items(), strict=True)):
+        drawn = [(float(k), own, 100 * select(found, **arm)[metric]) for k, (own, arm) in enumerate(ROWS.values())]
+        points(ax, drawn, list(ROWS) if not place else [])
+        for row, known in PAPER.items():
+            plotting.papers(ax, known[place], list(ROWS).index(row), "0.3")
+        ax.set(title=f"{name}, %", xlim=(-4 if metric == LOW else 0, None))
+    axes[0].axvline(100 * start, color="0.5", ls=":", label="untrained")
     return plotting.with_legend(figure)

@@ -3,9 +3,12 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
+from experiments.analysis import plotting
 from experiments.analysis.claims import Claim, NonInferiority, per_seed
 from experiments.analysis.results import Results
-from experiments.figures.table2 import ARTICLES, FORMS, NETWORK, NETWORKS, as_figure, mean, settings
+from experiments.analysis.summaries import table
+from experiments.analysis.tables import NONE, estimate
+from experiments.figures.table2 import ARTICLES, FORMS, NETWORK, NETWORKS, mean, ratios, settings
 
 TITLE = "what syre costs in memory (the runs of table 2)"
 EXPERIMENT = "table2"
@@ -63,25 +66,52 @@ includes what the allocator keeps in reserve. So megabytes are not compared, rat
 w = θ + b during the step: up to two copies at the peak.
 """
 
-COLUMNS = {"network, width": 1.1, "batch": 0.5, "weights, MB": 0.9, "MB": 0.7, "attach, MB": 0.9}
-COLUMNS |= {"parametrize, MB": 1.2, "attach / without": 1.15, "param. / without": 1.15, "attach, copies": 1.0}
-COLUMNS |= {"param., copies": 1.0, "paper: MB, ratio": 1.5}
+KINDS = [f"{kind}/{form}" for kind in ("MB", "memory", "copies") for form in FORMS]
 
 
-def _line(name: str, rows: pd.DataFrame, batch: int) -> list[str]:
-    paper = PAPER[rows[NETWORK].iloc[0]].get(batch)
-    return [
-        *(name, str(batch), mean(rows, "parameters")),
-        *(mean(rows, f"MB/{form}", 4) for form in ("plain", *FORMS)),
-        *(f"{rows[f'memory/{form}'].mean():.3f}" for form in FORMS),
-        *(f"{rows[f'copies/{form}'].mean():.2f}" for form in FORMS),
-        f"{paper[0]} → {paper[1]}, {paper[1] / paper[0]:.3f}" if paper else "–",
-    ]
+def _found(results: Results) -> pd.DataFrame:
+    return results.final("parameters", "MB/plain", *KINDS)
+
+
+def paper_table(results: Results) -> str:
+    """Table 3, ours and the paper's, with a line for each batch size of either."""
+    found = _found(results)
+    header = ["network, width", "batch", "weights, MB", "without, MB", *(f"{form}, MB" for form in FORMS)]
+    header += [*(f"{form} / without" for form in FORMS), *(f"{form}, copies" for form in FORMS)]
+    header += ["the paper's, MB without → with", "ratio"]
+    where = ", ".join(sorted(set(found["device"])))
+    said = f"Peak memory of training steps on {where}, and what syre adds, in copies of the weights. The paper's "
+    said += "networks are larger, and its megabytes those of a GPU: ratios compare."
+    return "\n".join([*table(header, _lines(found)), "", said])
+
+
+def _lines(found: pd.DataFrame) -> list[list[object]]:
+    ours = {(rows[NETWORK].iloc[0], batch): (name, rows) for name, rows, batch in settings(found)}
+    lines: list[list[object]] = []
+    for network in NETWORKS:
+        batches = {batch for of, batch in ours if of == network} | {*PAPER[network]}
+        for batch in sorted(batches, reverse=True):
+            paper = PAPER[network].get(batch)
+            theirs = [f"{paper[0]} → {paper[1]}", f"{paper[1] / paper[0]:.3f}"] if paper else [NONE] * 2
+            name, rows = ours.get((network, batch), (NETWORKS[network], None))
+            lines.append([name, batch, *(_cells(rows) if rows is not None else [NONE] * 8), *theirs])
+    return lines
+
+
+def _cells(rows: pd.DataFrame) -> list[str]:
+    megabytes = [mean(rows, f"MB/{form}", 4) for form in ("plain", *FORMS)]
+    shares = [estimate(rows[f"memory/{form}"], 3) for form in FORMS]
+    return [mean(rows, "parameters"), *megabytes, *shares, *(estimate(rows[f"copies/{form}"], 2) for form in FORMS)]
 
 
 def draw(results: Results) -> Figure:
-    kinds = [f"{kind}/{form}" for kind in ("memory", "copies") for form in FORMS]
-    table = results.final("parameters", *(f"MB/{form}" for form in ("plain", *FORMS)), *kinds)
-    where = ", ".join(sorted(set(table["device"])))
-    title = f"Peak memory of training steps on {where}, and what syre adds, in copies of the weights"
-    return as_figure(title, COLUMNS, [_line(*setting) for setting in settings(table)])
+    lines = settings(_found(results))
+    figure, (left, right) = plotting.panels(2, width=4.4, height=0.33 * len(lines) + 1.3)
+    ratios(left, lines, "memory")
+    ratios(right, lines, "copies", named=False)
+    for place, (_, rows, batch) in enumerate(lines):
+        if paper := PAPER[rows[NETWORK].iloc[0]].get(batch):
+            plotting.papers(left, paper[1] / paper[0], place, "0.3")
+    left.set(xlabel="peak memory with syre / without")
+    right.set(xlabel="what it adds, in copies of the weights", xlim=(0, 2.2))
+    return plotting.with_legend(figure, loc="outside lower center", ncols=3)

@@ -11,7 +11,7 @@ import pytest
 
 import experiments.figures
 from experiments import report
-from experiments.analysis import pages
+from experiments.analysis import pages, plotting
 from experiments.analysis import report as redrawn
 
 MODULE = """
@@ -258,6 +258,50 @@ def test_drawing_needs_no_torch(results):
     """
     assert subprocess.run([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.DEVNULL).returncode == 0
     assert (results / "synth10/figure.png").is_file()
+
+
+BESIDE = """
+BESIDE = ("synth10",)
+
+
+def draw(results, *others):
+    figure, (ax,) = panels()
+    ax.set_title(" ".join(other.experiment for other in others))
+    for other in others:
+        curves(ax, by_arm(other.final("rank")), "optim.lr", "rank")
+    return figure
+"""
+
+
+def test_runs_of_another_figure_are_drawn_beside_its_own_where_they_are_and_not_judged(results, monkeypatch):
+    module = MODULE.partition("def draw")[0] + BESIDE
+    drawn, files = [], plotting.files
+    monkeypatch.setattr(redrawn, "_in_parallel", lambda call, each: [call(*one) for one in each])
+    monkeypatch.setattr(plotting, "files", lambda figure, folder: drawn.append(figure) or files(figure, folder))
+    (results.parent / "modules/synth2.py").write_text(module)
+
+    def title():
+        drawn.clear()
+        assert report.main(["synth2", "--results", str(results)]) == 0
+        return [figure.axes[0].get_title() for figure in drawn]
+
+    assert title() == ["synth10"]
+    assert "Scale `cpu`: 30 runs" in (results / "synth2/report.md").read_text()  # its own alone
+    assert title() == []
+    table = results / "synth10/metrics.csv"
+    table.write_text(table.read_text().replace(",rank,9", ",rank,8"))
+    assert title() == ["synth10"]  # what is beside it is another
+    shutil.rmtree(results / "synth10")
+    assert title() == [""]
+
+
+def test_a_table_of_the_paper_stands_above_the_picture(results):
+    module = results.parent / "modules/synth2.py"
+    module.write_text(MODULE + "\n\ndef paper_table(results):\n    return f'| {len(results.runs)} runs |'\n")
+    assert report.main(["--results", str(results)]) == 0
+    first, second = ((results / name / "report.md").read_text() for name in ("synth2", "synth10"))
+    assert first.split("\n\n")[1:3] == ["| 30 runs |", "![the figure](figure.png)"]
+    assert second.split("\n\n")[1] == "![the figure](figure.png)"
 
 
 def test_what_was_learnt_and_what_else_a_figure_says_stand_in_report_overview_and_readme(results):

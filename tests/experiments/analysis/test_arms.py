@@ -68,7 +68,7 @@ def test_an_arm_is_in_relative_units_and_decays_everything_unless_it_says_otherw
 
 
 def test_no_two_arms_share_a_colour_a_marker_or_a_label():
-    for a, b in itertools.combinations(arms.LOOKS.values(), 2):
+    for a, b in itertools.combinations([*arms.LOOKS.values(), arms.SAME_START, arms.NOT_SHARED], 2):
         assert len({a.label, b.label}) == len({a.marker, b.marker}) == 2
         assert np.linalg.norm(np.subtract(to_rgb(a.color), to_rgb(b.color))) > 0.25, (a.label, b.label)
 
@@ -77,6 +77,26 @@ def test_a_larger_sigma_is_a_darker_blue():
     lightness = [sum(to_rgb(arms.look("syre", sigma).color)) for sigma in (0, 0.01, 0.1, 0.3, 1, 3, 10)]
     assert lightness == sorted(lightness, reverse=True)
     assert arms.look("syre", 0.1).label == "syre, σ = 0.1"
+
+
+def test_a_reading_of_sigma_has_a_hue_of_its_own_darker_where_sigma_is_larger():
+    readings = list(itertools.product(("relative", "absolute"), ("all", "matrices")))
+    shades = {reading: [look_of(reading, sigma) for sigma in (0.01, 0.1, 1)] for reading in readings}
+    for several in shades.values():
+        lightness = [sum(to_rgb(look.color)) for look in several]
+        assert lightness == sorted(lightness, reverse=True)
+    for (_, mine), (_, other) in itertools.combinations(shades.items(), 2):
+        for a, b in itertools.product(mine, other):
+            assert a.label != b.label
+            assert np.linalg.norm(np.subtract(to_rgb(a.color), to_rgb(b.color))) > 0.1, (a.label, b.label)
+    assert look_of(("absolute", "matrices"), 0.1).label == "syre, absolute σ = 0.1, matrices alone"
+    whole, bare = arms.look("weight_decay"), arms.look("weight_decay", scope="matrices")
+    assert (bare.label, bare.color != whole.color) == ("weight decay, matrices alone", True)
+    assert arms.look("syre", 0.1) == look_of(("relative", "all"), 0.1)
+
+
+def look_of(reading, sigma):
+    return arms.look("syre", sigma, unit=reading[0], scope=reading[1])
 
 
 def test_a_regularizer_without_a_look_of_its_own_always_has_the_same():
@@ -103,10 +123,21 @@ def test_arms_come_in_one_order_whatever_the_order_of_the_rows():
 
 def test_curves_are_a_line_an_arm_in_its_look():
     _, (ax,) = plotting.panels()
-    arms.curves(ax, arms.with_same_start(sweep().final("loss")), GAMMA, "loss")
+    arms.curves(ax, arms.with_same_start(sweep(seeds=4).final("loss")), GAMMA, "loss")
     drawn = [(line.get_label(), line.get_color(), line.get_marker()) for line in ax.lines[::2]]  # then: hollow markers
     looks = [arms.look("vanilla"), arms.look("weight_decay"), *(arms.look("syre", s) for s in (0.01, 0.1, 1))]
     assert drawn == [(look.label, look.color, look.marker) for look in [*looks, arms.SAME_START]]
+
+
+def test_nested_curves_are_the_narrower_the_later_so_that_none_is_hidden():
+    _, (ax, plain) = plotting.panels(2)
+    for nested, panel in ((True, ax), (False, plain)):
+        arms.curves(panel, arms.by_arm(sweep(seeds=4).final("loss")), GAMMA, "loss", nested=nested)
+    for size in ("get_linewidth", "get_markersize"):
+        sizes = [getattr(line, size)() for line in ax.lines[::2]]
+        assert sizes == sorted(sizes, reverse=True)
+        assert len(set(sizes)) == 5
+        assert {getattr(line, size)() for line in plain.lines[::2]} == {sizes[-1]}  # control
 
 
 # ---- claims ----------------------------------------------------------------------------------------------------------

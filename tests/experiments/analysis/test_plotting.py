@@ -48,6 +48,66 @@ def test_the_band_is_the_t_interval_of_each_level():
     assert len(ax.lines[1].get_xdata()) == 0  # no seed failed: no hollow marker
 
 
+def test_a_band_ends_where_values_cannot_be():
+    _, (free, cut) = plotting.panels(2)
+    df = sweep()[lambda d: d["regularizer.name"] == "vanilla"]
+    for ax, within in ((free, plotting.ANY), (cut, (0, 9.5))):
+        plotting.line_with_band(ax, df, "decay", "rank", look("vanilla"), within=within)
+    low, high = ([bound(ax.collections[0].get_paths()[0].vertices[:, 1]) for ax in (free, cut)] for bound in (min, max))
+    assert (low[1], high[1]) == (0, 9.5)
+    assert low[0] < 0 < 9.5 < high[0]  # control
+    assert cut.lines[0].get_ydata().tolist() == free.lines[0].get_ydata().tolist()
+
+
+def test_of_few_seeds_each_is_a_thin_line_instead_of_a_band():
+    _, (few, many) = plotting.panels(2)
+    for ax, seeds in ((few, plotting.FEW), (many, plotting.FEW + 1)):
+        df = sweep(seeds)[lambda d: d["regularizer.name"] == "vanilla"]
+        plotting.line_with_band(ax, df, "decay", "rank", look("vanilla"))
+    mean, *seeds, _ = few.lines
+    df = sweep(plotting.FEW)[lambda d: d["regularizer.name"] == "vanilla"]
+    assert [line.get_ydata().tolist() for line in seeds] == [rows["rank"].tolist() for _, rows in df.groupby("seed")]
+    assert all(line.get_linewidth() < mean.get_linewidth() for line in seeds)
+    assert not few.collections
+    assert len(many.lines) == 2  # the mean, and hollow markers
+    assert len(many.collections) == 1
+    assert few.get_legend_handles_labels()[1] == ["vanilla"]
+
+
+def test_two_points_are_not_joined():
+    _, axes = plotting.panels(2)
+    for ax, least in zip(axes, (1, 0), strict=True):
+        df = sweep().query(f"`regularizer.name` == 'vanilla' and decay >= {least}")
+        plotting.line_with_band(ax, df, "decay", "rank", look("vanilla"))
+    two, three = (ax.lines[0] for ax in axes)
+    assert (two.get_linestyle(), len(two.get_xdata())) == ("None", 2)
+    assert (three.get_linestyle(), len(three.get_xdata())) == ("-", 3)
+    bars = axes[0].collections[0].get_segments()
+    expected = t_interval(sweep().query("`regularizer.name` == 'vanilla' and decay == 1")["rank"])
+    assert bars[0][:, 1].tolist() == pytest.approx([expected.low, expected.high])
+
+
+def test_a_level_says_what_it_lacks_and_the_papers_numbers_are_hollow():
+    _, (ax,) = plotting.panels()
+    plotting.level(ax, 3.0, look("vanilla"), "γ")
+    plotting.papers(ax, [1, 2], [5, 6], look("syre").color, "syre")
+    level, theirs = ax.lines
+    assert (level.get_ydata(), level.get_linestyle(), level.get_color()) == ([3.0, 3.0], ":", look("vanilla").color)
+    assert (theirs.get_markerfacecolor(), theirs.get_markeredgecolor()) == ("none", look("syre").color)
+    assert theirs.get_ydata().tolist() == [5, 6]
+    assert ax.get_legend_handles_labels()[1] == ["vanilla (has no γ)", "syre, the paper's"]
+
+
+def test_zero_stands_apart_on_a_logarithmic_axis():
+    _, (ax,) = plotting.panels()
+    plotting.zero_apart(ax, 0.003, (0.01, 1))
+    assert [(tick, label.get_text()) for tick, label in zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)] == [
+        *((0.003, "0"), (0.01, "0.01"), (1, "1"))
+    ]
+    (mark,) = ax.texts
+    assert 0.003 < mark.get_position()[0] < 0.01
+
+
 def test_a_level_with_a_failed_seed_is_hollow():
     _, (ax,) = plotting.panels()
     df = sweep()[lambda d: d["regularizer.name"] == "vanilla"].copy()
@@ -94,6 +154,13 @@ def test_the_legend_names_each_arm_once():
         ax.plot([0, 1], label=label)
     assert plotting.with_legend(figure) is figure
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["b", "a", "c"]
+
+
+def test_a_caption_heads_the_legend():
+    figure, (ax,) = plotting.panels()
+    ax.plot([0, 1], label="a")
+    plotting.with_legend(figure, caption="a few words")
+    assert figure.legends[0].get_title().get_text() == "a few words"
 
 
 def test_the_legend_can_be_in_an_empty_panel():

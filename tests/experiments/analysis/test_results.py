@@ -171,6 +171,18 @@ def test_a_table_older_than_a_setting_stays_until_a_number_changes(tmp_path, aga
     assert sorted(row["git_sha"] for row in rows) == ["0123456"] * 3 + ["fffffff"]
 
 
+def test_a_setting_that_was_changed_by_hand_is_put_right_though_no_number_has_changed(tmp_path, again):
+    place = tmp_path / "results/fig0/runs.csv"
+    before = place.read_bytes()
+    for column, cell in (("regularizer.sigma", "0.2"), ("regularizer.sigma", ""), ("model.name", "cnn")):
+        table = pd.read_csv(place, dtype=str, keep_default_na=False)
+        table.loc[1, column] = cell
+        table.to_csv(place, index=False)
+        assert place.read_bytes() != before
+        again()
+        assert place.read_bytes() == before, column
+
+
 @pytest.fixture
 def configs(tmp_path, monkeypatch):
     """Groups of which some members have settings that came later."""
