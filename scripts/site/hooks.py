@@ -31,7 +31,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             add(place, (ROOT / path).read_bytes())
     large, small = _pictures(add)
     swept = _explorer(add, figures, claims)
-    add("index.md", pages.front(_read("README.md"), figures, claims, small, where))
+    add("index.md", pages.front(_read("README.md"), figures, claims, small, large, where))
     add("statements.md", pages.statements(_read("results/REPORT.md"), where))
     add("changelog.md", rewritten(_read("CHANGELOG.md"), "CHANGELOG.md", "changelog.md", where))
     add("figures/index.md", pages.gallery(figures, claims, small))

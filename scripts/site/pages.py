@@ -76,6 +76,7 @@ def front(
     figures: Sequence[Figure],
     claims: Sequence[Row],
     small: Mapping[str, Picture],
+    large: Mapping[str, Picture],
     pages: Mapping[str, str],
 ) -> str:
     """The first page: the opening of the README, and the figures to choose from."""
@@ -100,12 +101,22 @@ def front(
     return "\n\n".join(
         (
             WIDE.strip(),
-            rewritten(opening(readme), "README.md", "index.md", pages),
+            with_pictures(rewritten(opening(readme), "README.md", "index.md", pages), large),
             f'<nav class="ways" aria-label="What is here">\n{ways}\n</nav>',
             "## Figures",
             f'<div class="cards">\n{cards}\n</div>',
         )
     )
+
+
+def with_pictures(text: str, large: Mapping[str, Picture]) -> str:
+    """The pictures of figures, in a text of the front page, by their copies that load fast."""
+
+    def copied(found: re.Match[str]) -> str:
+        picture = large.get(found.group(2))
+        return picture.html("", " ".join(found.group(1).split()), lazy=False) if picture else found.group()
+
+    return re.sub(r"!\[([^\]]*)\]\(pictures/(\w+)\.png\)", copied, text)
 
 
 def gallery(figures: Sequence[Figure], claims: Sequence[Row], small: Mapping[str, Picture]) -> str:
@@ -191,6 +202,7 @@ def figure_page(
 ) -> str:
     """The page of a figure. `files`: its YAML and its code by their paths; `swept`: what the explorer has runs of."""
     name, page, source = figure.name, f"figures/{figure.name}.md", f"results/{figure.name}/report.md"
+    own = [row for row in claims if row["figure"] == name]
     sections = sections_of(report)
     notes = rewritten(sections.pop("Deviations and unknowns", ""), source, page, pages)
     shows, settings = split_notes(notes)
@@ -209,10 +221,10 @@ def figure_page(
             ["command", "scale", "seeds", "runs", "training"],
             [[f"`make {name}`", figure.scale, str(figure.seeds), str(figure.runs), cost(figure)]],
         ),
-        f"In the explorer: {', '.join([explore(f'figure={name}', 'its claims'), *runs])}.",
+        f"In the explorer: {', '.join([explore(f'figure={name}', 'its claims')] * bool(own) + runs)}.",
         f"## What it shows\n\n{shows}" if shows else "",
-        f"## Claims{UNSOUGHT}",
-        claims_table([row for row in claims if row["figure"] == name]),
+        f"## Claims{UNSOUGHT}" if own else "",
+        claims_table(own) if own else "",
         rewritten(lead, source, page, pages),
         f"## Settings: given by the paper, and chosen\n\n{settings}" if settings else "",
         *(

@@ -50,7 +50,7 @@ def rows(path: Path) -> list[Row]:
 
 
 def figures(results: Path) -> list[Figure]:
-    """The figures in the order of the paper: its figures, its tables, its theory, and then what is beyond it."""
+    """The figures in the order of the paper: its figures, its tables, its theory, then what is beyond; `front` first."""
     found = [
         Figure(
             name=row["figure"],
@@ -71,7 +71,7 @@ def figures(results: Path) -> list[Figure]:
 
 def in_order(name: str) -> tuple[int, list[int | str]]:
     """The place of a figure: fig2 before fig10, and what has a number in the paper before what has none."""
-    kinds = (r"fig\d", r"table\d", "theory", "")
+    kinds = ("front", r"fig\d", r"table\d", "theory", "")
     kind = next(place for place, start in enumerate(kinds) if re.match(start, name))
     return kind, [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
@@ -81,7 +81,7 @@ def label(name: str) -> str:
     if found := re.fullmatch(r"(fig|table)(\d+b?)(?:_(\w+))?", name):
         kind, number, variant = found.groups()
         return f"{'Figure' if kind == 'fig' else 'Table'} {number}" + f" ({variant})" * bool(variant)
-    return name.replace("_", " ").capitalize()
+    return "At a glance" if name == "front" else name.replace("_", " ").capitalize()
 
 
 def claims(results: Path) -> list[Row]:

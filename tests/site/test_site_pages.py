@@ -7,6 +7,7 @@ import pytest
 
 from scripts.site import contents, pages, tables
 from scripts.site.links import rewritten
+from scripts.site.pictures import Picture
 
 ROOT = Path(__file__).parents[2]
 FIGURES, CLAIMS = tables.figures(ROOT / "results"), tables.claims(ROOT / "results")
@@ -60,13 +61,22 @@ def test_the_opening_is_up_to_its_mark_or_to_the_first_heading_after_the_code():
     assert "<!-- figures -->" not in said
 
 
+def test_pictures_on_the_front_page_are_the_copies_that_load_fast():
+    picture = Picture(path="pictures/a.webp", width=30, height=20, content=b"")
+    text = "[![two\nlines](pictures/a.png)](figures/a.md) ![b](pictures/b.png)"
+    assert pages.with_pictures(text, {"a": picture}) == (
+        '[<img src="pictures/a.webp" alt="two lines" width="30" height="20" fetchpriority="high">](figures/a.md) '
+        "![b](pictures/b.png)"
+    )
+
+
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
 def test_the_page_of_a_figure_has_its_claims_its_settings_its_code_and_its_command(figure):
     report = (ROOT / f"results/{figure.name}/report.md").read_text()
     code = {f"experiments/figures/{figure.name}.py": "print('the code')"}
     page = pages.figure_page(figure, CLAIMS, report, code, None, PLACES, list(figure.sources))
     own = [row for row in CLAIMS if row["figure"] == figure.name]
-    assert own
+    assert own or figure.name == "front"
     for row in own:
         said = row["text"].replace("|", "\\|")
         shown = [line for line in page.splitlines() if line.startswith(f"| **{row['id']}** {said}")]
@@ -75,7 +85,8 @@ def test_the_page_of_a_figure_has_its_claims_its_settings_its_code_and_its_comma
         assert pages.effect(row) in shown[0]
     assert f"`make {figure.name}`" in page
     assert "print('the code')" in page
-    assert f"explorer.html#figure={figure.name}" in page
+    assert (f"explorer.html#figure={figure.name}" in page) == bool(own)
+    assert [name for name in figure.sources if f"explorer.html#view=runs&figure={name}" not in page] == []
     notes = pages.sections_of(report)["Deviations and unknowns"]
     words = re.findall(r"\w+", re.sub(r"\(([^()\s]+)\)|\*\*What it shows\.?\*\*|`[^`]*`", "", notes))
     assert [word for word in words if word not in page] == []
