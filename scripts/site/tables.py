@@ -50,7 +50,7 @@ def rows(path: Path) -> list[Row]:
 
 
 def figures(results: Path) -> list[Figure]:
-    """The figures in the order of the paper: its figures, its tables, its theory, then what is beyond; `front` first."""
+    """The figures in the order of the paper: figures, tables, theory, then what is beyond; `front` is the first."""
     found = [
         Figure(
             name=row["figure"],
