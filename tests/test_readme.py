@@ -15,7 +15,7 @@ from checkout import ROOT, call, checkout, tracked
 from hydra import compose, initialize_config_dir
 
 from experiments.analysis import listing, pages
-from experiments.analysis.overview import first_sentence, overview
+from experiments.analysis.overview import found, overview
 from experiments.analysis.summaries import summary_table
 from experiments.engine.config import Run, identity
 from experiments.engine.experiment import Experiment
@@ -93,7 +93,7 @@ SHELL = [
 ]
 PROSE = [re.sub(r"```.*?```", "", text, flags=re.DOTALL) for name, text in PAGES.items() if name not in ADDED]
 INLINE = re.findall(r"`((?:make\b|wandb |scripts/|\.venv/)[^`]*)`", "\n".join(PROSE))
-TABLE = re.findall(r"^\| \[`(make \w+)`\]", TEXT, re.MULTILINE)
+TABLE = re.findall(r"^\| .* \[`(make \w+)`\]\(\S+\) \|$", TEXT, re.MULTILINE)
 COMMANDS = sorted({*SHELL, *(" ".join(text.split()) for text in INLINE)})
 RUN = (
     *(r"make fig4", r"make fig[45] (SCALE=smoke|ARGS=.regularizer.*)", r"make status( .*)?", r"make"),
@@ -210,6 +210,7 @@ def test_make_smoke_trains_what_the_commands_of_its_table_train() -> None:
 def test_its_table_is_that_of_the_committed_results() -> None:
     figures = [pages.summary(pages.judge(name, ROOT / "results")) for name in pages.available(ROOT / "results")]
     assert figures
-    assert f"{first_sentence(figures)}\n\n{summary_table(figures)}" in TEXT
+    for name, said in {"found": found, "figures": summary_table}.items():
+        assert f"<!-- {name} -->\n{said(figures)}\n<!-- /{name} -->\n" in TEXT
     for name, said in {"REPORT.md": overview, "claims.csv": listing.claims, "figures.csv": listing.figures}.items():
         assert said(figures) == (ROOT / "results" / name).read_text(), name

@@ -95,7 +95,7 @@ LOOKS = {
     "spectral": Look(label="spectral regularization", color="#7373E6", marker="H"),
     "noisy": Look(label="noise in the gradient", color="#E6E64C", marker="4"),
 }
-SAME_START = Look(label="syre, σ = 1, start of the others", color="#882255", marker="x")
+SAME_START = Look(label="syre, σ = 1, start kept", color="#882255", marker="x")
 NOT_SHARED = Look(label="syre, σ = 1, anchors not shared", color="#44AA99", marker="+")  # of two networks
 SPARE = ("#A6761D", "#1B9E77", "#B15928", "#6A3D9A", "#5F7F00", "#8C564B")
 
@@ -148,7 +148,7 @@ def by_arm(df: pd.DataFrame) -> Iterator[tuple[Look, pd.DataFrame]]:
 def with_same_start(
     df: pd.DataFrame, further: Mapping[Look, pd.Series] | None = None
 ) -> Iterator[tuple[Look, pd.DataFrame]]:
-    """`by_arm`, and apart, last, syre from the start of the others, and the `further` rows that have their own look."""
+    """`by_arm`, and apart, last, syre with the start kept, and the `further` rows that have their own look."""
     apart = {SAME_START: df[START] == "keep", **(further or {})}
     yield from by_arm(df[~np.logical_or.reduce(list(apart.values()))])
     yield from ((look, df[own]) for look, own in apart.items() if own.any())

@@ -1,18 +1,29 @@
 """The text of REPORT.md: the paper in 26 statements on one screen, and every claim of every figure below it."""
 
 import math
+import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from experiments.analysis.statements import STATEMENTS, WORDS, Cell, Statement, in_words, references
 from experiments.analysis.stats import holm
-from experiments.analysis.summaries import FAILURES_FIRST, VERDICTS, Summary, beyond, counted, shown, table
+from experiments.analysis.summaries import (
+    FAILURES_FIRST,
+    MARKS,
+    VERDICTS,
+    Summary,
+    beyond,
+    counted,
+    figures_named,
+    shown,
+    table,
+)
 
 REPRODUCED, NOT_REPRODUCED, _, _, CONTRARY = VERDICTS
-MARKS = dict(zip(VERDICTS, "✓✗?·!", strict=True))
 CELLS = ("recommended", "best", "no_decay", "rival")
 COLUMNS = ("#", "statement", "at the recommended σ", "at the best σ", "against no decay", "against the best rival")
+OPENING = "front"  # the figure that README.md begins with
 SHOWN = 3  # more claims than these are counted in a cell, not shown one by one
 
 LEGEND = """
@@ -41,10 +52,13 @@ def overview(summaries: Sequence[Summary]) -> str:
     return "\n\n".join([*blocks, "## Every claim and its verdict", *_every_claim(summaries)]) + "\n"
 
 
-def first_sentence(summaries: Sequence[Summary]) -> str:
-    """Where no decay at all is as good as syre: what REPORT.md and the README begin with."""
+def found(summaries: Sequence[Summary]) -> str:
+    """What README.md begins with: the finding of the opening picture, and where no decay at all is as good as syre."""
     verdicts, figures = _verdicts(summaries), {s["name"] for s in summaries}
-    return _no_decay([_cells(s, verdicts, figures) for s in STATEMENTS if s.figure in figures], verdicts)
+    cells = [_cells(s, verdicts, figures) for s in STATEMENTS if s.figure in figures]
+    opening = next((s["finding"]["finding"] for s in summaries if s["name"] == OPENING), "")
+    said = f"{opening} {_no_decay(cells, verdicts, figures_named)}".strip()
+    return textwrap.fill(said, 120, break_on_hyphens=False)
 
 
 def _verdicts(summaries: Sequence[Summary]) -> Verdicts:
@@ -76,11 +90,14 @@ def _front_page(statements: Sequence[Statement], verdicts: Verdicts, figures: se
     legend = LEGEND.strip().format(family=len(tested), left=len(survive), held=held)
     count = Counter(words.values())
     so_far = ", ".join(f"*{said}* {count[said]}" for said in WORDS if said in count)
-    first = f"{_no_decay(list(found.values()), verdicts)} The {len(statements)} statements: {so_far}.".strip()
+    alone = _no_decay(list(found.values()), verdicts)
+    first = f"{f'**{alone}**' if alone else ''} The {len(statements)} statements: {so_far}.".strip()
     return [first, "\n".join(table([*COLUMNS, "scale", "verdict"], rows)), legend]
 
 
-def _no_decay(found: Sequence[Mapping[str, Sequence[str]]], verdicts: Verdicts) -> str:
+def _no_decay(
+    found: Sequence[Mapping[str, Sequence[str]]], verdicts: Verdicts, names: Callable[[Sequence[str]], str] = ", ".join
+) -> str:
     """In which figures no decay at all is as good as the best arm of syre, and in which syre wins."""
     by_figure: dict[str, set[str]] = {}
     for cells in found:
@@ -92,13 +109,13 @@ def _no_decay(found: Sequence[Mapping[str, Sequence[str]]], verdicts: Verdicts) 
         return ""
     still_open = [name for name in by_figure if name not in (*as_good, *wins)]
 
-    def count(names: Sequence[str]) -> str:
-        return f"{len(names)} ({', '.join(names)})" if names else "none"
+    def count(figures: Sequence[str]) -> str:
+        return f"{len(figures)} ({names(figures)})" if figures else "none"
 
     return (
-        "**By some measure no decay at all is as good as the best arm of syre, or better, in "
+        "By some measure no decay at all is as good as the best arm of syre, or better, in "
         f"{count(as_good)} of the {len(by_figure)} figures where the two are compared; "
-        f"by all measures syre wins in {count(wins)}; open: {count(still_open)}.**"
+        f"by all measures syre wins in {count(wins)}; open: {count(still_open)}."
     )
 
 

@@ -3,7 +3,7 @@
 Each module `experiments/figures/<name>.py` is a figure. It says what is claimed and how it is drawn; it trains nothing:
 
     TITLE: str                                  one line
-    CLAIMS: tuple[Claim, ...]                   see claims.py, and arms.py for the usual ones
+    CLAIMS: tuple[Claim, ...]                   see claims.py, and arms.py for the usual ones; none: no row in README.md
     NOTES: str                                  markdown: deviations from the paper, and what is unknown
     def draw(results: Results) -> Figure        see plotting.py, and arms.py for the looks
     EXPERIMENT: str | tuple[str, ...]           only if it draws the runs of another figure, or of several
@@ -13,7 +13,7 @@ Each module `experiments/figures/<name>.py` is a figure. It says what is claimed
     def paper_table(results: Results) -> str    a table of the paper with ours, in Markdown: on top of the report
     def further(results: Results) -> str        more of the report, in Markdown: tables that the claims do not say
     def learnt(results: Results) -> str         beyond the paper: two sentences for README and REPORT.md
-    def finding(results: Results) -> Finding    what it shows, in one or two sentences: the README's line of it
+    def finding(results: Results) -> Finding    what it shows, in one or two sentences made of the results: words.py
 
 Of open claims that state their `arms` the report says how many core-hours would decide them: remaining.py.
 """
@@ -35,7 +35,7 @@ from experiments.analysis import plotting
 from experiments.analysis.claims import Claim, Verdict, evaluate
 from experiments.analysis.remaining import still_open
 from experiments.analysis.results import Results, ResultsError, Row, cells, combine, load, named
-from experiments.analysis.summaries import EARLIER, FAILURES_FIRST, Finding, Summary, table
+from experiments.analysis.summaries import EARLIER, FAILURES_FIRST, Finding, Summary, core_time, table, the_runs_of
 
 COLUMNS = ("figure", "id", "text", "source", "kind", "margin", "verdict", "effect", "low", "high", "n")
 
@@ -121,13 +121,12 @@ def sketch(name: str, folder: Path) -> dict[Path, bytes]:
 def summary(report: Report) -> Summary:
     """What REPORT.md, the README and the terminal say of a figure: words and numbers only."""
     results, own = report.results, report.results.experiment == report.name
-    minutes = max(1, results.runs["seconds"].sum() / 60)
     return {
         "name": report.name,
         "title": report.module.TITLE,
         "scale": results.scale,
         "seeds": int(results.runs["seed"].nunique()),
-        "cost": f"{minutes:.0f} core-minutes" if own else f"the runs of {results.experiment}",
+        "cost": core_time(_seconds(results)) if own else the_runs_of(results.experiment.split(" + ")),
         "runs": _summary(results),
         "trained": {"drawn_from": results.experiment, "runs": len(results.runs), "seconds": _seconds(results)},
         "learnt": _asked(report, "learnt"),
@@ -147,9 +146,12 @@ def _seconds(results: Results) -> float:
 
 
 def _finding(report: Report) -> dict[str, str]:
-    """The finding of a figure; without one, what was learnt from it."""
+    """The finding of a figure; without one, what was learnt from it; nothing where its numbers are not there (yet)."""
     asked = getattr(report.module, "finding", None)
-    found = asked(report.results) if asked else Finding(_asked(report, "learnt"))
+    try:
+        found = asked(report.results) if asked else Finding(_asked(report, "learnt"))
+    except ResultsError:
+        found = Finding("")
     return dict(found._asdict())
 
 
@@ -197,13 +199,16 @@ def to_markdown(report: Report) -> str:
         [_sentence(v.claim), v.verdict, f"{effect(v)} {against(v)}".strip(), v.n, v.claim.paper]
         for v in report.verdicts
     ]
+    judged = (
+        "\n".join(table(["claim", "verdict", "effect [interval]", "seeds", "paper"], claims)),
+        HOW_TO_READ.strip(),
+    )
     blocks = (
         f"# {report.name}: {report.module.TITLE}",
         *filter(None, [_asked(report, "paper_table")]),
         "![the figure](figure.png)",
         _summary(report.results),
-        "\n".join(table(["claim", "verdict", "effect [interval]", "seeds", "paper"], claims)),
-        HOW_TO_READ.strip(),
+        *(judged if claims else ()),
         *filter(None, [_asked(report, "further")]),
         *still_open(report.verdicts, report.results),
         "## Deviations and unknowns",

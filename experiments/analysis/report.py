@@ -102,7 +102,7 @@ def renew(memory: Memory, asked: Sequence[str]) -> list[str]:
     Raises: `ResultsError` when there is no such figure, or no results for it; then nothing has been written.
     """
     from experiments.analysis import listing, pages
-    from experiments.analysis.overview import first_sentence, overview
+    from experiments.analysis.overview import found, overview
     from experiments.analysis.results import ResultsError, write_files
 
     folder, readme = memory.folder, memory.folder.parent / "README.md"
@@ -124,7 +124,8 @@ def renew(memory: Memory, asked: Sequence[str]) -> list[str]:
     overviews = {folder / name: made(everything).encode() for name, made in said.items()}
     write_files(overviews | {folder / MEMORY: memory.content()})
     places = {
-        "figures": f"{first_sentence(everything)}\n\n{summary_table(everything)}".strip(),
+        "found": found(everything),
+        "figures": summary_table(everything),
         "beyond": beyond(everything, f"{folder.name}/"),
     }
     if readme.is_file():

@@ -3,14 +3,17 @@
 All of it is made of the summaries of the figures (`pages.summary`), which are plain words and numbers.
 """
 
+import html
+import re
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 VERDICTS = ("reproduced", "not reproduced", "inconclusive", "not tested at this scale", "contrary at this scale")
 EARLIER = "earlier.csv"  # in the results folder: the claims, and their verdicts, as they were before they were revised
+MARKS = dict(zip(VERDICTS, "✓✗?·!", strict=True))
 FAILURES_FIRST = tuple(VERDICTS[place] for place in (4, 1, 2, 0, 3))
 
 Summary = dict[str, Any]  # name, title, scale, seeds, cost, runs, trained, learnt, finding and verdicts
@@ -30,18 +33,62 @@ def counted(summaries: Sequence[Summary]) -> str:
     return ", ".join(f"{count[verdict]} {verdict}" for verdict in sorted(count, key=VERDICTS.index))
 
 
+def core_time(seconds: float) -> str:
+    """What a training took: `1 core-minute`, `42 core-minutes`, `12 core-hours`."""
+    minutes, hours = max(1, round(seconds / 60)), round(seconds / 3600, 1)
+    if minutes < 120:
+        return f"{minutes} core-minute" + "s" * (minutes > 1)
+    return f"{hours:.0f} core-hours" if hours >= 10 else f"{hours:g} core-hours"
+
+
+def the_runs_of(experiments: Sequence[str]) -> str:
+    """What a figure costs that is drawn from the runs of others: `the runs of fig2, fig5`; of many their number."""
+    return "the runs of " + (", ".join(experiments) if len(experiments) < 4 else f"{len(experiments)} figures")
+
+
+def place(name: str) -> tuple[int, int, str]:
+    """The paper's order: figures 1, 2, 3, 3b ... 14, tables, theory, and a variant after what it varies; then the rest.
+
+    It is for `sorted`; `fig3b_full` comes after `fig3b`, and `ablation` after `theory`.
+    """
+    kind, number, rest = re.fullmatch(r"(fig|table|theory)?(\d*)(.*)", name).groups()
+    return ("fig", "table", "theory", None).index(kind), int(number or 0), rest
+
+
+def figures_named(names: Iterable[str]) -> str:
+    """Some figures in a sentence, in the paper's order: `figures 2, 3b and 9, table 1`."""
+    kinds: dict[str, list[str]] = {}
+    for name in sorted(names, key=place):
+        kind, number = re.fullmatch(r"(fig|table|)(.*)", name).groups()
+        kinds.setdefault({"fig": "figure", "table": "table"}.get(kind, ""), []).append(number.replace("_", " "))
+    said = [f"{kind}{'s' * (kind != '' and len(of) > 1)} {listed(of)}".strip() for kind, of in kinds.items()]
+    return ", ".join(said) or "none"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Some words in a sentence: `a, b and c`, or `none`."""
+    return ", ".join(words[:-1]) + " and " * (len(words) > 1) + words[-1] if words else "none"
+
+
 def shown(verdict: Mapping[str, Any]) -> str:
     """The effect of a claim, and what it is held against."""
     return f"{verdict['effect']} {verdict['against']}".strip()
 
 
 def summary_table(summaries: Sequence[Summary]) -> str:
-    """The README's table of figures: verdicts counted, and what they cost."""
+    """The README's table: each figure that claims something, what it shows, the paper's number, ours, and its cost."""
     rows = []
-    for s in summaries:
-        link = f"[`make {s['name']}`](results/{s['name']}/report.md)"
-        rows.append([link, s["title"], counted([s]), f"{s['scale']}, {s['seeds']} seeds", s["cost"]])
-    return "\n".join(table(["figure", "what", "ours", "scale", "training"], rows))
+    for s in sorted((s for s in summaries if s["verdicts"]), key=lambda s: place(s["name"])):
+        report, found = f"results/{s['name']}/report.md", s["finding"]
+        picture = f'<img src="results/{s["name"]}/figure.png" width="200" alt="{html.escape(s["title"])}">'
+        count = Counter(v["verdict"] for v in s["verdicts"])
+        verdicts = " ".join(f"{count[verdict]} {MARKS[verdict]}" for verdict in VERDICTS if verdict in count)
+        cost = f"{s['scale']}, {s['seeds']} seed{'s' * (s['seeds'] > 1)}, {s['cost']}"
+        command = f"[`make {s['name']}`]({report})"
+        rows.append(
+            [f"[{picture}]({report})", found["finding"], found["paper"], found["ours"], verdicts, cost, command]
+        )
+    return "\n".join(table(["", "what our runs show", "the paper", "ours", "verdicts", "scale and cost", ""], rows))
 
 
 def beyond(summaries: Sequence[Summary], folder: str = "") -> str:

@@ -7,6 +7,8 @@ from experiments.analysis import plotting
 from experiments.analysis.arms import final, look
 from experiments.analysis.claims import Claim, NonInferiority, Superiority
 from experiments.analysis.results import Results
+from experiments.analysis.summaries import Finding
+from experiments.analysis.words import interval
 
 TITLE = "the stock PyBullet ant under PPO, beside published returns"
 
@@ -69,3 +71,15 @@ def draw(results: Results) -> Figure:
         ax.axhspan(level - spread, level + spread, color=color, alpha=0.15, linewidth=0)
     ax.set(xlabel="steps of the environment", ylabel="return", title="AntBulletEnv, PPO, no change of friction")
     return plotting.with_legend(figure, loc="outside lower center", ncols=1)
+
+
+def finding(results: Results) -> Finding:
+    """The return of PPO beside the two that are published."""
+    returns = final("return/final", {})(results)
+    ends = [f"{level:,} ± {spread}" for level, spread in (BASELINES, ZOO)]
+    return Finding(
+        f"PPO on the stock PyBullet ant ends at a return of {interval(returns)}; others have published {ends[0]} "
+        f"(stable-baselines3) and {ends[1]} (rl-baselines3-zoo, one run) for the same settings.",
+        "",
+        interval(returns),
+    )

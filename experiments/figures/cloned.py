@@ -13,7 +13,7 @@ from experiments.analysis.arms import syre as anchored
 from experiments.analysis.claims import Claim, Equivalence, Monotone, Superiority, per_seed
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import monotonicity, paired_differences
-from experiments.figures.rivals import listed
+from experiments.analysis.summaries import listed
 
 TITLE = "cloned units: how fast syre and its rivals take apart units that start identical"
 

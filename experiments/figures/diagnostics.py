@@ -13,8 +13,9 @@ from experiments.analysis import plotting
 from experiments.analysis.arms import ALPHA, IDENTICAL, NAME, SIGMA, START, UNIT
 from experiments.analysis.claims import Claim, Rare, Samples, Superiority
 from experiments.analysis.plotting import Look
-from experiments.analysis.results import Results, without_provenance
+from experiments.analysis.results import Results, ResultsError, without_provenance
 from experiments.analysis.stats import auc, roc, wilson_interval
+from experiments.analysis.summaries import Finding
 from experiments.analysis.summaries import table as markdown
 
 TITLE = "telling collapsed networks: hits and false alarms of syre.diagnose"
@@ -407,3 +408,19 @@ def _rates(ax: Axes, half: pd.DataFrame, choices: dict[str, Choice | None]) -> N
     names = [f"{name.replace(': ', chr(10))}\n(n = {len(rows)})" for name, rows in parts.items()]
     ax.set_xticks(range(len(parts)), names)
     ax.set(ylabel="share called collapsed", ylim=(-0.03, 1.03), title="hits and false alarms, 95 %")
+
+
+def finding(results: Results) -> Finding:
+    """Hits and false alarms on the networks that chose no threshold."""
+    said = {}
+    for way, found in calibrations(results).items():
+        if found is None:
+            raise ResultsError("no score tells collapsed networks")
+        said[way] = f"{found['hits']} of {found['collapsed']}", f"{found['false_alarms']} of {found['healthy']}"
+    (hits, alarms), (bare, false) = said["with batches"], said["weights alone"]
+    return Finding(
+        f"Given a few batches, syre.diagnose finds {hits} collapsed networks, and calls {alarms} healthy ones "
+        f"collapsed; by the weights alone it finds {bare}, and calls {false} collapsed.",
+        "",
+        f"{hits} hits, {alarms} false alarms",
+    )

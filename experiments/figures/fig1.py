@@ -11,6 +11,8 @@ from experiments.analysis import arms, plotting
 from experiments.analysis.arms import GAMMA, IDENTICAL, NAME, POINT, START, VANILLA, beats, costs, final, rises, width
 from experiments.analysis.claims import Claim, NonInferiority, Superiority
 from experiments.analysis.results import Arm, Results
+from experiments.analysis.summaries import Finding
+from experiments.analysis.words import interval, mean
 
 TITLE = "collapsed starts: loss, rank and distance of neurons that start identical"
 
@@ -154,7 +156,7 @@ def draw(results: Results) -> Figure:
     figure, axes = plotting.panels(3, 2, width=3.2, height=2.6)
     _losses(axes[0], results.curve("loss", **DECAY), "weight decay")
     for ax, sigma in ((axes[1], 0.01), (axes[2], 1)):
-        _losses(ax, results.curve("loss", **syre(sigma)), f"syre, σ = {sigma:g}, same start")
+        _losses(ax, results.curve("loss", **syre(sigma)), f"syre, σ = {sigma:g}, start kept")
     axes[0].set_ylabel("test loss")
     table = results.final(*PANELS)
     weak = table[(table[GAMMA] == 1e-3) | (table[NAME] == "vanilla")]
@@ -165,8 +167,23 @@ def draw(results: Results) -> Figure:
         arms.curves(ax, arms.by_arm(same[stuck]), IDENTICAL, metric, within=within, nested=True)
         arms.curves(ax, arms.by_arm(same[~stuck]), IDENTICAL, metric, within=within)
         for look, rows in arms.by_arm(weak[shifted]):
-            mine = replace(look, label=f"{look.label}, start of Eq. (6)", marker="x")
+            mine = replace(look, label=f"{look.label}, start shifted", marker="x")
             plotting.line_with_band(ax, rows, IDENTICAL, metric, mine, within=within)
         ax.set(xlabel="fraction identical at the start", title=title, ylim=limits)
     axes[3].set_yscale("log")
     return plotting.with_legend(figure)
+
+
+def finding(results: Results) -> Finding:
+    """What becomes of a start at which most neurons are copies of one."""
+    alone, whole, parted = (final("loss", arm)(results) for arm in (DECAY | MOST, DECAY | WHOLE, syre(0.01, MOST)))
+    apart, free = (final("distance", arm)(results) for arm in (DECAY | MOST, syre(0.01, MOST)))
+    never = "never parts" if apart.max() < 0.01 else "parts"
+    parts = "parts them" if free.min() > 0.1 else "does not part them all"
+    return Finding(
+        f"Decay alone {never} neurons that start as copies of one (90 % of the layer: test loss {mean(alone, 2)}); "
+        f"syre {parts} at the recommended σ = 0.01 ({mean(parted, 2)}; at σ = 1 "
+        f"{mean(final('loss', syre(1, MOST))(results), 2)}; without copies: {mean(whole, 2)}).",
+        "copies stay, and cost loss; syre frees them",
+        f"test loss {interval(parted, 2)} against {interval(alone, 2)}",
+    )

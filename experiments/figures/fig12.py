@@ -27,6 +27,8 @@ from experiments.analysis.arms import (
 from experiments.analysis.claims import Claim, Equivalence, Monotone, Superiority
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import cross_fitted_best, paired_differences
+from experiments.analysis.summaries import Finding
+from experiments.analysis.words import interval, percent
 
 TITLE = "a vision transformer on CIFAR-10: rank and accuracy over weight decay and input scale"
 
@@ -259,3 +261,18 @@ def draw(results: Results) -> Figure:
     axes[0].set_title("α = 1")
     axes[1].set_title("γ = 0.1 (vanilla: 0)")
     return plotting.with_legend(figure, loc="outside lower center", ncols=4, caption="thin: a seed")
+
+
+def finding(results: Results) -> Finding:
+    """Accuracy under strong decay and on small inputs."""
+    strong, faint = (
+        [final("accuracy", arm)(results) for arm in (decay(at), syre(at, sigma=1), VANILLA | {ALPHA: at[ALPHA]})]
+        for at in (STRONG, FAINT)
+    )
+    return Finding(
+        f"Under strong decay (γ = 1) the transformer has {percent(strong[0])} accuracy with decay alone, "
+        f"{percent(strong[1])} with syre at σ = 1 and {percent(strong[2])} with no decay; on inputs of 0.001 (γ = "
+        f"0.1) it has {percent(faint[0])}, {percent(faint[1])} and {percent(faint[2])}.",
+        "syre keeps full rank and is the most accurate",
+        f"{interval(strong[1], 1, times=100)} % against {interval(strong[2], 1, times=100)} % with no decay",
+    )

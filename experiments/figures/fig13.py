@@ -26,6 +26,8 @@ from experiments.analysis.arms import (
 )
 from experiments.analysis.claims import Claim, Superiority
 from experiments.analysis.results import Arm, Results, select
+from experiments.analysis.summaries import Finding
+from experiments.analysis.words import interval, mean
 
 TITLE = "linear mode connectivity on MNIST: the line between two networks trained apart"
 
@@ -134,7 +136,7 @@ half-way by 0.1 points, no distance by 1e-5, and no verdict.
 weights 1.4 % of the way to their anchors, over Lim et al.'s 25 epochs about half of it. With `start="shift"`, Eq. (6)
 as written, a shared anchor is also a shared start, and on MNIST networks trained from one start are known to stay
 connected (Frankle et al. 2020, arXiv 1912.05671). Two controls tell the two apart: the same shared start with plain
-decay ("offset start"), and anchored decay from two unrelated starts ("start of the others"); both also at γ = 1,
+decay ("offset start"), and anchored decay from two unrelated starts ("start kept"); both also at γ = 1,
 where the anchored decay goes 37 % of the way. `distance` in the table is `|A − B| / √(|A|² + |B|²)`: 1 for unrelated
 networks.
 """
@@ -185,3 +187,19 @@ def _draw_barriers(ax: Axes, rows: pd.DataFrame) -> None:
         else:
             plotting.scatter_with_bars(ax, mine, SIGMA, BARRIER, SIGMA, replace(look, label="_"))
     ax.set(xscale="log", xlabel="σ", title="loss barrier at λ = ½, γ = 0.03")
+
+
+def finding(results: Results) -> Finding:
+    """Which arms leave a barrier between two networks, in nats."""
+    alone, kept, faint, w_asym, start, anchors = (
+        final(BARRIER, arm)(results)
+        for arm in (STANDARD, SYRE_1, SYRE_001, W_ASYM, arm("offset", AT, sigma=1), syre(AT, sigma=1, start="keep"))
+    )
+    gone = "leaves no barrier" if kept.mean() < NATS else "leaves a barrier"
+    return Finding(
+        f"syre at σ = 1 {gone} between two networks: {mean(kept, 2)} nats, decay alone {mean(alone, 2)}, W-asym "
+        f"{mean(w_asym, 2)}, σ = 0.01 {mean(faint, 2)}. With the shared start of syre and plain decay it is "
+        f"{mean(start, 2)}, with shared anchors from unrelated starts {mean(anchors, 2)}.",
+        "no barrier, as with W-asym",
+        f"{interval(kept, 3)} against {interval(alone, 3)} nats",
+    )

@@ -18,6 +18,7 @@ from experiments.analysis.arms import (
     beats,
     costs,
     decay,
+    final,
     look,
     same,
     syre,
@@ -25,6 +26,8 @@ from experiments.analysis.arms import (
 from experiments.analysis.claims import Claim, Superiority, per_seed
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import paired_differences
+from experiments.analysis.summaries import Finding
+from experiments.analysis.words import interval, mean
 
 TITLE = "what connects two networks: the anchored decay, or the start they share"
 
@@ -138,3 +141,17 @@ def draw(results: Results) -> Figure:
         ax.axhline(select(table, **W_ASYM)[metric].mean(), color=one.color, lw=1, ls=":", label=one.label)
         ax.set(xscale="log", xlabel="weight decay γ", title=title)
     return plotting.with_legend(figure, loc="outside lower center", ncols=3)
+
+
+def finding(results: Results) -> Finding:
+    """The barrier where the decay has hardly acted, and where it has: with a shared start, and with shared anchors."""
+    arms = {key: [final(BARRIER, _at(key, g))(results) for g in (0.03, 5)] for key in ("start", "anchors")}
+    alone = [final(BARRIER, _decay(g))(results) for g in (0.03, 5)]
+    start, anchors, neither = ([mean(b, 2) for b in of] for of in (*arms.values(), alone))
+    return Finding(
+        f"Where decay hardly acts (γ = 0.03) the barrier is {start[0]} nats with a shared start and {anchors[0]} "
+        f"with shared anchors alone (decay alone: {neither[0]}); where it does (γ = 5) it is {start[1]} and "
+        f"{anchors[1]} ({neither[1]}).",
+        "",
+        f"shared anchors alone: {interval(arms['anchors'][0], 2)} and {interval(arms['anchors'][1], 2)}",
+    )

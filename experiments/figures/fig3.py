@@ -27,6 +27,8 @@ from experiments.analysis.arms import (
 from experiments.analysis.claims import Claim, Equivalence, NonInferiority, Samples, Superiority, per_seed
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import at_best
+from experiments.analysis.summaries import Finding
+from experiments.analysis.words import interval, mean, percent
 from experiments.figures import fig3b_full
 
 TITLE = "compatibility with standard training: ridge regression, and neurons that die in reparametrised regression"
@@ -330,3 +332,17 @@ def _draw_neurons(above: Axes, below: Axes, results: Results) -> None:
     above.axhline(ANCHORS, color="0.4", lw=0.8, ls=":", label="anchors of σ = 1 alone")
     above.set(title="reparametrised regression, γ = 0.1", ylabel="fraction of neurons alive", ylim=(0, 1))
     below.set(xlabel="step", ylabel="test loss", ylim=(0, None))
+
+
+def finding(results: Results) -> Finding:
+    """Left, how near syre is to ridge regression; right, how many neurons are alive, and at what loss."""
+    gap, syre_1 = _ridge(GAMMAS, 0.1)(results), arms.syre(STRONG, sigma=1)
+    alone, kept, none = (_fraction(results, arm) for arm in (DECAY, syre_1, VANILLA))
+    losses_of = [mean(results.by_seed("loss", arm), 2) for arm in (VANILLA | {DEPTH: 2}, syre_1)]
+    return Finding(
+        f"Left: up to σ = 0.1 syre has ridge regression's test loss within {percent(gap)}. Right: of its neurons "
+        f"decay alone keeps {percent(alone)} alive, syre at σ = 1 {percent(kept)}, and no decay {percent(none)}, at "
+        f"a loss of {losses_of[0]} where syre has {losses_of[1]}.",
+        "SGD and W-fix kill the neurons, syre does not",
+        f"{interval(alone, times=100)} % alive with decay, {interval(kept, times=100)} % with syre (σ = 1)",
+    )

@@ -6,9 +6,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.analysis import arms, plotting
-from experiments.analysis.arms import GAINS, POINT, SIGMA, VANILLA, beats, costs, decay, same, syre
+from experiments.analysis.arms import GAINS, POINT, SIGMA, VANILLA, beats, costs, decay, final, same, syre
 from experiments.analysis.claims import Claim, Equivalence, NonInferiority, Superiority
 from experiments.analysis.results import Results, select
+from experiments.analysis.summaries import Finding
+from experiments.analysis.words import interval, less, mean, percent
 
 TITLE = "what the bias costs: ResNet18 on CIFAR-10 over sigma"
 
@@ -129,7 +131,7 @@ SEEDS = "thin lines and dots are seeds"
 LOOKS = {
     (STRONG, "shift"): plotting.Look(label="γ = 0.005", color="#0072B2", marker="D"),
     (USUAL, "shift"): plotting.Look(label="γ = 0.0005", color="#56B4E9", marker="o"),
-    (STRONG, "keep"): replace(arms.SAME_START, label="γ = 0.005, start of decay alone"),
+    (STRONG, "keep"): replace(arms.SAME_START, label="γ = 0.005, start kept"),
 }
 TITLES = {"accuracy": "test accuracy", "rank/effective": "effective rank of the features"}
 
@@ -154,3 +156,15 @@ def draw(results: Results) -> Figure:
 def negligible(ax: Axes) -> None:
     """What the paper says of the cost: the grey part of the axis."""
     ax.axvspan(0.006, 0.2, color="0.94", lw=0, zorder=0, label="negligible cost, the paper says")
+
+
+def finding(results: Results) -> Finding:
+    """What sigma costs, beside what no decay at all has."""
+    alone, none = (final("accuracy", arm)(results) for arm in (decay(gamma=STRONG), VANILLA))
+    fifth, whole = (less(alone, final("accuracy", syre(sigma=s, gamma=STRONG))(results)) for s in (0.2, 1))
+    return Finding(
+        f"In a short training (decay alone: {percent(alone, 1)}) σ = 0.2 costs {mean(fifth, 1, times=100)} points "
+        f"of accuracy and σ = 1 costs {mean(whole, 1, times=100)}; no decay at all has {percent(none, 1)}.",
+        "no cost below σ = 0.2",
+        f"{interval(fifth, 1, times=100)} points at σ = 0.2",
+    )

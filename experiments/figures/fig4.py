@@ -11,6 +11,8 @@ from experiments.analysis.arms import GAMMA, NAME, SIGMA, arm, by_arm, falls, lo
 from experiments.analysis.claims import Claim, NonInferiority, Superiority, per_seed
 from experiments.analysis.results import Results, select
 from experiments.analysis.stats import at_best, hypervolume
+from experiments.analysis.summaries import Finding
+from experiments.analysis.words import interval, percent, word
 
 TITLE = "benchmark of symmetry removal: objective against degree of symmetry"
 
@@ -160,3 +162,20 @@ def _parts(rows: pd.DataFrame) -> Iterator[tuple[plotting.Look, pd.DataFrame, st
             scales = zip((own, LARGER), mine.groupby(KAPPA), strict=False)
             parts = [(replace(one, label=f"W-fix, κ = {k:g}"), part) for one, (k, part) in scales]
         yield from ((own, part, STRENGTHS[name]) for own, part in parts)
+
+
+def finding(results: Results) -> Finding:
+    """How much symmetry each method can remove, and which pays the least for it; of the unstructured matrix."""
+    gone = {name: percent(least(name, SPECTRA[0])(results)) for name in ("weight_decay", "dropout", "syre", "w_fix")}
+    areas = dominated(results, SPECTRA[0], "0.05")
+    rival = area(areas, "syre") - area(areas, "w_fix")
+    faint = area(areas, "syre", 0.01) - area(areas, "weight_decay")
+    also = word(rival, ("at a lower price", "at no clearly other price", "at a higher price"), AREA)
+    as_decay = word(faint, ("less than decay alone", "no more than decay alone", "more than decay alone"), AREA)
+    return Finding(
+        f"Decay alone removes {gone['weight_decay']} of the symmetries, dropout {gone['dropout']}, syre up to "
+        f"{gone['syre']} and W-fix up to {gone['w_fix']}, at its best scale {also} in the objective. At σ = 0.01 "
+        f"syre removes {as_decay}.",
+        "only syre removes them smoothly",
+        f"area of the plane, syre less W-fix: {interval(rival, 2)}",
+    )

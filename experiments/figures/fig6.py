@@ -11,6 +11,8 @@ from experiments.analysis import plotting
 from experiments.analysis.arms import SIGMA, VANILLA, arm, by_arm, decay, look, minus
 from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority
 from experiments.analysis.results import Arm, Results, select
+from experiments.analysis.summaries import Finding
+from experiments.analysis.words import interval, mean, span
 
 TITLE = "PPO on Slippery Ant: return, rank of the features and dead units while the friction changes"
 
@@ -264,3 +266,22 @@ def papers(ax: Axes, metric: str, steps: float) -> None:
 
 
 PAPERS_SYRE = plotting.Look(label="syre, the paper's σ", color=look("syre").color, marker=look("syre").marker)
+
+
+def finding(results: Results) -> Finding:
+    """What a million steps do to the rank of the features, in both physics."""
+    named = {"decay alone": decay(), "syre at σ = 1": SYRES["-1"][1], "no decay": VANILLA}
+
+    def ends(metric: str, backend: str) -> dict[str, pd.Series]:
+        return {who: end(results, metric, arm | {BACKEND: backend}) for who, arm in named.items()}
+
+    ranks, returns, calm = ends("rank/99", "pybullet"), ends("return", "pybullet"), ends("rank/99", "mujoco")
+    said = ", ".join(f"{mean(ranks[who])} % with {who} (return {mean(returns[who])})" for who in named)
+    steps = results.metrics["step"].max() / MILLION
+    return Finding(
+        f"After {mean(steps)} million steps in PyBullet the features' rank, of the units, is {said}. In MuJoCo, "
+        f"where the paper's arms part after {mean(PART)} million, it is "
+        f"{span([rank.mean() for rank in calm.values()])} %.",
+        "rank 91 % against 67 to 75 % with decay, at 25M steps",
+        f"PyBullet, at {mean(steps)}M: {interval(ranks['syre at σ = 1'])} against {interval(ranks['decay alone'])} %",
+    )

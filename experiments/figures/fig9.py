@@ -7,9 +7,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.analysis import arms, plotting
-from experiments.analysis.arms import GAMMA, NAME, SIGMA, START, beats, decay, falls, look, rises, same, syre, width
+from experiments.analysis.arms import (
+    GAMMA,
+    NAME,
+    SIGMA,
+    START,
+    beats,
+    decay,
+    falls,
+    final,
+    look,
+    rises,
+    same,
+    syre,
+    width,
+)
 from experiments.analysis.claims import Claim, Superiority
 from experiments.analysis.results import Arm, Results, select
+from experiments.analysis.summaries import Finding
+from experiments.analysis.words import interval, mean
 
 TITLE = "posterior collapse of a beta-VAE: rank of the encoder over weight decay, reconstruction over beta"
 
@@ -207,3 +223,20 @@ def _reconstruction(ax: Axes, table: pd.DataFrame, results: Results) -> None:
     ax.set(xscale="log", xlabel="β", ylabel="reconstruction loss (nats)", title=f"γ = {STRONG}", ylim=(0, None))
     ax.set_xticks(betas, [f"{beta:g}" for beta in betas])
     ax.minorticks_off()
+
+
+def finding(results: Results) -> Finding:
+    """The rank of the encoder under the strongest decay, and what becomes of the images."""
+    strong = at(1, STRONG)
+    alone, kept, faint = (
+        final("rank", arm)(results) for arm in (decay(strong), *(syre(strong, sigma=s) for s in (1, 0.01)))
+    )
+    none = final("rank", arms.VANILLA | at(1))(results)
+    nats = [mean(final(LOSS, arm)(results), 1) for arm in (DECAY, SYRE_1, VANILLA)]
+    return Finding(
+        f"At γ = {STRONG} the encoder (β = 1) has rank {mean(alone)} of {LATENT} with decay alone, {mean(kept)} "
+        f"with syre at σ = 1, {mean(faint)} at σ = 0.01, {mean(none)} with no decay. At β = 10 they reconstruct to "
+        f"{nats[0]} (decay), {nats[1]} (σ = 1) and {nats[2]} nats (no decay).",
+        f"rank {PAPER['syre', 1][STRONG]:g} against {PAPER['weight_decay', 1][STRONG]:g}",
+        f"rank {interval(kept)} against {interval(alone)}",
+    )

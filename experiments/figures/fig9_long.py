@@ -7,9 +7,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.analysis import arms, plotting
-from experiments.analysis.arms import GAMMA, VANILLA, beats, decay, per_seed, syre
+from experiments.analysis.arms import GAMMA, VANILLA, beats, decay, final, per_seed, syre
 from experiments.analysis.claims import Claim, Equivalence, Superiority
 from experiments.analysis.results import Arm, Results
+from experiments.analysis.summaries import Finding
+from experiments.analysis.words import interval, mean
 
 TITLE = "rank of a beta-VAE's encoder over a training six times as long"
 
@@ -110,3 +112,20 @@ def draw(results: Results) -> Figure:
         ax.set(title=f"γ = 0.01, β = {beta}", xlabel="step", ylim=(0, 200))
     axes[0].set_ylabel("rank of the encoder (of 200)")
     return plotting.with_legend(figure, loc="outside lower center", ncols=2)
+
+
+def finding(results: Results) -> Finding:
+    """What a longer training does to the ranks that were too high in figure 9."""
+    arm, rank = READINGS["relative-1"][1:]
+    ends = {beta: final(rank, arm | _at(beta))(results) for beta in (1, 10)}
+    before = {beta: mean(ends[beta] + _fallen(rank, arm | _at(beta))(results)) for beta in ends}
+    said = ", ".join(
+        f"at β = {beta} from {before[beta]} to {mean(end)} (the paper: {PAPER[beta][0]})" for beta, end in ends.items()
+    )
+    alone = " and ".join(mean(final(rank, decay(_at(beta)))(results)) for beta in ends)
+    return Finding(
+        f"At γ = 0.01 a training six times as long takes the rank of syre's encoder (σ = 1), of {LATENT}, {said}; "
+        f"decay alone ends at {alone}.",
+        " and ".join(f"rank {PAPER[beta][0]}" for beta in ends),
+        " and ".join(interval(end) for end in ends.values()),
+    )

@@ -7,9 +7,24 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from experiments.analysis import plotting
-from experiments.analysis.arms import GAMMA, SAME_START, VANILLA, arm, beats, costs, decay, look, same, syre, width
+from experiments.analysis.arms import (
+    GAMMA,
+    SAME_START,
+    VANILLA,
+    arm,
+    beats,
+    costs,
+    decay,
+    final,
+    look,
+    same,
+    syre,
+    width,
+)
 from experiments.analysis.claims import Claim
 from experiments.analysis.results import Arm, Results, select
+from experiments.analysis.summaries import Finding
+from experiments.analysis.words import interval, less, mean, word
 
 TITLE = "a GPT on source code: loss, rank of attention and plasticity over the decay"
 
@@ -194,3 +209,21 @@ def draw(results: Results) -> Figure:
         plotting.line_with_band(axes[5], select(curves, **rows), "step", LOSS, own)
     axes[5].set(xlabel="step", title="loss over training, γ = 1 (nats)")
     return plotting.with_legend(figure, loc="outside lower center", ncols=4)
+
+
+def finding(results: Results) -> Finding:
+    """Loss and rank of attention after the first text, and the loss of the second."""
+    shown = [VANILLA, decay(gamma=1), syre(sigma=1, gamma=1)]
+    first = first_text(results)
+    nats, then = ([final(LOSS, arm)(of) for arm in shown] for of in (first, results))
+    ranks = [mean(final(_rank("query_key"), arm)(first), 1) for arm in shown]
+    helps = word(less(nats[1], nats[0]), ("lowers", "does not clearly change", "raises"), NATS)
+    plastic = word(less(then[1], then[0]), ("lowers", "does not clearly change", "raises"), NATS)
+    return Finding(
+        f"Decay (γ = 1) {helps} a GPT's loss on its first text ({mean(nats[0], 2)} → {mean(nats[1], 2)}) and "
+        f"{plastic} that on a second ({mean(then[0], 2)} → {mean(then[1], 2)}); syre at σ = 1 has "
+        f"{mean(nats[2], 2)} and {mean(then[2], 2)}. Rank of attention, of {HEAD}: {ranks[0]}, {ranks[1]} and "
+        f"{ranks[2]}.",
+        "",
+        f"{interval(less(nats[1], nats[0]), 3)} nats by decay on the first text",
+    )

@@ -15,7 +15,7 @@ from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority
 from experiments.analysis.plotting import Look
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import holm, p_above, paired_differences, t_interval
-from experiments.analysis.summaries import table
+from experiments.analysis.summaries import listed, table
 
 TITLE = "syre and its rivals at equal budgets, on two streams of ten tasks"
 
@@ -209,11 +209,6 @@ def _place(rows: pd.DataFrame, stream: str) -> str:
         f"{len(order)} ({mean['syre']:.3f}){first}; it is significantly beaten by {listed(beaten)}, and beats "
         f"{listed(beats)}."
     )
-
-
-def listed(words: list[str]) -> str:
-    """Some words in a sentence: `a, b and c`, or `none`."""
-    return ", ".join(words[:-1]) + " and " * (len(words) > 1) + words[-1] if words else "none"
 
 
 class Gain(NamedTuple):

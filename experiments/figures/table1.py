@@ -15,8 +15,9 @@ from experiments.analysis.claims import Claim, Equivalence, NonInferiority, Samp
 from experiments.analysis.plotting import Look
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import paired_differences
-from experiments.analysis.summaries import table
+from experiments.analysis.summaries import Finding, table
 from experiments.analysis.tables import estimate, points
+from experiments.analysis.words import interval, percent
 
 TITLE = "SimCLR on CIFAR-100: low-rankness and accuracy of the last layer"
 
@@ -30,7 +31,7 @@ CLOSED = (0.325 - 0.222) / (0.468 - 0.222)  # of the paper's gap between its lay
 
 HEAD = replace(look("syre_layers"), label="syre on the head, σ = 0.1")
 WITH_D = replace(look("syre_advanced"), label="syre with D, σ = 1")
-SAME_START = replace(arms.SAME_START, label="syre, σ = 1, start of decay alone")
+SAME_START = arms.SAME_START
 
 
 @dataclass(frozen=True)
@@ -341,3 +342,17 @@ def draw(results: Results) -> Figure:
     ax.axhline(-4, color="0.6", linewidth=0.8, linestyle="--")
     ax.set(xlabel="i", ylabel="log₁₀ λᵢ / λ₁", title=f"eigenvalues, γ = {STRONG:g}")
     return plotting.with_legend(figure, loc="outside lower center", ncols=4, caption="below, thin: a seed")
+
+
+def finding(results: Results) -> Finding:
+    """Low-rankness and accuracy of the last layer where the decay is strong."""
+    arms = [VARIANTS[key].at() for key in ("decay", "1", "0.01", "vanilla")]
+    low, last = ([percent(final(m, arm)(results), digits) for arm in arms] for m, digits in ((LOW, 0), (LAST, 1)))
+    rows = [final(LOW, arm)(results) for arm in arms[:2]]
+    return Finding(
+        f"At γ = 0.01 decay alone leaves {low[0]} of the last layer's directions unused, syre {low[1]} at σ = 1 and "
+        f"{low[2]} at the paper's σ = 0.01, no decay {low[3]}. So short a training has the last layer at {last[0]}, "
+        f"{last[1]}, {last[2]} and {last[3]} accuracy.",
+        "70 % unused against 0 %; last layer 22.2 against 32.5 %",
+        f"{interval(rows[0], times=100)} % against {interval(rows[1], times=100)} % (σ = 1)",
+    )

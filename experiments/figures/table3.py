@@ -6,8 +6,9 @@ from matplotlib.figure import Figure
 from experiments.analysis import plotting
 from experiments.analysis.claims import Claim, NonInferiority, per_seed
 from experiments.analysis.results import Results
-from experiments.analysis.summaries import table
+from experiments.analysis.summaries import Finding, table
 from experiments.analysis.tables import NONE, estimate
+from experiments.analysis.words import span
 from experiments.figures.table2 import ARTICLES, FORMS, NETWORK, NETWORKS, mean, ratios, settings
 
 TITLE = "what syre costs in memory (the runs of table 2)"
@@ -115,3 +116,18 @@ def draw(results: Results) -> Figure:
     left.set(xlabel="peak memory with syre / without")
     right.set(xlabel="what it adds, in copies of the weights", xlim=(0, 2.2))
     return plotting.with_legend(figure, loc="outside lower center", ncols=3)
+
+
+def finding(results: Results) -> Finding:
+    """Copies of the weights, and what share of the memory they are."""
+    ratios = results.final("memory/attach", "copies/attach").groupby([NETWORK, BATCH])
+    share = ratios["memory/attach"].mean() - 1
+    mlp, others = (share[(share.index.get_level_values(0) == "mlp") == of] for of in (True, False))
+    printed = [syre / plain - 1 for batches in PAPER.values() for plain, syre in batches.values()]
+    copies = span(ratios["copies/attach"].mean(), 2)
+    return Finding(
+        f"attach adds {copies} copies of the weights: {span(mlp, times=100)} % of the memory that an MLP takes in "
+        f"training, {span(others, 1, times=100)} % of a ResNet18's or a ViT's.",
+        f"+{span(printed, times=100)} %",
+        f"+{span(share, times=100)} %",
+    )

@@ -15,6 +15,8 @@ from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority
 from experiments.analysis.plotting import Look
 from experiments.analysis.results import Results, select
 from experiments.analysis.stats import loglog_slope
+from experiments.analysis.summaries import Finding
+from experiments.analysis.words import interval, mean
 
 TITLE = "every proposition, theorem and corollary as a numerical experiment"
 
@@ -284,3 +286,20 @@ def escape(ax: Axes, results: Results) -> None:
     ax.axhline((never["steps"] * never["rate"]).mean(), color=ORANGE, label="no bias: not by then")
     ax.set(xscale="log", ylim=(0, None), xlabel="γσ", ylabel="e-foldings until |Pφ| > 0.1")
     ax.set_title("Escape from a symmetric saddle")
+
+
+def finding(results: Results) -> Finding:
+    """Whether a search finds a symmetry, the constants of the laws, and the count that fails."""
+    found = [thm1("found", **which)(results).max() for which in (DECAY, BIAS)]
+    both = thm1("found", **BOTH)(results).min()
+    one, none = ("leaves" if max(found) < ZERO else "removes", "leave none" if both > ZERO else "leave some")
+    laws = [law(results) for law in (thm3("ratio"), weakest(kind="flips"), root)]
+    log2, subspaces = (thm5(metric, group="regular", size=4)(results) for metric in ("log2", "subspaces"))
+    return Finding(
+        f"Decay alone, or a bias alone, {one} symmetries that a search finds; both together {none}. Their strength "
+        f"is {mean(laws[0], 2)} of 4γσ and goes as N^{mean(laws[1], 2)} and rank^{mean(laws[2], 2)}; for an abelian "
+        f"group of order 16, {mean(subspaces)} subspaces matter; log₂|U| is {mean(log2)}.",
+        "strength of γσ, 1/N and √rank; about log|U|",
+        f"{interval(laws[0], 2)} of 4γσ; exponents {mean(laws[1], 2)} and {mean(laws[2], 2)}; {mean(subspaces)} "
+        "subspaces",
+    )

@@ -195,6 +195,6 @@ def decay_decoupled_(parameters: Tensors, anchors: Tensors, scales: Tensors, *, 
 
 
 def shift_(parameters: Tensors, anchors: Tensors, *, sign: int) -> None:
-    """`w += sign b`: with -1 from w to theta, with +1 back (Eq. (6) to the letter, for any update rule)."""
+    """`w += sign b`: with -1 from w to theta, with +1 back (Eq. (6) as written, for any update rule)."""
     if parameters:
         torch._foreach_add_(parameters, anchors, alpha=sign)

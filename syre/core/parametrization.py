@@ -1,4 +1,4 @@
-"""Module form: `w = theta + b` inside the model, Eq. (6) to the letter. Any optimizer's decay then acts on theta."""
+"""Module form: `w = theta + b` inside the model, Eq. (6) as written. Any optimizer's decay then acts on theta."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable

@@ -60,7 +60,7 @@ def anchored(loss: Function, gamma: float, theta_0: Tensor | float, scales: Tens
 
 
 def biased(loss: Function, gamma: float, theta_0: Tensor | float, scales: Tensor | float = 1.0) -> Function:
-    """`theta -> loss(theta + theta_0) + gamma |theta|_D^2`: Eq. (6), and Eq. (7) with the scales D, to the letter."""
+    """`theta -> loss(theta + theta_0) + gamma |theta|_D^2`: Eq. (6), and Eq. (7) with the scales D, as written."""
     return lambda theta: loss(theta + theta_0) + gamma * (scales * theta.square()).sum(-1)
 
 

@@ -14,7 +14,7 @@ from experiments.analysis.results import Results, ResultsError, select
 
 
 def sweep(metric="loss", seeds=3):
-    """Results of vanilla, decay, syre at three sigmas, and syre at sigma = 1 from the start of the others."""
+    """Results of vanilla, decay, syre at three sigmas, and syre at sigma = 1 with the start kept."""
     names = [("vanilla", np.nan, ""), ("weight_decay", np.nan, ""), *(("syre", s, "shift") for s in (0.01, 0.1, 1.0))]
     rows = [
         {NAME: name, SIGMA: sigma, START: start or None, GAMMA: gamma, "seed": seed}
@@ -112,12 +112,12 @@ def test_arms_come_in_one_order_whatever_the_order_of_the_rows():
     assert [look.label for look, _ in arms.by_arm(df.sample(frac=1, random_state=0))] == names
     assert sum(len(rows) for _, rows in arms.by_arm(df)) == len(df)
     apart = list(arms.with_same_start(df.sample(frac=1, random_state=0)))
-    assert [look.label for look, _ in apart] == [*names, "syre, σ = 1, start of the others"]
+    assert [look.label for look, _ in apart] == [*names, "syre, σ = 1, start kept"]
     assert [len(rows) for _, rows in apart] == [9] * 6
     assert [look.label for look, _ in arms.with_same_start(df[df[START] != "keep"])] == names
     own = arms.Look(label="seed 0 of the strongest", color="0", marker="x")
     apart = list(arms.with_same_start(df, {own: (df[GAMMA] == 0.4) & (df["seed"] == 0) & (df[START] != "keep")}))
-    assert [look.label for look, _ in apart] == [*names, "syre, σ = 1, start of the others", own.label]
+    assert [look.label for look, _ in apart] == [*names, "syre, σ = 1, start kept", own.label]
     assert [len(rows) for _, rows in apart] == [8] * 5 + [9, 5]  # nothing is drawn twice
 
 

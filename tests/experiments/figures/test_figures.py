@@ -2,7 +2,6 @@
 
 import csv
 import itertools
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -42,7 +41,7 @@ def test_every_experiment_with_a_configuration_has_committed_results() -> None:
 def test_no_reproduced_claim_survives_swapped_labels(name: str) -> None:
     verdicts, results = judged(name).verdicts, judged(name).results
     reproduced = [verdict.claim for verdict in verdicts if verdict.verdict == REPRODUCED]
-    assert reproduced or name in TRAINING, "a figure that reproduces nothing would make this test idle"
+    assert reproduced or not verdicts or name in TRAINING, "a figure that reproduces nothing would make this test idle"
     assert not [c.id for c in reproduced if evaluate(replace(c, opposite=True), results).verdict == REPRODUCED]
 
 
@@ -84,7 +83,7 @@ def test_drawn_again_its_files_are_the_same_and_one_arm_looks_the_same_in_all(na
         whose = ax if ax.get_legend() else None
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             line = handle[0] if isinstance(handle, Container) else handle
-            look = arms.SAME_START if re.search("start of (the others|decay alone)", label) else standard.get(label)
+            look = arms.SAME_START if "start kept" in label else standard.get(label)
             if not isinstance(line, Line2D):
                 continue
             first = drawn.setdefault((whose, label), line)

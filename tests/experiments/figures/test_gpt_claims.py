@@ -112,3 +112,15 @@ def test_control_the_settings_that_came_later_are_columns_of_the_results(made):
     columns = made(expected).runs.columns
     assert {"regularizer.scope", "regularizer.unit", "regularizer.gains"} <= {*columns}
     assert not [column for column in columns if LATER in column]
+
+
+def test_the_finding_says_which_way_decay_moves_the_losses(made):
+    said = gpt.finding(made(expected)).finding
+    assert "raises a GPT's loss on its first text (1.50 → 1.80) and lowers that on a second (1.50 → 1.20)" in said
+    assert "syre at σ = 1 has 1.50 and 1.00" in said
+    assert "of 32: 20.0, −4.0 and 20.0" in said  # made up: ranks below 0
+    other = gpt.finding(made(contrary)).finding
+    assert "lowers a GPT's loss on its first text" in other
+    assert "raises that on a second" in other
+    level = gpt.finding(made(lambda metric, second, arm: METRICS[metric])).finding
+    assert level.count("does not clearly change") == 2
