@@ -20,11 +20,12 @@ RUN      := .venv/bin/python -m experiments.run -m
 PYTEST    = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 8 --dist loadgroup
 STAMP    := .venv/.complete
 LAYERED  := .venv-frameworks/.complete
+SITED    := .venv-site/.complete
 FIGURES  := $(patsubst configs/experiment/%.yaml,%,$(wildcard configs/experiment/*.yaml))
 DRAWN    := $(filter-out __init__ $(FIGURES),$(patsubst experiments/figures/%.py,%,$(wildcard experiments/figures/*.py)))
 
-.PHONY: help env again data $(FIGURES) $(DRAWN) status plots report evidence smoke check test test-frameworks lint \
-        matrix bench gpu clean
+.PHONY: help env again data $(FIGURES) $(DRAWN) status plots report evidence site smoke check test \
+        test-frameworks lint matrix bench gpu clean
 
 help:  ## this list
 	@echo "make TARGET [SCALE=smoke|cpu|paper] [LAUNCHER=local|joblib|slurm] [DATA=mnist,...] [ARGS=\"any Hydra override\"]"
@@ -39,6 +40,9 @@ $(STAMP): requirements.lock pyproject.toml
 $(LAYERED): requirements-frameworks.lock $(STAMP)
 	@scripts/env.sh frameworks
 
+$(SITED): requirements-site.lock
+	@PYTHON="$(PYTHON)" scripts/env.sh site
+
 # A stamp counts while the Python that it names runs and finds its packages: until that is gone, or the checkout moved.
 gone = $(shell test ! -e $(1) || "$$(cat $(1))" -I -c 'import pip' 2>/dev/null || echo gone)
 ifneq ($(call gone,$(STAMP)),)
@@ -46,6 +50,9 @@ $(STAMP): again
 endif
 ifneq ($(and $(filter test-frameworks diagnostics,$(MAKECMDGOALS)),$(call gone,$(LAYERED))),)
 $(LAYERED): again
+endif
+ifneq ($(and $(filter site test,$(MAKECMDGOALS)),$(call gone,$(SITED))),)
+$(SITED): again
 endif
 again:
 
@@ -85,6 +92,10 @@ report: plots  ## the same: results/REPORT.md has the paper in 26 statements, an
 evidence: $(STAMP)  ## what the advice of syre.diagnose rests on, from the committed tables: syre/diagnostics/evidence.json
 	@.venv/bin/python -m scripts.evidence $(ARGS)
 
+site: $(SITED)  ## the results as pages to look at, from committed tables and without torch: site/index.html
+	@NO_MKDOCS_2_WARNING=1 .venv-site/bin/python -m mkdocs build --strict --quiet
+	@echo "open $(CURDIR)/site/index.html"
+
 # a process each, side by side
 smoke: LAUNCHER = local
 smoke: export WANDB_MODE ?= disabled
@@ -100,7 +111,7 @@ check: $(STAMP)  ## lint, types and the fast tests, in a minute and a half
 	@$(MAKE) --no-print-directory lint
 	$(PYTEST) -m "not slow and not slurm and not gpu" $(ARGS)
 
-test: $(STAMP)  ## lint, types, every experiment at smoke scale, all tests: what CI runs, with SLURM=1 BROWSER=1 to install both
+test: $(STAMP) $(SITED)  ## lint, types, every experiment at smoke scale, all tests: what CI runs, with SLURM=1 BROWSER=1 to install both
 	@$(if $(filter 1,$(SLURM)),scripts/slurm_local.sh install || test $$? = 77)
 	@$(if $(filter 1,$(BROWSER)),scripts/browser.sh install || test $$? = 77)
 	@$(MAKE) --no-print-directory lint smoke
@@ -123,5 +134,5 @@ bench: $(STAMP)  ## step time, memory, ensembles and whole sweeps, as ratios mea
 gpu: $(STAMP)  ## train what is missing at paper scale for nine minutes on a GPU: ARGS="--minutes 30 --out FOLDER"
 	@.venv/bin/python -m scripts.gpu_queue $(ARGS)
 
-clean:  ## remove .venv, .venv-frameworks, .matrix and caches; results and outputs stay
-	rm -rf .venv .venv-frameworks .matrix dist .pytest_cache .ruff_cache .mypy_cache *.egg-info
+clean:  ## remove .venv, .venv-frameworks, .venv-site, site, .matrix and caches; results and outputs stay
+	rm -rf .venv .venv-frameworks .venv-site site .matrix dist .pytest_cache .ruff_cache .mypy_cache *.egg-info

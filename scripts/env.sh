@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Builds .venv from requirements.lock with $PYTHON (default: python3); `make env` calls it, in the root of the checkout.
 # `env.sh frameworks` builds .venv-frameworks: what requirements-frameworks.lock adds, over the packages of .venv.
+# `env.sh site` builds .venv-site from requirements-site.lock: what builds the site, and neither torch nor .venv.
 #
-# Either may be a link, to a scratch disk say: then the folder it points to is filled. A folder that is neither empty nor
+# Each may be a link, to a scratch disk say: then the folder it points to is filled. A folder that is neither empty nor
 # an environment of this project is left as it is. Where the environment cannot be built, one line says why (exit
 # status 2); its .complete is written last, so that what was interrupted is built again.
 
@@ -11,6 +12,7 @@ set -euo pipefail
 python=${PYTHON:-python3}
 venv=.venv lock=requirements.lock
 [[ ${1:-} != frameworks ]] || venv=.venv-frameworks lock=requirements-frameworks.lock python=.venv/bin/python
+[[ ${1:-} != site ]] || venv=.venv-site lock=requirements-site.lock
 stamp=$venv/.complete mark=$venv/.syre log=$venv/build.log  # mark: the folder is ours, complete or not
 
 fail() { echo "error: $*" >&2; exit 2; }
@@ -53,12 +55,12 @@ find $venv/ -mindepth 1 -maxdepth 1 ! -name "${mark##*/}" -exec rm -rf {} +
 
 writable "${UV_CACHE_DIR:-${XDG_CACHE_HOME:-${HOME:-/}/.cache}/uv}" || export UV_NO_CACHE=1 PIP_NO_CACHE_DIR=1
 echo "building $venv with Python $version from $lock"
-if [[ $venv == .venv ]]; then
-  install "$base" -m venv "$(readlink -f .venv)"  # which takes no link
-  awk '/^uv==/ {on = 1} on {print} on && !/\\$/ {exit}' $lock >.venv/uv.lock
-  install .venv/bin/python -m pip install --disable-pip-version-check --require-hashes -r .venv/uv.lock
-  install .venv/bin/uv pip install --python .venv/bin/python --require-hashes -r $lock
-  install .venv/bin/uv pip install --python .venv/bin/python --no-deps -e .
+if [[ $venv != .venv-frameworks ]]; then
+  install "$base" -m venv "$(readlink -f $venv)"  # which takes no link
+  awk '/^uv==/ {on = 1} on {print} on && !/\\$/ {exit}' requirements.lock >$venv/uv.lock
+  install $venv/bin/python -m pip install --disable-pip-version-check --require-hashes -r $venv/uv.lock
+  install $venv/bin/uv pip install --python $venv/bin/python --require-hashes -r $lock
+  [[ $venv != .venv ]] || install .venv/bin/uv pip install --python .venv/bin/python --no-deps -e .
 else  # the packages of .venv come after its own; a .pth file that only named their folder would lose their own .pth files
   install "$base" -m venv "$(readlink -f $venv)" --without-pip
   .venv/bin/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \

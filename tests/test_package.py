@@ -129,7 +129,7 @@ def test_the_source_distribution_is_the_library_and_its_tests_and_small(built):
             Path(entry.name).relative_to(f"syre_torch-{VERSION}").as_posix() for entry in archive if entry.isfile()
         ]
     tests = [path for name in ("core", "metrics", "diagnostics") for path in ROOT.glob(f"tests/{name}/*.*")]
-    tests.append(ROOT / "tests/conftest.py")
+    tests += [ROOT / "tests/browser.py", ROOT / "tests/conftest.py"]
     pages = ["README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "docs/PYPI.md", "MANIFEST.in", "pyproject.toml"]
     made = ["setup.py", "setup.cfg", "PKG-INFO", "syre_torch.egg-info/SOURCES.txt"]
     wanted = [*LIBRARY, "syre/py.typed", *(str(path.relative_to(ROOT)) for path in tests), *pages, *made]

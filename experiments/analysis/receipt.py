@@ -141,6 +141,9 @@ def make(
         "adopted": _compared(old, now, ids & {*adopted}),
         "missing": sorted(told - ids) if own else [],
         "changed_before": edits,
+        "not_as_committed": [
+            str(file) for file in files[: len(TABLES)] if own and tracked and after[file] != head[file]
+        ],
         "verdicts": _verdicts(head.get(results / VERDICTS, before.get(results / VERDICTS)), summaries) if own else None,
         "figures": [_figure(summary, place) for summary in summaries],
     }
@@ -277,12 +280,20 @@ def text(receipt: Receipt) -> str:
     for kind in ("rounding", "different"):
         lines += [_differing(receipt, part, kind) for part in ("trained", "adopted")]
     if missing := receipt["missing"]:
-        lines.append(f"{len(missing)} {_word(receipt)} runs are not among these, {missing[0]} first")
+        lines.append(f"not among these: {_many(len(missing), f'{_word(receipt)} run')}, {missing[0]} first")
     if receipt["verdicts"]:
         lines += [f"{one['claim']}: {_change(one)}" for one in receipt["verdicts"]["changed"]]
     lines += [_edited(edit) for edit in receipt["changed_before"]]
+    if (files := receipt["not_as_committed"]) and _all_equal(receipt):
+        git = "`git diff` shows where (provenance is no number), `git checkout` brings it back"
+        lines.append(f"{' and '.join(files)} now differs from the committed file all the same: {git}")
     lines.append(_committed(receipt))
     return "\n  ".join(filter(None, lines))
+
+
+def _all_equal(receipt: Receipt) -> bool:
+    equal = all(receipt[part]["equal"] == receipt[part]["runs"] for part in ("trained", "adopted"))
+    return equal and not receipt["missing"]
 
 
 def _word(receipt: Receipt) -> str:
@@ -294,7 +305,7 @@ def _runs(receipt: Receipt) -> str:
     known = {part: receipt[part]["runs"] - receipt[part]["new"] for part in ("trained", "adopted")}
     if not receipt["committed"]["runs"] or not any(known.values()):
         total = trained["runs"] + adopted["runs"]
-        return f"nothing to compare, the {_word(receipt)} tables have none of these {total} runs"
+        return f"nothing to compare, the {_word(receipt)} tables have none of {_many(total, 'run')}"
     ones = f"runs equal to the {_word(receipt)} ones"
     parts = [f"{trained['equal']} of {known['trained']} {ones}"] if known["trained"] else []
     words = {"rounding": "equal within rounding", "different": "different", "failed": "failed"}
@@ -324,7 +335,8 @@ def _differing(receipt: Receipt, part: str, kind: str) -> str:
     if not those:
         return ""
     how = "equal within rounding" if kind == "rounding" else "different"
-    return f"{len(those)} {how}, the most: {_example(those[0]['largest'], committed=_word(receipt), now='now')}"
+    most = "the most: " * (len(those) > 1)
+    return f"{len(those)} {how}, {most}{_example(those[0]['largest'], committed=_word(receipt), now='now')}"
 
 
 def _example(largest: Mapping[str, Any], **words: str) -> str:
@@ -333,6 +345,10 @@ def _example(largest: Mapping[str, Any], **words: str) -> str:
     values = ", ".join(f"{_or_none(largest[name])} {word}" for name, word in words.items())
     size = "" if largest["relative"] is None else f" (relative difference {largest['relative']:.2g})"
     return f"run {largest['run']}, {largest['what']}{at}: {values}{size}"
+
+
+def _many(number: int, word: str) -> str:
+    return f"{number} {word}{'s' * (number != 1)}"
 
 
 def _or_none(cell: str | None) -> str:
@@ -348,12 +364,12 @@ def _edited(edit: Mapping[str, Any]) -> str:
     if edit["absent"]:
         return f"{edit['file']}, which is committed, was not there before this sweep"
     count, lost = edit["cells"], edit["runs_lost"]
-    said = [f"lacked {len(lost)} committed runs, {lost[0]} first"] if lost else []
+    said = [f"lacked {_many(len(lost), 'committed run')}, {lost[0]} first"] if lost else []
     if count:
         others = count - edit["as_committed_now"] - edit["still_so"]
         counts = {"as committed again": edit["as_committed_now"], "still so": edit["still_so"], "others now": others}
         after = ", ".join(f"{number} {words}" for words, number in counts.items() if number)
-        cells = f"{count} cell{'s' * (count > 1)} ({after})"
+        cells = f"{_many(count, 'cell')} ({after})"
         example = _example(edit["largest"], committed="committed", disk="on the disk", now="now")
         said.append(f"differed from the committed one in {cells}, {'the most: ' * (count > 1)}{example}")
     return f"before this sweep {edit['file']} {', and '.join(said)}"

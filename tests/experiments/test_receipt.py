@@ -164,14 +164,14 @@ def test_without_committed_tables_they_are_compared_as_they_were(place, git, mon
         monkeypatch.setenv("PATH", str(place.root))  # where there is no git
     place.train()
     said, found = place.sweep()
-    assert "receipt: nothing to compare, the earlier tables have none of these 30 runs; no committed verdicts" in said
+    assert "receipt: nothing to compare, the earlier tables have none of 30 runs; no committed verdicts" in said
     assert counts(found["trained"]) == {**ALL_EQUAL, "equal": 0, "new": 30}
     place.edit("metrics.csv", place.runs[3], "value", "12")
     said, found = place.sweep()
     assert "receipt: 29 of 30 runs equal to the earlier ones, 1 different; 7 of 7 verdicts the same" in said
     why = "git does not have them" if git else "no git here"
     assert f"compared with the tables in results/{NAME} as they were before this sweep ({why})" in said
-    assert f"1 different, the most: run {place.runs[3].id}, test/rank at step 100: 12 earlier, 90.31 now" in said
+    assert f"1 different, run {place.runs[3].id}, test/rank at step 100: 12 earlier, 90.31 now" in said
     assert found["committed"]["commit"] is None
 
 
@@ -194,6 +194,20 @@ def test_a_number_on_the_disk_that_is_not_the_committed_one_is_named_though_the_
     assert committed.sweep()[1]["changed_before"] == []  # control: it has been put right
 
 
+def test_a_number_that_was_put_right_has_another_origin_and_that_is_said(committed):
+    run = committed.runs[7]
+    committed.edit("metrics.csv", run, "value", "12")
+    committed.train(git_sha="def", only=lambda one: one is run)
+    said, found = committed.sweep()
+    assert counts(found["trained"]) == ALL_EQUAL
+    assert found["not_as_committed"] == [str(committed.table("runs.csv"))]
+    assert f"  results/{NAME}/runs.csv now differs from the committed file all the same: `git diff` shows" in said
+    committed.git("checkout", "results")
+    said, found = committed.sweep()  # control
+    assert "all the same" not in said
+    assert found["not_as_committed"] == []
+
+
 def test_a_setting_on_the_disk_that_is_not_the_committed_one_is_named_and_put_right(committed):
     run = committed.runs[0]
     committed.edit("runs.csv", run, "seconds", "77.000")  # no result: it stays, and is no difference
@@ -213,9 +227,7 @@ def test_a_committed_number_that_is_not_the_trained_one_is_a_difference(committe
     head = committed.commit()
     said, found = committed.sweep()
     assert "receipt: 29 of 30 runs equal to the committed ones, 1 different; 7 of 7 verdicts the same\n" in said
-    assert (
-        f"  1 different, the most: run {run.id}, test/rank at step 100: 12 committed, {trained} now (relative " in said
-    )
+    assert f"  1 different, run {run.id}, test/rank at step 100: 12 committed, {trained} now (relative " in said
     assert "before this sweep" not in said
     assert f"in git at {head}" in said
     (one,) = found["trained"]["differing"]
@@ -233,10 +245,8 @@ def test_other_last_digits_are_told_from_other_numbers(committed):
     said, found = committed.sweep()
     line = "receipt: 28 of 30 runs equal to the committed ones, 1 equal within rounding, 1 different; 7 of 7 verdicts"
     assert line in said
-    assert (
-        f"  1 equal within rounding, the most: run {near.id}, test/rank at step 100: 90.21 committed, 90.2101" in said
-    )
-    assert f"  1 different, the most: run {far.id}, " in said
+    assert f"  1 equal within rounding, run {near.id}, test/rank at step 100: 90.21 committed, 90.2101" in said
+    assert f"  1 different, run {far.id}, " in said
     assert [one["largest"]["run"] for one in found["trained"]["differing"]] == [far.id, near.id]  # the most first
     assert "before this sweep" not in said
 
@@ -254,7 +264,7 @@ def test_tables_that_were_gone_rows_that_were_gone_and_rows_of_other_scales(comm
     lines = committed.table("runs.csv").read_text().splitlines(keepends=True)
     committed.table("runs.csv").write_text("".join(line for line in lines if committed.runs[4].id not in line))
     said, found = committed.sweep()
-    assert f"before this sweep results/{NAME}/runs.csv lacked 1 committed runs, {committed.runs[4].id} first\n" in said
+    assert f"before this sweep results/{NAME}/runs.csv lacked 1 committed run, {committed.runs[4].id} first\n" in said
     committed.table("metrics.csv").unlink()
     said, found = committed.sweep()
     assert f"results/{NAME}/metrics.csv, which is committed, was not there before this sweep\n" in said
@@ -272,7 +282,7 @@ def test_runs_that_failed_are_new_or_are_gone_are_counted_by_themselves(committe
     committed.train(only=lambda run: run is first, status="failed")
     said, found = committed.sweep()
     assert "receipt: 28 of 29 runs equal to the committed ones, 1 failed, 1 new; " in said
-    assert f"  1 committed runs are not among these, {last.id} first\n" in said
+    assert f"  not among these: 1 committed run, {last.id} first\n" in said
     assert counts(found["trained"]) == {**ALL_EQUAL, "equal": 28, "new": 1, "failed": 1}
     assert found["missing"] == [last.id]
 
@@ -305,7 +315,7 @@ def test_a_sweep_of_ones_own_is_compared_where_it_has_committed_runs(committed):
     assert f"as JSON: outputs/{NAME}/results-custom/receipt.json" in said
     assert (found["missing"], found["verdicts"]) == ([], None)
     said, _ = committed.sweep(runs=[other], keys=["seed"])
-    assert "receipt: nothing to compare, the committed tables have none of these 1 runs; verdicts not compared" in said
+    assert "receipt: nothing to compare, the committed tables have none of 1 run; verdicts not compared" in said
 
 
 def test_smoke_has_no_receipt(committed):

@@ -168,6 +168,7 @@ def test_only_a_figures_own_runs_reach_its_committed_tables(tmp_path, command, m
     monkeypatch.setattr(Experiment, "plan", lambda *_, **__: [])
     monkeypatch.setattr(RunStore, "collect", lambda store, where, *_: collected.append(where.parent))
     monkeypatch.setattr("experiments.analysis.report.known", lambda *_: [])
+    monkeypatch.setattr("experiments.engine.sweep._compare", lambda *_: None)
     outcome = command("-m", "experiment=fig4", "hydra/launcher=joblib", *places(tmp_path), *words)
     assert outcome.code == 0, outcome.err
     assert collected == [tmp_path / place]

@@ -41,6 +41,7 @@ class Checkout:
             shutil.copy(ROOT / name, self.root / name)
         (self.root / "requirements.lock").write_text("a==1\nuv==0.1 \\\n    --hash=sha256:0\nz==1\n")
         (self.root / "requirements-frameworks.lock").write_text("b==1\n")
+        (self.root / "requirements-site.lock").write_text("c==1\n")
         self.python.write_text(STAND_IN)
         self.python.chmod(0o755)
 
@@ -152,6 +153,47 @@ def test_a_folder_in_their_place_that_is_not_ours_stays_as_it_is(checkout):
     done = checkout.make(goal="test-frameworks")
     assert ".venv-frameworks is neither empty nor an environment of this project" in done.stderr
     assert (checkout.root / ".venv-frameworks/thesis.tex").read_text() == "mine"
+
+
+# ---- .venv-site, which stands alone ----------------------------------------------------------------------------------
+
+SITE = ".venv-site/.complete"
+
+
+def test_the_site_has_an_environment_that_needs_no_other(checkout):
+    done = checkout.make(goal="site")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("building .venv-site with Python 3.11 from requirements-site.lock\n")
+    steps = checkout.calls.read_text().replace(f"{checkout.root}/", "").replace(str(checkout.python), "").splitlines()
+    assert steps[-4:] == [
+        "python3.11 -m venv .venv-site",
+        "python -m pip install --disable-pip-version-check --require-hashes -r .venv-site/uv.lock",
+        "uv pip install --python .venv-site/bin/python --require-hashes -r requirements-site.lock",
+        "python -m mkdocs build --strict --quiet",
+    ]
+    assert not (checkout.root / ".venv").exists()
+    assert "building" not in checkout.make(goal="site").stdout
+
+
+def test_it_is_built_again_when_its_lock_changes_or_it_is_gone_and_not_when_that_of_the_rest_does(checkout):
+    checkout.make(goal="site")
+    stamp = (checkout.root / SITE).stat().st_mtime
+    os.utime(checkout.root / "requirements.lock", (stamp + 1, stamp + 1))
+    assert "building" not in checkout.make(goal="site").stdout
+    os.utime(checkout.root / "requirements-site.lock", (stamp + 1, stamp + 1))
+    assert "building .venv-site" in checkout.make(goal="site").stdout
+    os.utime(checkout.root / "requirements-site.lock", (stamp - 1, stamp - 1))
+    (checkout.root / ".venv-site/bin/python").unlink()
+    assert "building .venv-site" in checkout.make(goal="site").stdout
+
+
+def test_without_a_network_for_it_it_says_so_in_one_line_and_nothing_is_built(checkout):
+    done = checkout.make(goal="site", OFFLINE="1")
+    first, second = done.stderr.splitlines()
+    assert (done.returncode, second[:10]) == (2, "make: *** ")
+    assert "(is there a network?), see .venv-site/build.log; its last line: no route to host" in first
+    assert not (checkout.root / SITE).exists()
+    assert "mkdocs" not in checkout.calls.read_text()
 
 
 # ---- Python ----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts/browser.sh"
+SCRIPT = Path(__file__).parents[1] / "scripts/browser.sh"
 
 # Runs in a page that has the pages in frames as wide as the screen to try: no window is as narrow as a phone.
 MEASURE = """
