@@ -239,11 +239,8 @@ def draw(results: Results) -> Figure:
 
 
 THIN = "thin: a seed; thick: the mean of the seeds; grey: changes of friction"
-IN_LINES: dict[str, Any] = {
-    "title": THIN.replace("; ", "\n"),
-    "title_fontsize": 7.5,
-    "alignment": "left",
-}  # legend in a panel
+# of a legend in a panel
+IN_LINES: dict[str, Any] = {"title": THIN.replace("; ", "\n"), "title_fontsize": 7.5, "alignment": "left"}
 
 
 def mark_changes(ax: Axes, every: float, steps: float) -> None:
