@@ -58,12 +58,12 @@ def shown(what: str, look: Callable[[], Sight]) -> Iterator[None]:
 
 def of_sweep(experiment: Experiment, groups: Sequence[Group]) -> Callable[[], Sight]:
     """What there is to see of a sweep, wherever its groups train."""
-    seen, then, total = done_and_taken(experiment, groups)[1], time.monotonic(), len(experiment.runs)
+    (first, seen), then, total = done_and_taken(experiment, groups), time.monotonic(), len(experiment.runs)
 
     def look() -> Sight:
         nonlocal seen, then
         done, taken = done_and_taken(experiment, groups)
-        note = "" if taken else "starting the first groups"
+        note = "" if taken or done > first else "starting the first groups"
         if taken < seen:  # a group has ended
             seen, then = taken, time.monotonic()
         elif taken > seen:

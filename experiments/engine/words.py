@@ -153,7 +153,7 @@ def ended(records: Iterable[Mapping[str, str]]) -> str:
     last: dict[str, tuple[int, str]] = {}
     for row in records:
         if row["split"] == "test":
-            last[row["metric"]] = max(last.get(row["metric"], (0, "")), (int(row["step"]), row["value"]), key=_step)
+            last[row["metric"]] = max(last.get(row["metric"], (-1, "")), (int(row["step"]), row["value"]), key=_step)
     chosen = [metric for metric in TOLD if metric in last] or list(last)[:3]
     return ", ".join(f"{metric} {float(last[metric][1]):.4g}" for metric in chosen)
 

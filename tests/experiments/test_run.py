@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 import yaml
 
 from experiments.analysis import results
+from experiments.analysis.summaries import VERDICTS
 from experiments.engine import build, training
 from experiments.engine.config import run_id
 from experiments.engine.experiment import Experiment
@@ -46,7 +48,7 @@ def test_a_run_leaves_its_configuration_metrics_and_facts_and_is_not_trained_twi
         [sys.executable, "-m", "experiments.run", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     (place,) = (tmp_path / "outputs/run/runs").iterdir()
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"finished: {place}\n", "")
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}  # Hydra leaves nothing of its own
     assert {path.name for path in place.iterdir()} == {"config.yaml", "metrics.csv", "run.json", "done"}
 
@@ -59,11 +61,14 @@ def test_a_run_leaves_its_configuration_metrics_and_facts_and_is_not_trained_twi
     metrics = pd.read_csv(place / "metrics.csv")
     assert {"loss", "accuracy", "rank"} <= set(metrics["metric"])
     assert list(metrics[(metrics.split == "test") & (metrics.metric == "loss")]["step"]) == [0, 11, 22]
+    last = metrics[metrics.split == "test"].groupby("metric")["value"].last()
+    numbers = ", ".join(f"{metric} {last[metric]:.4g}" for metric in ("accuracy", "loss", "rank"))
+    assert done.stdout == f"finished: {numbers} ({place})\n"
     assert not list((tmp_path / "outputs/run/groups").glob("*.pt"))  # nothing left to resume
 
     before = {path: path.stat().st_mtime_ns for path in place.iterdir()}
     again = command(*words)
-    assert (again.code, again.out) == (0, f"finished before: {place}\n")
+    assert (again.code, again.out) == (0, f"finished before: {numbers} ({place})\n")
     assert {path: path.stat().st_mtime_ns for path in place.iterdir()} == before
 
 
@@ -169,6 +174,7 @@ def test_only_a_figures_own_runs_reach_its_committed_tables(tmp_path, command, m
     monkeypatch.setattr(RunStore, "collect", lambda store, where, *_: collected.append(where.parent))
     monkeypatch.setattr("experiments.analysis.report.known", lambda *_: [])
     monkeypatch.setattr("experiments.engine.sweep._compare", lambda *_: None)
+    monkeypatch.setattr("experiments.analysis.report.sketch", lambda *_: None)
     outcome = command("-m", "experiment=fig4", "hydra/launcher=joblib", *places(tmp_path), *words)
     assert outcome.code == 0, outcome.err
     assert collected == [tmp_path / place]
@@ -193,16 +199,56 @@ def test_a_name_of_ones_own_is_that_of_its_folder_and_of_no_file(tmp_path, comma
     assert not (tmp_path / "results").exists()
 
 
+PART = ("-m", "experiment=fig4", "train.steps=40", "data.size=10", "seeds=1", "regularizer.weight_decay=1",
+        "regularizer=vanilla,weight_decay,syre,w_fix,dropout", "regularizer.sigma=0.03")  # fmt: skip
+
+
 @pytest.mark.slow
-def test_a_figure_with_a_setting_that_some_of_its_runs_have_is_drawn_beside_its_outputs(tmp_path, command):
-    words = (*FIGURE[:-1], "regularizer=vanilla,weight_decay,syre,w_fix,dropout", "regularizer.weight_decay=1")
-    outcome = command(*words, "regularizer.sigma=0.03", *places(tmp_path))
+def test_a_figure_with_a_setting_that_some_of_its_runs_have_is_judged_and_drawn_beside_its_outputs(tmp_path, command):
+    outcome = command(*PART, *places(tmp_path))
     assert outcome.code == 0, outcome.err
     folder = tmp_path / "outputs/fig4/results-custom/fig4"
     sigmas = pd.read_csv(folder / "runs.csv").groupby("regularizer.name")["regularizer.sigma"].unique()
     assert {name: list(values) for name, values in sigmas.dropna().items() if name == "syre"} == {"syre": [0.03]}
     assert sigmas.drop("syre").map(lambda values: pd.isna(values).all()).all()
-    assert {"figure.png", "report.md"} <= {path.name for path in folder.iterdir()}
+    assert {"figure.png", "figure.pdf", "report.md"} <= {path.name for path in folder.iterdir()}
+    assert f"tables: {folder}\n" in outcome.out
+    assert any(verdict in outcome.out for verdict in VERDICTS)
+    assert "smoke" not in outcome.out
+
+
+def test_smoke_judges_nothing_says_so_and_names_its_data_its_tables_and_its_picture(tmp_path, command):
+    """The control is the test before: another scale judges."""
+    outcome = command(*PART, "scale=smoke", *places(tmp_path))
+    folder = tmp_path / "outputs/fig4/results-custom/fig4"
+    assert (outcome.code, outcome.err) == (0, "")
+    first, *others = outcome.out.splitlines()
+    assert re.fullmatch(r"fig4: (\d+) runs at scale smoke, \1 to train in \d+ groups", first)
+    assert others == [
+        "data: random_matrix",  # of the size that was asked for
+        f"smoke judges nothing, it shows that everything runs; tables and picture: {folder}",
+    ]
+    assert {path.name for path in folder.iterdir()} == {"runs.csv", "metrics.csv", "figure.png"}
+    assert not [*tmp_path.rglob("report.md"), *tmp_path.rglob("REPORT.md")]
+
+
+def test_smoke_says_where_the_tables_of_a_part_are_that_cannot_be_drawn(tmp_path, command):
+    words = [word for word in FIGURE if not word.startswith("data.size")]
+    outcome = command(*words[:-1], "regularizer=w_fix", *places(tmp_path))
+    folder = tmp_path / "outputs/fig4/results-custom/fig4"
+    assert outcome.code == 0
+    assert outcome.out.splitlines()[1:] == [
+        "data: random_matrix, size=30 in place of 100",
+        f"smoke judges nothing, it shows that everything runs; tables: {folder}",
+    ]
+
+
+def test_a_run_whose_loss_is_not_finite_says_so_in_the_end(tmp_path, command):
+    words = (*SMALL, "optim=sgd", "data.input_scale=1e30", f"outputs={tmp_path}")
+    outcome = command(*words)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.startswith("finished, but its loss is not finite: accuracy ")
+    assert ", loss nan, " in outcome.out
 
 
 # ---- W&B -----------------------------------------------------------------------------------------------------------

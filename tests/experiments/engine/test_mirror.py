@@ -151,6 +151,8 @@ def summary(found):
     return {key: value for record in found for key, value in settings(record.summary).items() if key}
 
 
+NAMED = {"name": "syre sigma=1 gamma=0.1 seed 0", "tags": ["fig4", "cpu", "point", "random_matrix", "syre"]}
+
 # ---- a server in place of W&B's --------------------------------------------------------------------------------------
 
 
@@ -195,7 +197,9 @@ class Server(BaseHTTPRequestHandler):
 
     def upsert(self, about):
         run = self.runs.setdefault(about["name"], {"history": [], "summary": {}})
-        run |= {key: about[key] for key in ("groupName", "jobType", "displayName", "sweep", "project") if about[key]}
+        run |= {
+            key: about[key] for key in ("groupName", "jobType", "displayName", "tags", "sweep", "project") if about[key]
+        }
         run["config"] = {k: v["value"] for k, v in json.loads(about["config"] or "{}").items() if k != "_wandb"}
         run |= {"times": run.get("times", 0) + 1, "exit": None}
         project = {"id": "m", "name": about["project"], "entity": {"id": "e", "name": "me"}}
@@ -259,6 +263,17 @@ def test_a_run_is_mirrored_with_every_record_its_whole_configuration_and_its_fac
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_run_is_called_by_what_it_is_with_tags_and_its_id_stays(folder):
+    """Offline; one of which nothing is said has the name of its id."""
+    write_run(folder, "aa01")
+    write_run(folder, "aa02")
+    with mirror(folder) as started:
+        started.watch(["aa01", "aa02"], called={"aa01": NAMED})
+    named, other = (one(offline(folder, run_id), "run") for run_id in ("aa01", "aa02"))
+    assert (named.run_id, named.display_name, list(named.tags)) == ("aa01", *NAMED.values())
+    assert (other.run_id, other.display_name, list(other.tags)) == ("aa02", "aa02", [])
+
+
 @pytest.mark.slow
 def test_the_same_command_mirrors_nothing_twice_but_a_run_that_was_trained_again(folder):
     write_run(folder, "aa01")
@@ -299,6 +314,9 @@ def test_a_sweep_of_the_command_line_is_mirrored_whichever_way_it_is_packed(tmp_
         config = settings(one(found, "run").config)
         assert config.pop("provenance")["seconds"] > 0
         assert config == yaml.safe_load((place / "config.yaml").read_text())
+        run = one(found, "run")
+        assert (run.run_id, run.display_name) == (place.name, f"weight_decay seed {config['seed']}")
+        assert list(run.tags) == ["run", "cpu", "mlp", "digits", "weight_decay"]
 
 
 @pytest.mark.slow
@@ -354,9 +372,11 @@ def test_a_run_that_is_resumed_continues_its_curve_with_every_record_once(folder
     assert (run["exit"], "status" in run["summary"]) == (1, False)
     assert (run["config"]["seed"], run["config"]["provenance"]) == (0, {"id": "aa01"})
 
+    assert run["displayName"] == "aa01"
+
     second = mirror(folder, "online")
     train(folder, "aa01", as_csv(CURVE[:2]))  # what the checkpoint has kept
-    second.watch(["aa01"], live=[alone("aa01")])
+    second.watch(["aa01"], live=[alone("aa01")], called={"aa01": NAMED})
     assert until(lambda: run["times"] == 2)
     train(folder, "aa01", as_csv(CURVE[:7]) + "30,te")  # a line that is being written
     assert until(lambda: len(run["history"]) == 3)
@@ -365,6 +385,7 @@ def test_a_run_that_is_resumed_continues_its_curve_with_every_record_once(folder
     assert equal(uploaded(run), by_step(CURVE))
     assert (run["exit"], run["summary"]["status"], run["groupName"], run["jobType"]) == (0, "done", "fig4", "run")
     assert (run["config"]["seed"], run["config"]["provenance"]["git_sha"]) == (0, facts["git_sha"])
+    assert (run["displayName"], run["tags"]) == (*NAMED.values(),)  # live, too
 
     times = run["times"]
     with mirror(folder, "online") as third:
@@ -746,7 +767,9 @@ def test_the_sweep_of_wandb_is_one_of_our_runs_whose_metric_the_sweep_sees(tmp_p
     assert (outcome.code, outcome.err) == (0, "")
     (place,) = (tmp_path / "outputs/run/runs").iterdir()
     run = server.runs["agent1"]
-    assert (run["sweep"], run["displayName"], run["exit"]) == ("sweep1", place.name, 0)
+    name = f"syre sigma={chosen['regularizer.sigma']['value']:g}"
+    assert (run["sweep"], run["exit"], run["config"]["provenance"]["id"]) == ("sweep1", 0, place.name)
+    assert run["displayName"].startswith(name)
     assert config["metric"]["name"] in run["summary"]
     assert [step for step, values in uploaded(run).items() if "test/loss" in values] == [0, 11, 22]
     assert {name: run["config"][name] for name in chosen} == {name: item["value"] for name, item in chosen.items()}
