@@ -51,6 +51,8 @@ def _relinked(text: str, source: str, page: str, pages: Mapping[str, str]) -> st
         words, path = found.group(1), found.group(2)
         if (to := where(path)) is not None:
             return f"[{words}]({to})"
+        if words.startswith("!["):
+            return words
         named = posixpath.normpath(posixpath.join(posixpath.dirname(source), path.partition("#")[0]))
         return f"`{named}`" if words.strip("`") in (path, named) else f"{words} (`{named}`)"
 

@@ -37,6 +37,7 @@ PLACES = contents.places(ROOT, FIGURES, ["diagnose.md"])
         # what the site does not show is named
         ("docs/diagnose.md", "diagnose.md", "[tests/x.py](../tests/x.py)", "`tests/x.py`"),
         ("README.md", "index.md", "[the Makefile](Makefile)", "the Makefile (`Makefile`)"),
+        ("README.md", "index.md", "[![x](results/fig5/figure.png)](none.md)", "![x](pictures/fig5.png)"),
         # code stays as it is
         (
             "README.md",
