@@ -16,7 +16,7 @@ from .decay import Effect, Handle
 from .follow import Draw, Followed, Named
 from .forms import Pull, Shift
 from .scale import GuessedScale
-from .sharded import local
+from .sharded import local, shard_like
 from .wrapped import outside, surround
 
 GROUP = "syre"  # entry of the groups in a saved optimizer state: which anchors, and how many steps were rounded
@@ -187,7 +187,10 @@ class SyreHandle(Handle):
             if key not in state or state[key] != mine:
                 saved = state.get(key, "nothing")
                 raise ValueError(f"these are not the anchors of the checkpoint: {key} was {saved}, and is {mine} now")
-        fresh = self._shifted is not None and once.lacks(self._shifted.before(), self.anchors)
+        # Copies from before the model was sharded are whole, and are laid out as the anchors are by now.
+        before = {} if self._shifted is None else self._shifted.before()
+        before = {name: shard_like(copy, self.anchors[name]) for name, copy in before.items()}
+        fresh = bool(before) and once.lacks(before, self.anchors)
         if not fresh and self._take_back():
             return
         trained = {name: p for name, p in self._followed.known().items() if p.requires_grad}

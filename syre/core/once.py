@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from .decay import shift_
 from .names import Slot
-from .sharded import is_sharded, local, whole
+from .sharded import agreed, is_sharded, local, whole
 from .wrapped import outside
 
 MARK = "_syre_shifted"  # attribute of a module: name of a parameter in it -> its mark
@@ -190,14 +190,14 @@ class Shifted:
     """Weights that were shifted just now, and what they were: the way back until they are touched.
 
     Attributes:
-        start: a digest of what they were.
+        start: a digest of what they were, the same on every rank: what follows from it has to be, too.
     """
 
     def __init__(self, held: Mapping[str, tuple[Tensor, Tensor]], digest_of: Mapping[str, str]) -> None:
         """By name: a parameter and a copy of what it was; and the digest of that."""
         self._copies = {name: copy for name, (_, copy) in held.items()}
         self._held = list(held.values())
-        self.start = hashlib.blake2b("".join(digest_of.values()).encode(), digest_size=8).hexdigest()
+        self.start = agreed([digest_of[name] for name in held], [p for p, _ in self._held])
         self._after = digests([p for p, _ in self._held])  # writing to `p.data` leaves no other trace
         self.renew()
 

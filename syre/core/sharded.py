@@ -4,7 +4,9 @@ A rank draws each anchor whole, on the CPU, and keeps its part: the very numbers
 word between ranks. Sums are then done part by part, since every operation of syre is elementwise.
 """
 
+import hashlib
 import inspect
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -29,15 +31,48 @@ def whole(tensor: Tensor) -> Tensor:
     return cast(Any, tensor).full_tensor() if is_sharded(tensor) else tensor
 
 
+def agreed(digests: Sequence[str], tensors: Sequence[Tensor]) -> str:
+    """One digest of the digests of tensors, or of the parts of them that are here, which is the same on every rank.
+
+    Of sharded tensors it asks all ranks, which have to call it together, for theirs: once for each mesh of ranks.
+    """
+    known: list[str] = []
+    parts: dict[Any, list[str]] = {}
+    devices = {}
+    for digest, tensor in zip(digests, tensors, strict=True):
+        if is_sharded(tensor):
+            mesh = cast(Any, tensor).device_mesh
+            parts.setdefault(mesh, []).append(digest)
+            devices[mesh] = local(tensor).device
+        else:
+            known.append(digest)
+    for mesh, mine in parts.items():
+        row = torch.tensor([[*bytes.fromhex(_digest(mine))]], dtype=torch.uint8, device=devices[mesh])
+        rows = _of_torch("DTensor").from_local(row, mesh, [_of_torch("Shard")(0)] * mesh.ndim)
+        known.append(bytes(whole(rows).flatten().tolist()).hex())
+    return _digest(known)
+
+
+def _digest(texts: Sequence[str]) -> str:
+    return hashlib.blake2b("".join(texts).encode(), digest_size=8).hexdigest()
+
+
+def _of_torch(name: str) -> Any:
+    """What torch.distributed.tensor has, which was private before torch 2.5. Its import takes a second."""
+    from torch.distributed import tensor
+
+    if hasattr(tensor, name):
+        return getattr(tensor, name)
+    from torch.distributed import _tensor
+
+    return getattr(_tensor, name)
+
+
 def shard_like(full: Tensor, parameter: Tensor) -> Tensor:
     """`full`, the same in every process, laid out over the processes as `parameter` is; itself, if that is whole."""
     if not is_sharded(parameter) or is_sharded(full):
         return full
-    try:
-        from torch.distributed.tensor import distribute_tensor
-    except ImportError:  # before torch 2.5
-        from torch.distributed._tensor import distribute_tensor
-
+    distribute_tensor = _of_torch("distribute_tensor")
     # Without a source rank nothing is sent: each takes its own part of what it has (torch >= 2.6).
     quiet = {"src_data_rank": None} if "src_data_rank" in inspect.signature(distribute_tensor).parameters else {}
     of = cast(Any, parameter)

@@ -63,6 +63,7 @@ class Case:
     given: bool = False  # anchors of one's own
     world: int = 2
     attached: bool = True
+    again: bool = False  # a run that is resumed begins with the weights that it began with before
 
 
 def build(seed: int = 0) -> nn.Module:
@@ -254,7 +255,7 @@ def _checkpoint(rank: int, world: int, port: int, cases: dict[str, Case], folder
     with ranks(rank, world, port):
         for name, case in cases.items():
             there = Path(folder) / name
-            model, optimizer, handle = make(replace(case, world=world), seed=1 if loading else 0)
+            model, optimizer, handle = make(replace(case, world=world), seed=1 if loading and not case.again else 0)
             if not loading:
                 train(model, optimizer, HALF)
             weights, state = get_state_dict(model, optimizer)
@@ -274,10 +275,12 @@ RESUMED = {
     "adamw": Case(optimizer="AdamW"),
     "before": Case(when="before", optimizer="AdamW"),
     "shift": Case(optimizer="shift"),
+    "again": Case(again=True, optimizer="AdamW"),
+    "again-before": Case(again=True, when="before"),
 }
 
 
-@pytest.mark.parametrize(("first", "then"), [(2, 4), (4, 2), (2, 1)])
+@pytest.mark.parametrize(("first", "then"), [(2, 2), (2, 4), (4, 2), (2, 1)])
 def test_a_run_is_resumed_at_another_number_of_ranks(tmp_path, first, then):
     run(first, RESUMED, tmp_path, save)
     run(then, RESUMED, tmp_path, load)
