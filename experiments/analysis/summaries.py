@@ -93,7 +93,9 @@ def summary_table(summaries: Sequence[Summary]) -> str:
         rows.append(
             [f"[{picture}]({report})", found["finding"], found["paper"], found["ours"], verdicts, cost, command]
         )
-    return "\n".join(table(["", "what our runs show", "the paper", "ours", "verdicts", "scale and cost", ""], rows))
+    return "\n".join(
+        table(["figure", "what our runs show", "the paper", "ours", "verdicts", "scale and cost", "command"], rows)
+    )
 
 
 def beyond(summaries: Sequence[Summary], folder: str = "") -> str:
