@@ -4,9 +4,9 @@
 #   docker run --rm syre                                      make fig4: train, judge and draw figure 4 on the CPU
 #   docker run --rm syre make fig5 SCALE=smoke                any other command of the README
 #   docker run --rm -v "$PWD/outputs:/syre/outputs" -v "$PWD/results:/syre/results" syre     and keep what it leaves
-#   docker run --rm --gpus all -v "$HOME/.cache/syre:/root/.cache/syre" syre make fig5       on a GPU
+#   docker run --rm --gpus all -v "$HOME/.cache/syre:/data" -e SYRE_DATA=/data syre make fig5       on a GPU
 #
-# The last one has the data sets that `make data` has fetched into that folder, here or in the container.
+# The last one has the data sets that `make data` has fetched into ~/.cache/syre.
 #
 # Never built where it was written, for want of a Docker daemon. The tests check that its sources and commands exist;
 # `make env`, all that it builds, is what every checkout runs.
