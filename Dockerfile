@@ -1,4 +1,4 @@
-# The checkout and its environment, every version as in requirements.lock. About 8 GB, most of it torch with CUDA.
+# The checkout and its environment, every version as in requirements.lock. More than 6 GB, most of it torch with CUDA.
 #
 #   docker build -t syre .
 #   docker run --rm syre                                      make fig4: train, judge and draw figure 4 on the CPU
