@@ -113,7 +113,7 @@ LEFT_OUT = {  # and why
     r"CPUS=4 scripts/slurm_local\.sh run make fig4 .*": "a SLURM; below, where there is one",
     r"scripts/slurm_local\.sh install": "it installs packages; tests/scripts/test_slurm_local.py has stand-ins",
     r"\.venv/bin/torchrun .*": "four GPUs and CIFAR-10; tests/experiments/engine/test_torchrun.py has neither",
-    r"(\.venv/bin/)?wandb (sync|login|sweep).*": "an account",
+    r"(\.venv/bin/)?wandb (agent|sync|login|sweep).*": "an account",
     r"make bench": "minutes of measuring; tests/scripts/test_bench.py",
     r"make site": "an environment of its own; tests/site builds it",
     r"make test-frameworks": "another part of what CI runs",
