@@ -207,6 +207,8 @@ def _compare(experiment: Experiment, runs: Sequence[Run], before: receipt.Conten
             adopted=adopted,
             summaries=summaries,
         )
+        if experiment.custom and not found["committed"]["runs"]:
+            return  # a sweep of one's own, of which nothing is committed
         write_files({file: f"{json.dumps(found, indent=1)}\n".encode()})
         print(f"{receipt.text(found)}\n  as JSON: {file}")
     except ResultsError as error:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -316,6 +317,18 @@ def test_a_sweep_of_ones_own_is_compared_where_it_has_committed_runs(committed):
     assert (found["missing"], found["verdicts"]) == ([], None)
     said, _ = committed.sweep(runs=[other], keys=["seed"])
     assert "receipt: nothing to compare, the committed tables have none of 1 run; verdicts not compared" in said
+
+
+def test_a_sweep_of_ones_own_of_which_nothing_is_committed_has_no_receipt(committed):
+    said, found = committed.sweep(keys=["seed"])
+    assert "receipt: 30 of 30 runs equal" in said
+    (committed.root / f"outputs/{NAME}/results-custom/receipt.json").unlink()
+    shutil.rmtree(committed.root / "results" / NAME)
+    committed.commit()
+    said, found = committed.sweep(keys=["seed"])
+    assert "tables: " in said
+    assert "receipt" not in said
+    assert found is None
 
 
 def test_smoke_has_no_receipt(committed):
