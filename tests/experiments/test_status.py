@@ -153,7 +153,7 @@ def test_the_command_says_of_one_what_there_is_and_refuses_one_that_is_not_there
     shown = capsys.readouterr().out.splitlines()
     assert [line for line in shown if not line.startswith(" ")] == [
         "fig4 at scale smoke: 420 runs",
-        "fig5 at scale smoke: 159 runs",
+        "fig5 at scale smoke: 53 runs",
     ]
     assert "  `make fig4 SCALE=smoke` trains these 420; how long that takes is not known yet" in shown
     given = ("regularizer.sigma=0.03", "seed=0,1")  # of those that have a sigma, as the sweep takes it

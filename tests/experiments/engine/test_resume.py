@@ -34,7 +34,7 @@ SWEEPS = {
     # Twenty checkpoints; a group of 19 runs, with syre and dropout in it, and a lone run with dropout.
     "networks": os.environ.get(
         "SYRE_KILL_SWEEP", "experiment=fig5 scale=smoke regularizer=syre,dropout seed=0 replicas=19 "
-        "train.epochs=8 model.hidden=[64,64]"),
+        "train.epochs=8 model.hidden=[64,64] train.checkpoints=20"),
     # Forty checkpoints; an ant in each physics, whose episodes and friction do not end where rollouts do.
     "ants": "experiment=fig6 scale=smoke regularizer=syre regularizer.sigma=0.1 seed=0 train.steps=10240 "
             "train.checkpoints=39 task.rollout=256 data.change_every=700",
