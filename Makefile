@@ -81,7 +81,7 @@ $(DRAWN): $(STAMP)  # from the runs of other figures, by the report that each of
 data: $(STAMP)  ## fetch data sets with checksums: make data DATA=mnist,fashion_mnist,cifar10,cifar100
 	@.venv/bin/python scripts/data.py $(DATA)
 
-status: $(STAMP)  ## what is done, running, failed, missing, and the hours left: make status FIG=fig5 SCALE=paper
+status: $(STAMP)  ## what is committed, trained here and still to train, with the hours: make status FIG=fig5 SCALE=paper
 	@.venv/bin/python -m experiments.status $(FIG) --scale $(SCALE) $(ARGS)
 
 plots: $(STAMP)  ## redraw all figures and reports from the committed tables, in seconds, without torch

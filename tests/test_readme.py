@@ -206,6 +206,25 @@ def test_make_smoke_trains_what_the_commands_of_its_table_train() -> None:
     assert set(re.findall(r"experiments\.run -m experiment=(\w+) scale=smoke ", lines)) <= set(smoke.split())
 
 
+def test_a_figure_at_smoke_scale_has_no_workers_of_its_own_and_no_place_in_wandb_unless_they_are_asked_for() -> None:
+    def launcher(command: str) -> set[str]:
+        return set(re.findall(r"hydra/launcher=(\w+)", "\n".join(dry(command))))
+
+    assert launcher("make fig5 SCALE=smoke") == {"local"}
+    assert launcher("make fig5") == {"joblib"}
+    assert launcher("make fig5 SCALE=smoke LAUNCHER=slurm") == {"slurm"}
+
+    def mode(words: str) -> str:
+        shell = f"unset WANDB_MODE; {words} --eval 'mode:;@echo mode=$$WANDB_MODE' mode"
+        return re.findall("mode=(.*)", call(shell, ROOT).stdout)[-1]
+
+    assert [mode("make SCALE=smoke"), mode("make"), mode("WANDB_MODE=online make SCALE=smoke")] == [
+        "disabled",
+        "",
+        "online",
+    ]
+
+
 @pytest.mark.slow
 def test_its_table_is_that_of_the_committed_results() -> None:
     figures = [pages.summary(pages.judge(name, ROOT / "results")) for name in pages.available(ROOT / "results")]

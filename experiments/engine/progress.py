@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from tqdm import tqdm
 
@@ -87,7 +88,9 @@ class _Bar(tqdm):
 def _bar(what: str, look: Callable[[], Sight], stop: threading.Event) -> None:
     """A bar that is drawn anew every second, also while nothing is done yet."""
     seen = look()
-    with _Bar(desc=what, initial=seen.done, total=seen.total or None, leave=False, miniters=1, mininterval=0) as bar:
+    options: dict[str, Any] = {"leave": False, "miniters": 1, "mininterval": 0, "bar_format": WAITING}
+    options |= _size()
+    with _Bar(desc=what, initial=seen.done, total=seen.total or None, **options) as bar:
         while True:
             bar.unit, bar.total = seen.unit, seen.total or None
             bar.bar_format = MEASURED if seen.total else WAITING
@@ -97,6 +100,14 @@ def _bar(what: str, look: Callable[[], Sight], stop: threading.Event) -> None:
             if stop.wait(1.0):
                 return
             seen = look()
+
+
+def _size() -> dict[str, int | bool]:
+    """As wide as the terminal; some, of containers say, claim to have no width and no height at all."""
+    with suppress(OSError, ValueError):
+        if not all(os.get_terminal_size(sys.stderr.fileno())):
+            return {"ncols": 80, "nrows": 24}
+    return {"dynamic_ncols": True}
 
 
 def _lines(what: str, look: Callable[[], Sight], stop: threading.Event) -> None:

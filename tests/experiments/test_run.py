@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +19,7 @@ from experiments.analysis.summaries import VERDICTS
 from experiments.engine import build, training
 from experiments.engine.config import run_id
 from experiments.engine.experiment import Experiment
+from experiments.engine.progress import Sight
 from experiments.engine.store import RunStore
 
 ROOT = Path(__file__).parents[2]
@@ -249,6 +252,45 @@ def test_a_run_whose_loss_is_not_finite_says_so_in_the_end(tmp_path, command):
     assert outcome.code == 0, outcome.err
     assert outcome.out.startswith("finished, but its loss is not finite: accuracy ")
     assert ", loss nan, " in outcome.out
+
+
+# ---- progress ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """What is shown: of what, and what there is to see at the beginning and in the end."""
+    found = []
+
+    @contextmanager
+    def shown(what, look):
+        found.append([what, replace(look())])
+        yield
+        found[-1].append(replace(look()))
+
+    for module in ("experiments.run", "experiments.engine.sweep"):
+        monkeypatch.setattr(f"{module}.shown", shown)
+    return found
+
+
+def test_a_run_alone_shows_what_it_does_from_the_start_and_then_its_steps(tmp_path, command, seen):
+    assert command(*SMALL, *places(tmp_path)).code == 0
+    ((what, first, last),) = seen
+    assert what == "weight_decay hidden=[8] epochs=1 evaluations=2 seed 0"
+    assert first == Sight(unit="steps", note="loading torch and the data set")
+    assert (last.done, last.total, last.unit) == (21, 22, "steps")  # nobody is asked after the last one
+    seen.clear()
+    assert command(*SMALL, *places(tmp_path)).code == 0
+    assert seen == []  # it has finished before
+
+
+def test_a_sweep_shows_what_it_does_from_the_start_and_then_its_runs(tmp_path, command, seen):
+    assert command("-m", *SMALL, "seed=0,1", *places(tmp_path)).code == 0
+    (what, listing, loading), (same, starting, last) = seen
+    assert what == same == "run"
+    assert (listing, loading) == (Sight(note="listing its runs"), Sight(note="loading torch and the data sets"))
+    assert starting == Sight(total=2, note="starting the first groups")
+    assert (last.done, last.total) == (2, 2)
 
 
 # ---- W&B -----------------------------------------------------------------------------------------------------------

@@ -1,8 +1,13 @@
 """Whoever waits sees from the start that something goes on: a bar in a terminal, else a line now and then."""
 
+import fcntl
 import io
+import os
+import pty
 import re
+import struct
 import sys
+import termios
 import threading
 from types import SimpleNamespace
 
@@ -85,6 +90,25 @@ def test_a_bar_is_there_at_once_and_its_clock_moves_while_nothing_is_done(monkey
     bar = next(line for line in sent if "2.5/10 runs" in line)
     assert bar.startswith("fig5:  25%|")
     assert "70 steps/s" in bar
+
+
+@pytest.mark.parametrize(("size", "expected"), [((50, 24), 49), ((0, 0), 80)])
+def test_a_bar_is_as_wide_as_its_terminal_and_is_there_where_a_terminal_claims_to_have_no_size(
+    monkeypatch, size, expected
+):
+    """That of a container, say: a bar of no width is none."""
+    inside, outside = pty.openpty()
+    fcntl.ioctl(outside, termios.TIOCSWINSZ, struct.pack("HHHH", *reversed(size), 0, 0))
+    with os.fdopen(inside, "rb"), os.fdopen(outside, "w") as terminal:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", terminal)
+            progress._bar("fig5", lambda: Sight(done=2, total=4), SimpleNamespace(wait=lambda _: True))
+            terminal.write("END")
+        terminal.flush()
+        sent = b""
+        while not sent.endswith(b"END"):
+            sent += os.read(inside, 1 << 12)
+    assert max(len(line) for line in re.split(r"[\r\n]+", sent.decode())) == expected
 
 
 def test_what_is_shown_is_a_bar_in_a_terminal_lines_elsewhere_and_nothing_where_it_is_switched_off(monkeypatch):
