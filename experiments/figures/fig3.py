@@ -315,7 +315,7 @@ def _draw_ridge(above: Axes, below: Axes, results: Results, gamma: float = 1e-2)
 def _over_samples(ax: Axes, table: pd.DataFrame, look: plotting.Look) -> None:
     """A table seed x N in the log, where the mean of heavy-tailed losses means something."""
     logs = pd.DataFrame(np.log10(table.rename(columns=lambda n: np.log10(n / DIMS))))
-    long = logs.melt(var_name="n", value_name="value")
+    long = logs.rename_axis("seed").reset_index().melt("seed", var_name="n", value_name="value")
     plotting.line_with_band(ax, long, "n", "value", look)
 
 
