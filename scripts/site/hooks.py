@@ -77,7 +77,7 @@ def _explorer(add: Add, figures: Sequence[tables.Figure], claims: Sequence[table
     looks = tables.looks(_read("experiments/analysis/arms.py"))
     add("data/index.js", tables.script("index", contents.index(figures, claims, swept, looks)))
     add("explorer.md", _read("scripts/site/theme/explorer.md"))
-    for name in ("accessible.js", "explorer.js", "search-from-file.js", "style.css"):
+    for name in ("accessible.js", "explorer.js", "iframe-worker.js", "style.css"):
         add(f"assets/{name}", _read(f"scripts/site/theme/{name}"))
     return swept
 

@@ -1,5 +1,6 @@
 // The search of Material runs in a worker, which browsers refuse to a page that was opened from a file. There this class
 // takes the worker's place: it runs the script in a hidden frame, and hands its messages to and fro.
+// Its name is the one by which the offline plugin knows that there is such a class, and asks no other host for one.
 "use strict";
 if (location.protocol === "file:") {
   window.Worker = class extends EventTarget {
