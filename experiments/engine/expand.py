@@ -25,7 +25,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType, QuotedString
@@ -90,7 +90,7 @@ def expand(config: DictConfig, compose: Compose, fixed: Sequence[str] = (), axes
 
 def data_at(scale: str, config: DictConfig, fixed: Sequence[str], axes: Axes) -> list[dict[str, Any]]:
     """The settings of the data sets that an experiment has at another scale, without composing its runs."""
-    config = OmegaConf.merge(config, {"scale": scale})
+    config = cast(DictConfig, OmegaConf.merge(config, {"scale": scale}))
     own = {} if OmegaConf.is_missing(config, "data") else _plain(config.data) or {}
     found: list[dict[str, Any]] = []
     for chosen in _chosen(config, fixed, axes):

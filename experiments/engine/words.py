@@ -76,7 +76,7 @@ def _is_told(key: str, settings: Mapping[str, str], run: Run, varying: set[str],
 
 def _settings(run: Run) -> dict[str, str]:
     """Its settings by dotted key, all text; what decays after what is a regularizer's own, as in sigma, gamma."""
-    found = {}
+    found: dict[str, str] = {}
     for group in ORDER:
         of_group = dict(flatten({group: _less(run.config[group])})) if run.config.get(group) else {}
         found |= dict(sorted(of_group.items(), key=lambda pair: pair[0].split(".")[-1] in NOTATION))
