@@ -13,7 +13,8 @@ from experiments.analysis.arms import syre as anchored
 from experiments.analysis.claims import Claim, Equivalence, Monotone, Superiority, per_seed
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import monotonicity, paired_differences
-from experiments.analysis.summaries import listed
+from experiments.analysis.summaries import Finding, listed
+from experiments.analysis.words import interval, mean
 
 TITLE = "cloned units: how fast syre and its rivals take apart units that start identical"
 
@@ -164,4 +165,20 @@ def learnt(results: Results) -> str:
     return (
         f"From units that start identical, the steps until they are apart (a distance of a tenth): {first}. "
         f"They stay equal {listed(together)}."
+    )
+
+
+def finding(results: Results) -> Finding:
+    """After how many steps copies are apart, at the recommended sigma and a strong one, beside what is fastest."""
+    strong = anchored(gamma=1e-2, sigma=1, start="keep")
+    arms = (SYRE, strong, LEAVE["dropout"][1], NOISE)
+    faint, large, dropout, noise = (mean([10 ** escape(results, arm)["steps"].median()]) for arm in arms)
+    alone, ends = (final("distance", arm)(results) for arm in (STAY["decay"][1], SYRE))
+    stay = "never are" if mean(alone, 2) == "0.00" else f"end {mean(alone, 2)} apart"
+    return Finding(
+        f"Copies of a unit are a tenth apart after {faint} steps with syre at the recommended σ = 0.01 (γ = 0.001; "
+        f"{mean(ends, 2)} at the end), {large} at γσ = 0.01, {dropout} with dropout and {noise} with noise in the "
+        f"gradient; with decay alone they {stay}.",
+        "",
+        f"{interval(ends, 2)} apart at the end, at σ = 0.01",
     )

@@ -48,7 +48,9 @@ class Checkout:
     def make(self, *words: str, goal: str = "env", **environment: str) -> subprocess.CompletedProcess:
         self.calls.write_text("")
         words = (goal, f"PYTHON={self.python}", *words)
-        own = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "MAKE", "PYTHON"))}
+        own = {
+            name: value for name, value in os.environ.items() if not name.startswith(("UV_", "MAKE", "PYTHON", "ARGS"))
+        }
         return subprocess.run(
             ["make", *words],
             cwd=self.root,
