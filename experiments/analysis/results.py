@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -243,6 +243,14 @@ def collect(folder: Path, scale: str, runs: Mapping[str, tuple[Row, list[Row]]])
             folder / "runs.csv": _to_csv([*LEAD, *config, *origin], rows),
         }
     )
+
+
+def thinned(records: list[Row], curves: Collection[str]) -> list[Row]:
+    """The records of a run: of metrics that are not among `curves` the last one only; without `curves` all."""
+    if not curves:
+        return records
+    last = {(row["split"], row["metric"]): row for row in sorted(records, key=lambda row: int(row["step"]))}
+    return [row for row in records if row["metric"] in curves or row is last[row["split"], row["metric"]]]
 
 
 def write_files(files: Mapping[Path, bytes]) -> None:

@@ -78,6 +78,7 @@ class Config:
     train: Any = field(default_factory=dict)
     compute: Compute = field(default_factory=Compute)
     budget: str = ""  # what the cpu scale costs, in words
+    curves: list[str] = field(default_factory=list)  # the tables keep these metrics' every record, of others the last
 
     runs: list[Any] = field(default_factory=list)
     seeds: Any = None

@@ -153,7 +153,7 @@ class Experiment:
         if lost := [row for row in rows if row["id"] in mine - chosen and row["status"] != "failed"]:
             there = f"{folder / 'runs.csv'} has {len(lost)} runs that have not ended here, {lost[0]['id']} first"
             raise results.ResultsError(f"{there}: adopt=true takes them over")
-        self.store.collect(folder, self.scale, chosen)
+        self.store.collect(folder, self.scale, chosen, self.config.curves)
         return folder
 
     def taken(self, device: str) -> dict[str, float]:

@@ -11,7 +11,7 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -94,8 +94,8 @@ class RunStore:
             records = named(*cells(place / "metrics.csv", results.METRICS[1:]))
             return row, [{**one, "id": run_id, "value": cell(float(one["value"]))} for one in records]
 
-    def collect(self, folder: Path, scale: str, run_ids: Iterable[str]) -> None:
-        """Write runs that have ended into the tables in `folder` (`results.collect`).
+    def collect(self, folder: Path, scale: str, run_ids: Iterable[str], curves: Collection[str] = ()) -> None:
+        """Write runs that have ended into the tables in `folder` (`results.collect`), as `results.thinned` to `curves`.
 
         Raises: ResultsError where runs are missing or damaged, or the files cannot be written, and are as they were.
         """
@@ -105,7 +105,9 @@ class RunStore:
             example = f", {missing[0]} first" if missing else ""
             lack = f"{len(missing)} of {len(ids)} runs at scale {scale} are missing{example}"
             raise ResultsError(f"{name}: {lack}: `make {name} SCALE={scale}` runs what is missing")
-        results.collect(folder, scale, {run_id: self.rows(run_id) for run_id in ids})
+        rows = {run_id: self.rows(run_id) for run_id in ids}
+        chosen = {run_id: (row, results.thinned(records, curves)) for run_id, (row, records) in rows.items()}
+        results.collect(folder, scale, chosen)
 
     def write(self, run: Run, records: Iterable[Record], facts: Mapping[str, Any]) -> None:
         """The directory of a run that has ended, all of it or nothing; `facts` has its status."""

@@ -37,7 +37,7 @@ def experiment_of(runs: list[Run], folder: Path, results: Path | None = None, si
     """The experiment of some runs, whose outputs are `folder`; `size` of them train as one."""
     settings = {"experiment": folder.name, "scale": "cpu", "batched": ["seed"], "replicas": size, "data_root": None}
     places = {"outputs": str(folder.parent), "results": str(results or folder / "results")}
-    return Experiment(config=OmegaConf.create(settings | places), runs=runs)
+    return Experiment(config=OmegaConf.create(settings | places | {"curves": []}), runs=runs)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,7 @@ class Place:
             self.store.write(run, records, FACTS | facts)
 
     def experiment(self, runs=None, scale="cpu", keys=()):
-        settings = {"experiment": NAME, "scale": scale, "train_nothing": False}
+        settings = {"experiment": NAME, "scale": scale, "train_nothing": False, "curves": []}
         settings |= {"outputs": str(self.root / "outputs"), "results": str(self.root / "results")}
         return Experiment(config=OmegaConf.create(settings), runs=self.runs if runs is None else runs, keys=keys)
 

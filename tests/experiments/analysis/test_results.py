@@ -370,3 +370,18 @@ def test_the_table_to_figure_side_never_imports_torch():
     heavy = ("torch", "syre", "hydra", "omegaconf", "wandb", "matplotlib.pyplot")
     code = f"import sys; from experiments.analysis import {modules}; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_of_metrics_that_are_no_curves_the_tables_have_the_last_record():
+    steps = ["100", "20", "3"]  # as text, and in no order
+    records = [
+        {"id": "a", "step": step, "split": split, "metric": metric, "value": f"{metric} {step}"}
+        for split, metric in (("test", "loss"), ("test", "rank"), ("train", "loss"))
+        for step in steps
+    ]
+    kept = R.thinned(records, ["rank"])
+    assert [(row["split"], row["value"]) for row in kept] == [
+        *(("test", "loss 100"), ("test", "rank 100"), ("test", "rank 20"), ("test", "rank 3"), ("train", "loss 100"))
+    ]
+    assert R.thinned(kept, ["rank"]) == kept  # as of rows that were adopted from tables
+    assert R.thinned(records, []) == records  # control

@@ -173,7 +173,8 @@ def test_paths_logging_and_the_description_of_the_sweep_are_not_part_of_the_id(c
     plain = run_id(identity(composed()))
     assert plain == run_id(identity(composed(
         "outputs=elsewhere", "results=elsewhere", "data_root=/data", "wandb.mode=offline", "wandb.project=p",
-        "budget=none", "replicas=3", "batched=[seed]", "seeds=3", "group=g", "+scales.cpu.seed=3", "runs=[{seed:1}]",
+        "budget=none", "curves=[loss]", "replicas=3", "batched=[seed]", "seeds=3", "group=g", "+scales.cpu.seed=3",
+        "runs=[{seed:1}]",
     )))  # fmt: skip
     assert plain != run_id(identity(composed("seed=1")))  # control
 
