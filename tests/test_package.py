@@ -60,8 +60,8 @@ def test_the_page_on_pypi_has_the_script_of_the_readme_and_no_relative_link():
     assert script("docs/PYPI.md") == script("README.md")
     assert relative.search(page) is None
     assert relative.search(text("README.md"))  # control
-    for name in ("README.md", "docs/PYPI.md"):
-        assert "pip install syre-torch  # the name syre on PyPI belongs to another product" in text(name)
+    assert "pip install syre-torch  # the name syre on PyPI belongs to another product" in page
+    assert "pip install .  # in a checkout; on PyPI it will be syre-torch, not syre" in text("README.md")
 
 
 # ---- the two distributions -------------------------------------------------------------------------------------------

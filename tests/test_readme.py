@@ -117,7 +117,7 @@ LEFT_OUT = {  # and why
     r"make bench": "minutes of measuring; tests/scripts/test_bench.py",
     r"make site": "an environment of its own; tests/site builds it",
     r"make test-frameworks": "another part of what CI runs",
-    r"pip install syre-torch": "the network; test_package.py builds and installs the wheel",
+    r"pip install (\.|syre-torch)": "test_package.py builds the wheel, and installs it into an environment of its own",
 }
 
 
