@@ -96,16 +96,10 @@ site: $(SITED)  ## the results as pages to look at, from committed tables and wi
 	@NO_MKDOCS_2_WARNING=1 .venv-site/bin/python -m mkdocs build --strict --quiet
 	@echo "open $(CURDIR)/site/index.html"
 
-# a process each, side by side
 smoke: LAUNCHER = local
 smoke: export WANDB_MODE ?= disabled
-smoke: $(STAMP)  ## every experiment at its smallest scale, results under outputs/
-	@bullet=$$(.venv/bin/python -c 'import importlib.util as u; print(u.find_spec("pybullet") or "")'); \
-	for name in $(FIGURES); do only=; \
-		case "$$name$$bullet" in (ant) echo "ant: left out, PyBullet's packages end at Python 3.11" >&2; continue;; \
-			(fig6) only=data.backend=mujoco;; esac; \
-		echo "experiment=$$name scale=smoke hydra/launcher=$(LAUNCHER)$${only:+ $$only}"; \
-	done | xargs -P $$(getconf _NPROCESSORS_ONLN) -L 1 $(RUN)
+smoke: $(STAMP)  ## every experiment at its smallest scale, side by side, results under outputs/
+	@.venv/bin/python -m scripts.smoke --launcher $(LAUNCHER)
 
 check: $(STAMP)  ## lint, types and the fast tests, in a minute and a half
 	@$(MAKE) --no-print-directory lint
