@@ -49,6 +49,7 @@ class Factor:
 
 Segment = tuple[Factor, ...]
 Axis = tuple[Segment, ...]
+Label = list[Axis]  # of a tensor: an axis for each of its dimensions
 SINGLE: Axis = ((),)  # an axis of size 1
 
 
@@ -76,6 +77,33 @@ def factors(axis: Axis) -> Iterator[Factor]:
 def plain(axis: Axis) -> Axis:
     """Without forms."""
     return tuple(tuple(factor.plain for factor in segment) for segment in axis)
+
+
+def times(label: Label, sign: int, scale: int | None = None) -> Label:
+    """With multiples of the forms: that of the sign for both, where only it is given."""
+    by = sign, sign if scale is None else scale
+    return [
+        tuple(
+            tuple(Factor(f.space, f.size, multiply(f.sign, by[0]), multiply(f.scale, by[1])) for f in segment)
+            for segment in axis
+        )
+        for axis in label
+    ]
+
+
+def has_copies(label: Label) -> bool:
+    """Whether units of it are all the same."""
+    return any(factor.space <= ANY for axis in label for factor in factors(axis))
+
+
+def not_zero(label: Label) -> Label:
+    """Where a tensor is 0 it is at least the same everywhere."""
+    if not any(factor.space == ZERO for axis in label for factor in factors(axis)):
+        return label
+    return [
+        tuple(tuple(Factor(ANY, f.size) if f.space == ZERO else f for f in segment) for segment in axis)
+        for axis in label
+    ]
 
 
 @dataclass
@@ -267,6 +295,36 @@ class Spaces:
         x.variables += y.variables
         if y.fixed:
             self.fix_space(a)
+
+    # ---- what comes of two tensors -----------------------------------------------------------------------------------
+
+    def meet(self, a: Axis, b: Axis, how: str) -> Axis:
+        """Two axes of the same units: the forms of what comes of a sum, a product or a quotient of their tensors."""
+        a, b = self.match(a, b)
+        met: list[Segment] = []
+        for s, t in zip(a, b, strict=True):
+            segment = []
+            for f, g in zip(s, t, strict=True):
+                space = max(f.space, g.space) if min(f.space, g.space) <= ANY else f.space
+                if (how != "sum" and f.space == ZERO) or (how == "product" and g.space == ZERO):
+                    segment.append(Factor(ZERO, f.size))
+                elif how == "sum" and ZERO in (f.space, g.space):
+                    segment.append(g if f.space == ZERO else f)
+                elif how == "sum":
+                    self.require("sign", add(f.sign, g.sign, -1))
+                    self.require("scale", add(f.scale, g.scale, -1))
+                    segment.append(Factor(space, f.size, f.sign or g.sign, f.scale or g.scale))
+                else:
+                    power = -1 if how == "quotient" else 1
+                    segment.append(Factor(space, f.size, add(f.sign, g.sign, power), add(f.scale, g.scale, power)))
+            met.append(tuple(segment))
+        return tuple(met)
+
+    def contract(self, a: Axis, b: Axis) -> None:
+        """sum_i a_i b_i: the same units, whose forms are opposite."""
+        for f in factors(self.meet(a, b, "product")):
+            self.require("sign", f.sign)
+            self.require("scale", f.scale)
 
     # ---- what may be done to them ------------------------------------------------------------------------------------
 

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from syre.core.names import canonical_name
+from syre.diagnostics.rules import RULES
 from syre.diagnostics.spaces import FIXED, Axis, Factor, Form, factors, width
-from syre.diagnostics.trace import Trace, tensors_of
+from syre.diagnostics.tensors import tensors_of
+from syre.diagnostics.trace import Trace
 from syre.diagnostics.undisturbed import undisturbed, unwrapped
 
 
@@ -137,7 +139,7 @@ def read(model: nn.Module, inputs: "Inputs | None" = None) -> Structure:
     source = "batches" if inputs is not None else "guessed inputs"
     failed = "its forward pass is not known to take an image, a vector, a sequence or tokens"
     for candidate in candidates:
-        trace = Trace(named_tensors(plain))
+        trace = Trace(named_tensors(plain), RULES)
         try:
             with undisturbed(plain), _step_by_step(plain), trace:
                 output = plain(*candidate.args, **candidate.kwargs)
@@ -147,7 +149,7 @@ def read(model: nn.Module, inputs: "Inputs | None" = None) -> Structure:
                 raise ValueError(f"the forward pass of {type(model).__name__} fails on the batch: {failed}") from error
             continue
         trace.fix(*tensors_of(outputs_of(output)))
-        trace.finish()
+        trace.parts.finish()
         return _structure(trace, plain, source, str(candidate))
     why = f"no input is known that {type(model).__name__} takes ({failed}): pass batches"
     return Structure(source="none", why=why)

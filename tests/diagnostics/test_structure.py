@@ -20,7 +20,7 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from syre.core.names import canonical_name
 from syre.diagnostics.structure import Inputs, Structure, Units, changed, guesses, named_tensors, read
-from syre.diagnostics.trace import tensors_of
+from syre.diagnostics.tensors import tensors_of
 from tests.core import architectures
 
 
