@@ -6,9 +6,11 @@ scale they may differ: "8:1:0" are eight neurons with one change of sign; "4h:0:
 
 import copy
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -645,6 +647,9 @@ def test_recurrent_layers_are_read_in_the_precision_that_they_are_trained_in(kin
 # How many sets of units some of them have. (ResNet-18: four streams, and what is inside of eight blocks.)
 SETS = {"resnet18": 12, "resnet50": 37, "squeezenet1_1": 25, "mnasnet0_5": 25}
 FAST = ("resnet18", "squeezenet1_1")
+SIZE = re.compile(
+    r"_?(\d+(_\d+)?(gf|mf)?|b\d|x\d_\d)$"
+)  # at the end of a name: densenet121, efficientnet_b0, regnet_x_3_2gf
 OTHERS = re.compile("rcnn|retinanet|ssd|fcos|raft|s3d")  # they detect something, or take two images or large videos
 
 
@@ -655,11 +660,26 @@ def every() -> list[Any]:
     return [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in names]
 
 
+@cache
+def size(name: str) -> int:
+    return sum(p.numel() for p in architectures.on_meta(architectures.LIBRARIES["torchvision"]()[name]).parameters())
+
+
+def left_out(name: str) -> str | None:
+    """Why a model is not tested: larger ones of a kind have more of the same blocks, or wider ones."""
+    kind = [other for other in architectures.LIBRARIES["torchvision"]() if SIZE.sub("", other) == SIZE.sub("", name)]
+    if size(name) > 3e7:
+        return "large"
+    if name in SETS or size(name) == min(map(size, kind)) or os.environ.get("SYRE_MODELS") == "all":
+        return None
+    return "a smaller one of its kind is tested, and this one with SYRE_MODELS=all"
+
+
 @pytest.mark.parametrize("name", every())
 def test_what_is_said_of_models_of_torchvision_is_true(name):
+    if reason := left_out(name):
+        pytest.skip(reason)
     build = architectures.LIBRARIES["torchvision"]()[name]
-    if sum(p.numel() for p in architectures.on_meta(build).parameters()) > 3e7:
-        pytest.skip("large: smaller ones of its kind are tested")
     torch.manual_seed(0)
     model = drawn(build())
     inputs = accepted(model)
@@ -676,8 +696,9 @@ def test_what_is_said_of_models_of_torchvision_is_true(name):
 
 
 def accepted(model: nn.Module) -> Inputs:
-    """A small image, or else the first of the guessed inputs that the model takes, with random numbers."""
-    for inputs in [Inputs((torch.zeros(1, 3, 64, 64, dtype=torch.float64),)), *guesses(model)]:
+    """A small image or video, or else the first of the guessed inputs that the model takes, with random numbers."""
+    small = [Inputs((torch.zeros(1, 3, *shape, dtype=torch.float64),)) for shape in ((64, 64), (4, 32, 32))]
+    for inputs in [*small, *guesses(model)]:
         given = Inputs(tuple(torch.randn_like(x) for x in inputs.args), inputs.kwargs)
         try:
             with torch.no_grad():
