@@ -1,0 +1,102 @@
+"""Numbers of the results in the notes of a report: made where they stand, so that none is typed and none goes stale.
+
+    def notes(results: Results) -> str:
+        say = Numbers(results)
+        rank = say.final("rank")
+        return f"... the rank of decay alone falls to {rank(DECAY)} of 128, that of syre is {rank(SYRE)} ..."
+
+What is typed is what no table can change: settings, the paper's numbers, pilots. Of a table that has not all runs (yet)
+the paragraphs whose numbers are there are printed, and the others left out.
+"""
+
+import re
+import textwrap
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pandas as pd
+
+from experiments.analysis import arms, words
+from experiments.analysis.claims import Samples
+from experiments.analysis.results import Arm, Results, ResultsError
+from experiments.analysis.stats import cross_fitted_best
+from experiments.analysis.summaries import listed
+
+MISSING = "(not measured)"
+
+
+class Numbers:
+    """Numbers of some results in words; `MISSING` where one is not there."""
+
+    def __init__(self, results: Results) -> None:
+        self.results = results
+
+    def mean(self, samples: Samples, digits: int = 0, *, times: float = 1, signed: bool = False) -> str:
+        """The mean of samples (claims.py), one a seed."""
+        return self.told(lambda results: words.mean(samples(results), digits, times=times, signed=signed))
+
+    def interval(self, samples: Samples, digits: int = 0, *, times: float = 1) -> str:
+        """The mean and its 95 % interval, `0.31 [0.2, 0.42]`."""
+        return self.told(lambda results: words.interval(samples(results), digits, times=times))
+
+    def span(self, several: Iterable[Samples], digits: int = 0, *, times: float = 1) -> str:
+        """From the smallest to the largest of some means, `2 to 5`."""
+
+        def means(results: Results) -> str:
+            values = [_finite(samples(results)).mean() for samples in several]
+            return words.span(values, digits, times=times)
+
+        return self.told(means)
+
+    def final(self, metric: str, digits: int = 0, *, times: float = 1) -> Callable[[Arm], str]:
+        """A function of an arm: the mean of its metric at the end of training."""
+        return lambda arm: self.mean(arms.final(metric, arm), digits, times=times)
+
+    def best(self, metric: str, arm: Arm, over: str = arms.SIGMA) -> str:
+        """The level that is best on the other seeds: `1 for every seed`, or `0.1 for 2 seeds and 1 for 3 seeds`."""
+
+        def count(results: Results) -> str:
+            rows = results.final(metric, **{column: arm[column] for column in arm if column != arms.BY})
+            chosen = cross_fitted_best(rows, metric=metric, over=over, maximize=not arms.less_is_better(metric))[over]
+            many = _finite(chosen).value_counts().sort_index()
+            if len(many) == 1:
+                return f"{many.index[0]:g} for every seed"
+            return listed([f"{level:g} for {n} seed{'s' * (n > 1)}" for level, n in many.items()])
+
+        return self.told(count)
+
+    def count(self, samples: Samples, *, above: float = -np.inf, below: float = np.inf) -> str:
+        """How many samples lie above or below a level: `2 of 5`, `all 5`."""
+
+        def counted(results: Results) -> str:
+            values = _finite(samples(results))
+            number, of = int(((values > above) & (values < below)).sum()), len(values)
+            return f"all {of}" if number == of else f"{number or 'none'} of {of}"
+
+        return self.told(counted)
+
+    def told(self, of: Callable[[Results], str]) -> str:
+        """Whatever else is told of the results."""
+        try:
+            return of(self.results)
+        except ResultsError:
+            return MISSING
+
+
+def _finite(samples: pd.Series) -> pd.Series:
+    """Raises: `ResultsError` where there are none, or one of them is not a number."""
+    if not len(samples) or not np.isfinite(samples).all():
+        raise ResultsError("a number of the notes is not there")
+    return samples
+
+
+def written(said: str) -> str:
+    """The notes as they are printed: paragraphs filled anew, but for lists and tables; none with a number `MISSING`."""
+    paragraphs = (part for part in textwrap.dedent(said).strip().split("\n\n") if MISSING not in part)
+    return "\n\n".join(part if re.search(r"^([-|]|\s)", part, re.M) else _filled(part) for part in paragraphs)
+
+
+def _filled(paragraph: str) -> str:
+    """In lines of 120, none of which begins as an item of a list in Markdown does, with `+ 1` or `1. `."""
+    kept = re.sub(r"\s(?=([-+*]|\d+[.)])\s)", "\N{NO-BREAK SPACE}", paragraph)
+    return textwrap.fill(kept, 120, break_on_hyphens=False).replace("\N{NO-BREAK SPACE}", " ")
