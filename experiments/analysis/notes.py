@@ -91,9 +91,13 @@ def _finite(samples: pd.Series) -> pd.Series:
 
 
 def written(said: str) -> str:
-    """The notes as they are printed: paragraphs filled anew, but for lists and tables; none with a number `MISSING`."""
-    paragraphs = (part for part in textwrap.dedent(said).strip().split("\n\n") if MISSING not in part)
-    return "\n\n".join(part if re.search(r"^([-|]|\s)", part, re.M) else _filled(part) for part in paragraphs)
+    """The notes as they are printed: paragraphs are filled anew, lists and tables are not.
+
+    A paragraph, or an item of a list, in which a number is `MISSING` is left out.
+    """
+    parts = (re.split(r"\n(?=- )", part) for part in textwrap.dedent(said).strip().split("\n\n"))
+    there = ("\n".join(item for item in items if MISSING not in item) for items in parts)
+    return "\n\n".join(part if re.search(r"^([-|]|\s)", part, re.M) else _filled(part) for part in there if part)
 
 
 def _filled(paragraph: str) -> str:
