@@ -6,7 +6,7 @@
         return f"... the rank of decay alone falls to {rank(DECAY)} of 128, that of syre is {rank(SYRE)} ..."
 
 What is typed is what no table can change: settings, the paper's numbers, pilots. Of a table that has not all runs (yet)
-the paragraphs whose numbers are there are printed, and the others left out.
+the paragraphs whose numbers are there are printed, and the others left out. Intervals are of 95 %.
 """
 
 import re
@@ -31,9 +31,9 @@ class Numbers:
     def __init__(self, results: Results) -> None:
         self.results = results
 
-    def mean(self, samples: Samples, digits: int = 0, *, times: float = 1, signed: bool = False) -> str:
+    def mean(self, samples: Samples, digits: int = 0, *, times: float = 1) -> str:
         """The mean of samples (claims.py), one a seed."""
-        return self.told(lambda results: words.mean(samples(results), digits, times=times, signed=signed))
+        return self.told(lambda results: words.mean(samples(results), digits, times=times))
 
     def interval(self, samples: Samples, digits: int = 0, *, times: float = 1) -> str:
         """The mean and its 95 % interval, `0.31 [0.2, 0.42]`."""
@@ -52,18 +52,20 @@ class Numbers:
         """A function of an arm: the mean of its metric at the end of training."""
         return lambda arm: self.mean(arms.final(metric, arm), digits, times=times)
 
-    def best(self, metric: str, arm: Arm, over: str = arms.SIGMA) -> str:
-        """The level that is best on the other seeds: `1 for every seed`, or `0.1 for 2 seeds and 1 for 3 seeds`."""
+    def best(self, metric: str, arm: Arm) -> str:
+        """The sigma that is best on the other seeds: `1 for every seed`, or `0.1 for 2 seeds and 1 for 3 seeds`."""
 
-        def count(results: Results) -> str:
-            rows = results.final(metric, **{column: arm[column] for column in arm if column != arms.BY})
-            chosen = cross_fitted_best(rows, metric=metric, over=over, maximize=not arms.less_is_better(metric))[over]
-            many = _finite(chosen).value_counts().sort_index()
-            if len(many) == 1:
-                return f"{many.index[0]:g} for every seed"
-            return listed([f"{level:g} for {n} seed{'s' * (n > 1)}" for level, n in many.items()])
+        def chosen(results: Results) -> str:
+            rows, most = results.final(metric, **{**arm, arms.BY: None}), not arms.less_is_better(metric)
+            if rows.empty:
+                raise ResultsError("an arm is not there")
+            best = cross_fitted_best(rows, metric=metric, over=arms.SIGMA, maximize=most)[arms.SIGMA]
+            seeds = _finite(best).value_counts().sort_index()
+            if len(seeds) == 1:
+                return f"{seeds.index[0]:g} for every seed"
+            return listed([f"{sigma:g} for {n} seed{'s' * (n > 1)}" for sigma, n in seeds.items()])
 
-        return self.told(count)
+        return self.told(chosen)
 
     def count(self, samples: Samples, *, above: float = -np.inf, below: float = np.inf) -> str:
         """How many samples lie above or below a level: `2 of 5`, `all 5`."""

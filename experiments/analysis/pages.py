@@ -238,6 +238,7 @@ HOW_TO_READ = """
 Positive effects speak for the claim. Behind the interval over seeds stands what it is held against: > the smallest
 effect worth naming (95 %), > −(the largest cost allowed) or ≈ 0 ± a margin (both 90 %: tests at 5 %). For trends the
 effect is Kendall's tau. Samples without spread are decided by the exact sign test, which takes five seeds.
+In the notes below all intervals are of 95 %.
 """
 
 

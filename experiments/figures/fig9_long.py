@@ -83,7 +83,7 @@ def notes(results: Results) -> str:
     lower, higher = say.final("rank"), say.final("rank/0.0003")  # of the thresholds
     tenth = say.final("rank/0.0003", 1)
 
-    def fallen(beta: int, arm: Arm, rank: str) -> str:
+    def fallen(beta: int, arm: dict[str, Any], rank: str) -> str:
         return say.interval(_fallen(rank, arm | _at(beta)))
 
     def before(beta: int) -> str:

@@ -304,7 +304,11 @@ CLAIMS: tuple[Claim, ...] = tuple(row.claim(reading) for row in ROWS for reading
 
 def notes(results: Results) -> str:
     say, found = Numbers(results), _verdicts(results, READINGS)
-    faint, one, absolute, tenth = (say.told(lambda _, r=reading: _borne_out(found[r])) for reading in ALL)
+
+    def borne(reading: Reading) -> str:
+        return say.told(lambda _: _borne_out(found[reading]))
+
+    faint, one, absolute, tenth = map(borne, ALL)
     bare = list(zip(ALL, MATRICES, strict=True))
     never = [row.label for row in ROWS if REPRODUCED not in {v[row.key] for v in found.values() if row.key in v}]
     ways = [{found[r][key], found[m][key]} for r, m in bare for key in found[r].keys() & found[m].keys()]
