@@ -132,7 +132,7 @@ anchor with the force γ |b|, of the size γσ.
 **What it shows** (five seeds). syre takes identical units apart, and the sooner the larger γσ is; but at the
 recommended σ = 0.01, with γ = 0.001, it is the last of those that do: they are apart after {steps["syre"]} steps (the
 median), where dropout, noise in the gradient and continual backprop take {steps["dropout"]}, {steps["noise"]} and
-{steps["backprop"]}, and their distance is {say.mean(final("distance", SYRE), 2)} at the end, after two epochs. At γσ =
+{steps["backprop"]}, and the distance is {say.mean(final("distance", SYRE), 2)} at the end, after two epochs. At γσ =
 0.01 (σ = 1) it takes {say.mean(_median(STRONG))} steps. Two of our own claims were wrong, and stand as they were
 written: ReDo and self-normalized resets do not treat equal units equally for long. In this setting the copies come to
 be among the units that the two methods replace, all of them at once, and each copy is drawn anew. Decay, L2 Init,

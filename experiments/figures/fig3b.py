@@ -120,13 +120,13 @@ decay at all is the least accurate of all, at {share(VANILLA)}: decay helps here
 
 **What decays, and around what** (6.1 does not say; n = 3, γ = 0.005). Decay alone of all parameters has
 {percents(alone)} %, of the kernels alone {percents(bare)} % ({gained(bare, alone)} points), and with norm gains that
-decay towards 1 {percents(around_1(0))} % ({gained(around_1(0), alone)}): here it helps that decay shrinks the gains.
-Anchors around 1 therefore cost {gained(at(0.2), around_1(0.2))} points at σ = 0.2; at σ = 1 they change nothing
-({gained(around_1(1), at(1))}), since there the drop is gone: with gains anchored around 1 the accuracy is {kept[0]},
-{kept[1]} and {kept[2]} % for σ = 0, 0.2 and 1, with the kernels alone {tight[0]}, {tight[1]} and {tight[2]} %. So the
-drop at σ = 1 is what random gains and biases do, and both ways of sparing them also lose what their decay brings. The
-library keeps 0, what weight decay does, as the default of `gains`; Table 1, the other figure that decides it, shows
-nothing for 1 either.
+decay towards 1 {percents(around_1(0))} % ({gained(around_1(0), alone)}): here it helps, on average, that decay shrinks
+the gains. Anchors around 1 therefore cost {gained(at(0.2), around_1(0.2))} points at σ = 0.2; at σ = 1 they change
+nothing ({gained(around_1(1), at(1))}), since there the drop is gone: with gains anchored around 1 the accuracy is
+{kept[0]}, {kept[1]} and {kept[2]} % for σ = 0, 0.2 and 1, with the kernels alone {tight[0]}, {tight[1]} and {tight[2]}
+%. So the drop at σ = 1 is what random gains and biases do, and both ways of sparing them also lose what their decay
+brings. The library keeps 0, what weight decay does, as the default of `gains`; Table 1, the other figure that decides
+it, shows nothing for 1 either.
 
 **The unit** (n = 3, γ = 0.005). In absolute units σ = 0.01 costs {gained(alone, at(0.01, unit="absolute"))} points, σ =
 0.1 {gained(alone, at(0.1, unit="absolute"))}: with fan-ins of 27 to 1,152 absolute 0.1 is relative 0.5 to 3.4.
