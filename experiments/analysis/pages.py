@@ -5,6 +5,7 @@ Each module `experiments/figures/<name>.py` is a figure. It says what is claimed
     TITLE: str                                  one line
     CLAIMS: tuple[Claim, ...]                   see claims.py, and arms.py for the usual ones; none: no row in README.md
     NOTES: str                                  markdown: deviations from the paper, and what is unknown
+    def notes(results: Results) -> str          the same, instead of it, where it tells numbers of the results: notes.py
     def draw(results: Results) -> Figure        see plotting.py, and arms.py for the looks
     EXPERIMENT: str | tuple[str, ...]           only if it draws the runs of another figure, or of several
     BESIDE: tuple[str, ...]                     experiments that are drawn beside its own, where they have results, but
@@ -33,6 +34,7 @@ import numpy as np
 import experiments.figures
 from experiments.analysis import plotting
 from experiments.analysis.claims import Claim, Verdict, evaluate
+from experiments.analysis.notes import written
 from experiments.analysis.remaining import still_open
 from experiments.analysis.results import Results, ResultsError, Row, cells, combine, load, named
 from experiments.analysis.summaries import EARLIER, FAILURES_FIRST, Finding, Summary, core_time, table, the_runs_of
@@ -212,12 +214,18 @@ def to_markdown(report: Report) -> str:
         *filter(None, [_asked(report, "further")]),
         *still_open(report.verdicts, report.results),
         "## Deviations and unknowns",
-        textwrap.dedent(report.module.NOTES).strip(),
+        notes(report),
         *_changed(report),
         "## Provenance",
         "\n".join(_provenance(report.results)),
     )
     return "\n\n".join(blocks) + "\n"
+
+
+def notes(report: Report) -> str:
+    """The notes of a figure: typed, or written of its results."""
+    asked = getattr(report.module, "notes", None)
+    return written(asked(report.results)) if asked else textwrap.dedent(report.module.NOTES).strip()
 
 
 def _asked(report: Report, function: str) -> str:
@@ -230,6 +238,7 @@ HOW_TO_READ = """
 Positive effects speak for the claim. Behind the interval over seeds stands what it is held against: > the smallest
 effect worth naming (95 %), > −(the largest cost allowed) or ≈ 0 ± a margin (both 90 %: tests at 5 %). For trends the
 effect is Kendall's tau. Samples without spread are decided by the exact sign test, which takes five seeds.
+In the notes below all intervals are of 95 %.
 """
 
 

@@ -36,7 +36,8 @@ def interval(values: ArrayLike, digits: int = 0, *, times: float = 1, unit: str 
 
 def span(values: ArrayLike, digits: int = 0, *, times: float = 1, unit: str = "") -> str:
     """From the smallest to the largest of some numbers, `2 to 5`; once where the two are written alike."""
-    ends = [mean([end], digits, times=times) for end in (np.min(np.asarray(values)), np.max(np.asarray(values)))]
+    numbers = np.asarray(values, dtype=float)
+    ends = [mean([end], digits, times=times) for end in (numbers.min(initial=np.inf), numbers.max(initial=-np.inf))]
     return " to ".join(dict.fromkeys(ends)) + unit
 
 

@@ -6,8 +6,22 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.analysis import arms, plotting
-from experiments.analysis.arms import IDENTICAL, SIGMA, SIGMAS, VANILLA, arm, beats, decay, final, look, syre, width
+from experiments.analysis.arms import (
+    IDENTICAL,
+    SIGMA,
+    SIGMAS,
+    VANILLA,
+    arm,
+    beats,
+    decay,
+    final,
+    gain,
+    look,
+    syre,
+    width,
+)
 from experiments.analysis.claims import Claim, Superiority
+from experiments.analysis.notes import Numbers
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import t_interval
 from experiments.analysis.summaries import Finding
@@ -77,16 +91,21 @@ RETIRED = {
     "decay-adds-loss-0.1": "the numbers of both-best",
 }
 
-NOTES = """
+
+def notes(results: Results) -> str:
+    say = Numbers(results)
+    mild = say.span(gain("rank", both(sigma), bias(sigma)) for sigma in (0.01, 0.1))
+    strong, nats = (say.mean(gain(m, both(0.1, STRONG), bias(0.1, STRONG)), d) for m, d in (("rank", 0), ("loss", 3)))
+    return f"""
 **What it shows.** Neither, or decay alone: stuck, to the last bit. Bias alone, from the same start: the same run as
 neither (an identity, tested). Both: free (figure 1). So far as theory says. But Eq. (6) as written also starts off the
 symmetric point, and from a start on which gradient descent is unstable that alone is enough to leave it: in the loss
-no decay at all, from that start, is as good as syre to 0.05 nats. What the anchored decay adds there is rank, about
-ten of 100 at γ = 0.001 and σ up to 0.1, and 40 at γ = 0.01, where decay to 0 draws neurons together and decay to the
+no decay at all, from that start, is as good as syre to 0.05 nats. What the anchored decay adds there is rank, {mild}
+of 100 at γ = 0.001 and σ up to 0.1, and {strong} at γ = 0.01, where decay to 0 draws neurons together and decay to the
 anchors keeps them apart.
 
 The smallest effects are those of figure 1, whose runs these are: 0.05 nats, a third of what the collapse costs, and 5
-neurons of 100. They were set after the results were known; a gain in loss that had counted, 0.017 nats of
+neurons of 100. They were set after the results were known; a gain in loss that had counted, {nats} nats of
 centre-adds-loss-0.1, is too small by them.
 
 **The four cells.** σ and γ each 0 or not, from the start of figure 1 in which 90 of 100 neurons are copies of one.

@@ -6,9 +6,10 @@ from matplotlib.figure import Figure
 from experiments.analysis import plotting
 from experiments.analysis.arms import final, look
 from experiments.analysis.claims import Claim, NonInferiority, Superiority
+from experiments.analysis.notes import Numbers
 from experiments.analysis.results import Results
 from experiments.analysis.summaries import Finding
-from experiments.analysis.words import interval
+from experiments.analysis.words import interval, mean
 
 TITLE = "the stock PyBullet ant under PPO, beside published returns"
 
@@ -37,8 +38,12 @@ CLAIMS: tuple[Claim, ...] = (
     _reaches("zoo", "rl-baselines3-zoo, benchmark.md", *ZOO, " (one run)"),
 )
 
-NOTES = """
-**What it shows.** After 2 million steps the mean action returns 2978 [2308, 3649] over three seeds (3141, 2667, 3127):
+
+def notes(results: Results) -> str:
+    say, returns = Numbers(results), final("return/final", {})
+    each = say.told(lambda results: ", ".join(mean([value]) for value in returns(results).sort_index()))
+    return f"""
+**What it shows.** After 2 million steps the mean action returns {say.interval(returns)} over three seeds ({each}):
 *at* both published means, stable-baselines3's 2364 ± 120, whose lower end it exceeds, and rl-baselines3-zoo's
 2866 ± 56, which is one run. So this PyBullet ant, read in fewer calls than the stock one, and PPO on it do what others
 have published. Three seeds are too few to tell more: the interval is wide.

@@ -12,11 +12,13 @@ from matplotlib.figure import Figure
 from experiments.analysis import plotting
 from experiments.analysis.arms import ALPHA, IDENTICAL, NAME, SIGMA, START, UNIT
 from experiments.analysis.claims import Claim, Rare, Samples, Superiority
+from experiments.analysis.notes import MISSING, Numbers
 from experiments.analysis.plotting import Look
 from experiments.analysis.results import Results, ResultsError, without_provenance
 from experiments.analysis.stats import auc, roc, wilson_interval
 from experiments.analysis.summaries import Finding
 from experiments.analysis.summaries import table as markdown
+from experiments.analysis.words import span
 
 TITLE = "telling collapsed networks: hits and false alarms of syre.diagnose"
 
@@ -273,13 +275,41 @@ def _claims(way: str) -> tuple[Claim, ...]:
 
 CLAIMS: tuple[Claim, ...] = tuple(claim for way in WAYS for claim in _claims(way))
 
-NOTES = """
-**What it shows.** With batches syre.diagnose finds 32 of the 40 collapsed networks that are judged, and calls 2 of 155
-healthy ones collapsed (area 0.98); by the weights alone 31 and 2 (area 0.93). Five of the eight that it misses are of
-figure 11 at γ = 0.15, just below the threshold, and three of figure 12 on inputs of 0.001, under syre at absolute
-σ = 0.1: they do not learn, and their weights and features are those of networks that do. The two false alarms are
-networks of figure 1 of whose neurons 90 % are copies: the rest is enough for MNIST. The area of the weights alone and
-the misses are inconclusive at this number of networks.
+
+def notes(results: Results) -> str:
+    say, table = Numbers(results), networks(results)
+    choices = {way: choose(table, way) for way in WAYS}
+    said = {way: _calibration(table, choice) for way, choice in choices.items()}
+    half, choice = table[table["judged"]], choices["with batches"]
+
+    def counted(way: str, key: str, of: str) -> str:
+        """How many are called collapsed, and of how many."""
+        found = said[way]
+        return f"{found[key]} of {found[of]}" if found else MISSING
+
+    def wrong(label: int) -> pd.DataFrame:
+        """The collapsed networks, or the healthy ones, that are called what they are not."""
+        return half[(half["collapsed"] == label) & (called(half, choice) != label)] if choice else half.iloc[:0]
+
+    def twentieth(source: str) -> str:
+        """The points of accuracy that a network of a figure may lose and be healthy, over its input scales."""
+        rows = table[(table["source"] == source) & (table["lost"] < LEARNED)]
+        best = (rows["accuracy"] - CHANCE) / (1 - rows["lost"])  # of the arms without syre, less chance
+        return say.told(lambda _: span(HEALTHY * best, 1, times=100))
+
+    hits, alarms = (counted("with batches", *of) for of in (("hits", "collapsed"), ("false_alarms", "healthy")))
+    bare, false = (counted("weights alone", *of) for of in (("hits", "collapsed"), ("false_alarms", "healthy")))
+    late, faint = (wrong(1).query("source == @source") for source in ("fig. 11", "fig. 12"))
+    near = say.told(lambda _: span(late[choice.column] if choice else late["lost"], 2))
+    areas = [say.mean(_area(way), 2) for way in WAYS]
+    return f"""
+**What it shows.** With batches syre.diagnose finds {hits} collapsed networks that are judged, and calls {alarms}
+healthy ones collapsed (area {areas[0]}); by the weights alone {bare} and {false} (area {areas[1]}). Of those that it
+misses {len(late)} are of figure 11 at γ = 0.15, with scores of {near} where the threshold is
+{f"{choice.threshold:.2g}" if choice else MISSING}, and {len(faint)} of figure 12 on inputs of 0.001, under syre at
+absolute σ = 0.1: they do not learn, and their weights and features are those of networks that do. The {len(wrong(0))}
+false alarms are networks of figure 1 of whose neurons 90 % are copies: the rest is enough for MNIST. The area of the
+weights alone and the misses are inconclusive at this number of networks.
 
 Of figure 1, planted copies are counted exactly at every fraction, before training and after it without syre; under syre
 no twins are left at its end (three seeds each; the column `units/twins`).
@@ -293,8 +323,8 @@ syre (no decay, or decay alone; the mean over seeds) down to chance that a netwo
 
 - accuracy, and chance is 10 %: figures 1, 5, 11 and 12. Figure 9: the reconstruction loss at the mean code, at β = 1,
   and "chance" is the worst arm of decay alone, whose decoder is blind to its input.
-- Collapsed: more than a third of the way. Healthy: less than a twentieth, which is 4 points of accuracy on MNIST and
-  1.4 on CIFAR-10. What lies between is neither, and is left out of all counts.
+- Collapsed: more than a third of the way. Healthy: less than a twentieth, which is {twentieth("fig. 5")} points of
+  accuracy on MNIST and {twentieth("fig. 12")} on CIFAR-10. What lies between is neither, and is left out of all counts.
 - A stock model is healthy if it has lost no more than half of the way from the best stock model on its data, else it
   did not learn and is left out; it is never called collapsed.
 - Never trained: the same networks before their first step, each start once, without those that begin with copies of a
@@ -330,6 +360,7 @@ exchanged for others before the first run. `paper` scale is the same. Of the run
 66, 26 of 57, 45 of 45, 27 of 45 and 47 of 54 end within 0.001 of those in their tables: they were stacked with others
 there, or trained on another CPU, and at the edge of a collapse rounding decides.
 """
+
 
 # ---- picture ---------------------------------------------------------------------------------------------------------
 

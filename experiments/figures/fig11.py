@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -18,15 +19,17 @@ from experiments.analysis.arms import (
     beats,
     decay,
     final,
+    gain,
     minus,
     syre,
     width,
 )
 from experiments.analysis.claims import Claim, Equivalence, Monotone, Superiority, per_seed
+from experiments.analysis.notes import Numbers
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import at_best, cross_fitted_best, monotonicity, paired_differences
 from experiments.analysis.summaries import Finding
-from experiments.analysis.words import interval, mean, percent, word
+from experiments.analysis.words import interval, mean, percent, span, word
 
 TITLE = "plasticity over ten pixel-permuted MNIST tasks: accuracy and rank"
 
@@ -117,8 +120,12 @@ def _equal(name: str, sigma: float | None = None) -> Superiority:
     who = f"syre at σ = {sigma}" if sigma else "syre (σ as the best of seven)"
     text = f"On the tenth task {who} is more accurate than {RIVALS[name]} as the best of seven"
     key = f"budget-{name}" + (f"-{sigma}" if sigma else "")
-    gain = _gain(syre(gamma=STRONG, sigma=sigma), arm(name, gamma=None if name in STRENGTHS else STRONG))
-    return Superiority(key, f"{text}, by more than a point.", "ours", gain, margin=POINT)
+    more = _gain(syre(gamma=STRONG, sigma=sigma), _rival(name))
+    return Superiority(key, f"{text}, by more than a point.", "ours", more, margin=POINT)
+
+
+def _rival(name: str) -> Arm:
+    return arm(name, gamma=None if name in STRENGTHS else STRONG)
 
 
 def _mildly(metric: str, words: str, margin: float) -> Superiority:
@@ -167,13 +174,41 @@ RETIRED = {
     "accuracy-restart": "one of the settings of budget-shrink_perturb",
 }
 
-NOTES = """
-**What it shows.** The picture of the paper: under strong decay (γ = 0.15) the rank of decay alone falls to 2 of 128
-and its accuracy to 0.21, while syre at σ = 1 keeps 122 and 0.81, from the same start too (0.82). L2 init does nearly
-as well (0.78), the others do not. Decay alone breaks down at tasks 2 to 5 here, not after task 6. What breaks down
-after task 6 is training without any decay: all five seeds lose accuracy, two end at chance. σ = 0.01 collapses with
-decay alone, σ = 0.1 keeps the numerical rank (106) but neither the effective one nor the accuracy (0.27); σ = 3 and
-10 learn little at all. Under mild decay (γ = 0.05) nothing breaks, and σ = 1 is 5 points better than decay alone.
+
+def notes(results: Results) -> str:
+    say = Numbers(results)
+    rank, accuracy = say.final("rank"), say.final("accuracy", 2)
+
+    def on(task: int) -> str:
+        rows = by_task(results, "accuracy", DECAY)
+        return say.mean(lambda _: rows[rows["task"] == task].set_index("seed")["accuracy"], 2)
+
+    def at(gamma: float = STRONG, **settings: Any) -> str:
+        return accuracy(syre(gamma=gamma, **settings))
+
+    def best(name: str) -> str:
+        return say.mean(lambda results: _tuned(results, _rival(name)), 2)
+
+    def worse(name: str) -> str:
+        return say.mean(_gain(SYRE, _rival(name)), times=100)
+
+    def better(name: str) -> str:
+        return say.interval(minus(_gain(SYRE, _rival(name))), 1, times=100)
+
+    mild = say.mean(gain("accuracy", syre(gamma=MILD, sigma=1), decay(gamma=MILD)), times=100)
+    lose = say.count(change("accuracy", VANILLA, BREAKS), below=-SIMILAR)
+    ends = say.told(lambda results: span(results.by_seed("accuracy", VANILLA), 2))
+    return f"""
+**What it shows.** The picture of the paper: under strong decay (γ = 0.15) the rank of decay alone falls to
+{rank(DECAY)} of 128 and its accuracy to {accuracy(DECAY)}, while syre at σ = 1 keeps
+{rank(syre(gamma=STRONG, sigma=1))} and {at(sigma=1)}, from the same start too ({at(sigma=1, start="keep")}). L2 init
+does nearly as well ({accuracy(arm("l2_init", gamma=STRONG))}), the others do not. Decay alone breaks down within the
+first tasks here, not after task 6: it has {on(1)} on the first, then {on(2)}, {on(3)}, {on(4)} and, on the fifth,
+{on(5)}. What breaks down after task 6 is training without any decay: {lose} seeds lose more than two points,
+{say.count(final("accuracy", VANILLA), below=0.15)} end at chance. σ = 0.01 collapses with decay alone, σ = 0.1 keeps
+the numerical rank ({rank(syre(gamma=STRONG, sigma=0.1))}) but neither the effective one nor the accuracy
+({at(sigma=0.1)}); σ = 3 and 10 learn little at all. Under mild decay (γ = 0.05) nothing breaks, and σ = 1 is {mild}
+points better than decay alone.
 
 **Reading it.** Task 1 is MNIST itself, where convolutions help; on the others, whose pixels have no neighbours any
 more, a CNN of this size has less accuracy whatever its regularizer. So "the accuracy falls" and "it stays" are asked
@@ -181,21 +216,27 @@ since task 1, as in the paper, and since task 2, the first of the nine that are 
 trained, at its end, on its own test set: plasticity, not memory.
 
 **How it is judged.** "Its best σ" is, for each seed, the one of seven with the best mean accuracy at the last task on
-the other seeds, and the same for every metric: σ = 1 for each of the five at both decays. The smallest effects worth
-naming (a point of accuracy, 5 % of the width) were set after the results were known, but for the claims of equal
-budgets and of no decay at the best σ (`budget-*`, `no-decay`), which were committed before the runs of the budgets. No
-decay ends its seeds at so different accuracies (0.10 to 0.71) that 35 points in favour of syre are not significant.
+the other seeds, and the same for every metric: σ = {say.best("accuracy", SYRE)} at γ = 0.15,
+and {say.best("accuracy", syre(gamma=MILD))} at 0.05. The smallest effects worth naming (a point of accuracy, 5 % of the
+width) were set after the results were known, but for the claims of equal budgets and of no decay at the best σ
+(`budget-*`, `no-decay`), which were committed before the runs of the budgets. No decay ends its seeds at so different
+accuracies ({ends}) that {say.mean(gain("accuracy", SYRE, VANILLA), times=100)} points in favour of syre are not
+significant.
 
 **At equal budgets** (n = 5; seven settings of each, the best chosen on the other seeds; accuracy on task 10). syre's
-seven σ at γ = 0.15 have 0.81 at the best. L2 Init, over its strength, has 0.85, and is better by 3.7 [0.8, 6.5] points;
-weight decay alone, over γ, has 0.83, a difference of 1.4 [−2.4, 5.2] points that is open; dropout (0.21) and shrink &
-perturb (0.56) are worse by 60 and 25. So the paper's comparison at one γ, at which decay alone breaks down, holds, and
-its advantage over decay goes once decay may choose its γ. With the milder γ = 0.05, which is outside that budget, syre
-at σ = 1 has 0.87, the most in the table, and decay alone there 0.82.
+seven σ at γ = 0.15 have {say.mean(lambda results: _tuned(results, SYRE), 2)} at the best. L2 Init, over its strength,
+has {best("l2_init")}, and is better by {better("l2_init")} points; weight decay alone, over γ, has
+{best("weight_decay")}, a difference of {better("weight_decay")} points that is open; dropout ({best("dropout")}) and
+shrink & perturb ({best("shrink_perturb")}) are worse by {worse("dropout")} and {worse("shrink_perturb")}. So the
+paper's comparison at one γ, at which decay alone breaks down, holds, and its advantage over decay goes once decay may
+choose its γ. With the milder γ = 0.05, which is outside that budget, syre at σ = 1 has {at(MILD, sigma=1)}, the most in
+the table, and decay alone there {accuracy(decay(gamma=MILD))}.
 
-**The unit, and what decays** (n = 5; task 10, γ = 0.15; decay alone 0.21). Absolute σ = 0.01 has 0.33, 0.1 0.80, as
-relative 1 has, and 1 is at chance: with fan-ins of 25 to 512 absolute 0.1 is relative 0.5 to 2.3. With the weight
-matrices alone decaying it is the same: 0.81 (relative 1), 0.80 (absolute 0.1), decay alone 0.25.
+**The unit, and what decays** (n = 5; task 10, γ = 0.15; decay alone {accuracy(DECAY)}). Absolute σ = 0.01 has
+{at(sigma=0.01, unit="absolute")}, 0.1 {at(sigma=0.1, unit="absolute")}, where relative 1 has {at(sigma=1)}, and 1 is at
+chance: with fan-ins of 25 to 512 absolute 0.1 is relative 0.5 to 2.3. With the weight matrices alone decaying it is the
+same: {at(sigma=1, scope="matrices")} (relative 1), {at(sigma=0.1, unit="absolute", scope="matrices")} (absolute 0.1),
+decay alone {accuracy(decay(gamma=STRONG, scope="matrices"))}.
 
 **Unknown, and chosen.** Two convolutions and two fully connected layers, MNIST with nine pixel permutations, SGD with
 weight decay and "breaks down after about task 6" are known. The paper's text has lost its widths, learning rate and
@@ -215,6 +256,7 @@ decay; not printed are epochs, batch size and σ. Pilot seeds 100 and 101, one r
 perturb: w ← 0.4 w + 0.1 ε between tasks (Ash & Adams), or 0.4 w + ε, nearly a fresh start; ε has std 1/√fan_in.
 Dropout 0.1 after every activation. γ is torch's `weight_decay`.
 """
+
 
 RESTART = replace(arms.look("shrink_perturb"), label="shrink & perturb, 0.4, 1", marker="h", color="#999933")
 NO_DECAY = replace(RESTART, label="shrink & perturb, no decay", marker="d", color="#1B9E9E")

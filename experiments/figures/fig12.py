@@ -12,23 +12,26 @@ from experiments.analysis.arms import (
     GAMMA,
     NAME,
     POINT,
+    SCOPE,
     START,
     VANILLA,
     arm,
     beats,
     costs,
     decay,
+    difference,
     falls,
     final,
     rises,
     syre,
     width,
 )
-from experiments.analysis.claims import Claim, Equivalence, Monotone, Superiority
+from experiments.analysis.claims import Claim, Equivalence, Monotone, Samples, Superiority
+from experiments.analysis.notes import Numbers
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import cross_fitted_best, paired_differences
 from experiments.analysis.summaries import Finding
-from experiments.analysis.words import interval, percent
+from experiments.analysis.words import interval, percent, span
 
 TITLE = "a vision transformer on CIFAR-10: rank and accuracy over weight decay and input scale"
 
@@ -162,41 +165,75 @@ RETIRED = {
     "accuracy-alpha-keep": _CHANCE,
 }
 
-NOTES = """
-**What it shows.** Over γ the paper's picture: decay alone goes from effective rank 20 of 64 and accuracy 0.36 at γ =
-0.01 to 2.8 and 0.21 at γ = 1, syre at σ = 1 from 45 and 0.39 to 32 and 0.26, and just as well from the start of decay
-alone (33, 0.27); its numerical rank is full throughout. W-asym does as well as syre, with a little more effective rank;
-σ-asym does as decay alone. σ = 0.01 raises the counting rank at γ = 1, and nothing else. No decay at all is as accurate
-(0.387) as the best arm of syre (0.388, at γ = 0.01), and far better than any arm at γ = 1.
 
-Over α it is not the paper's picture. syre (σ = 1) helps down to α = 0.1 (39, 0.37 against 7, 0.30), hardly at 0.01, and
-at 0.001 it is at chance (0.10) as decay alone is, whatever σ (effective rank 1.06 and 1.00). Its anchored decay holds
-the weights of the patches near small random values, which a faint image would have to outgrow, and its anchored
-positions outshine the image. That W-asym keeps 0.29 there, as vanilla does, is in line with this: three tenths of its
-patch weights are frozen at three times their initial scale (0.07).
+def notes(results: Results) -> str:
+    say = Numbers(results)
+    rank, accuracy, digits = say.final("rank/effective"), say.final("accuracy", 2), say.final("accuracy", 3)
+
+    def both(arm: Arm) -> str:
+        return f"{rank(arm)}, {accuracy(arm)}"
+
+    def bare(scope: str, sigma: float, unit: str = "relative") -> tuple[Arm, Samples]:
+        """An arm on the smallest inputs where not all parameters decay, and its accuracy less that of decay alone."""
+        arm = syre(FAINT, sigma=sigma, unit=unit, scope=scope)
+        return arm, difference("accuracy", arm, decay(FAINT, scope=scope))
+
+    def seeds(arm: Arm) -> str:
+        each = say.told(lambda results: span(results.by_seed("accuracy", arm), 3))
+        return f"{digits(arm)} ({each})"
+
+    def gentler(sigma: float, unit: str = "relative") -> str:
+        arm = syre(STRONG, sigma=sigma, unit=unit)
+        return f"{digits({**arm, SCOPE: 'matrices'})} ({digits(arm)})"
+
+    (one, by_one), (tenth, by_tenth) = bare("matrices", 1), bare("matrices", 0.1, "absolute")
+    (free, by_free), (apart, by_apart) = bare("weights", 1), bare("weights", 0.1, "absolute")
+    middle, tiny = {GAMMA: 0.1, ALPHA: 0.1}, VANILLA | {ALPHA: FAINT[ALPHA]}
+    ones = say.mean(final("rank/effective", syre(FAINT, sigma=1)), 2)
+    w_asym = say.mean(lambda results: _best(results, "accuracy", arm("w_fix", FAINT)), 2)
+    return f"""
+**What it shows.** Over γ the paper's picture: decay alone goes from effective rank {rank(decay(MILD))} of 64 and
+accuracy {accuracy(decay(MILD))} at γ = 0.01 to {say.mean(final("rank/effective", decay(STRONG)), 1)} and
+{accuracy(decay(STRONG))} at γ = 1, syre at σ = 1 from {rank(syre(MILD, sigma=1))} and {accuracy(syre(MILD, sigma=1))}
+to {rank(syre(STRONG, sigma=1))} and {accuracy(syre(STRONG, sigma=1))}, and just as well from the start of decay alone
+({both(syre(STRONG, sigma=1, start="keep"))}); its numerical rank is full throughout. W-asym does as well as syre, with
+a little more effective rank; σ-asym does as decay alone. σ = 0.01 raises the counting rank at γ = 1, and nothing else.
+No decay at all is as accurate ({digits(VANILLA | WHOLE)}) as the best arm of syre ({digits(syre(MILD, sigma=1))}, at γ
+= 0.01), and far better than any arm at γ = 1.
+
+Over α it is not the paper's picture. syre (σ = 1) helps down to α = 0.1 ({both(syre(middle, sigma=1))} against
+{both(decay(middle))}), hardly at 0.01, and at 0.001 it is at chance ({accuracy(syre(FAINT, sigma=1))}) as decay alone
+is, whatever σ (effective rank {ones} and {say.mean(final("rank/effective", decay(FAINT)), 2)}). Its anchored decay
+holds the weights of the patches near small random values, which a faint image would have to outgrow, and its anchored
+positions outshine the image. That W-asym keeps {w_asym} there, where vanilla has {accuracy(tiny)}, is in line with
+this: three tenths of its patch weights are frozen at three times their initial scale (0.07).
 
 **What decays: the contradiction, and what decided it.** The failure over α might be that of what decays. Trials had
 syre at 0.25 at α = 0.001 where "the matrices alone" decay. On five seeds, with the parameters of two and more
-dimensions alone decaying and anchored, it is at chance as before (accuracy 0.099 at σ = 1 relative, 0.098 at 0.1
-absolute, decay alone 0.100; differences −0.002 [−0.006, 0.003] and −0.002 [−0.008, 0.004]). What matters are the tokens
-(positions and class token), which have two dimensions too and had been free in the trials: anchored, the positions
-outshine so faint an image. With the tokens free as well (`scope: weights`), on five fresh seeds, syre leaves chance in
-each of them, σ = 1 relative at 0.159 (0.106 to 0.238), 0.1 absolute at 0.185 (0.118 to 0.270), decay alone at 0.101:
-differences 0.058 [−0.008, 0.124] and 0.085 [−0.001, 0.171], open at a point's margin, as some seeds have just begun to
-escape after 620 steps. σ = 0.01 stays at chance in either unit and every scope. No decay is at 0.31 in all of this. So
-over α the paper's picture holds in part, for a bias near the initial scale and without decay of the tokens, and
-nothing of it surpasses no decay. At γ = 1 the matrices alone are gentler on all arms: decay alone 0.231 (0.210 with all
-parameters), σ = 1 0.286 (0.263), σ = 0.1 absolute 0.280 (0.262), σ = 0.01 absolute 0.272 (0.251); no decay 0.386.
+dimensions alone decaying and anchored, it is at chance as before (accuracy {digits(one)} at σ = 1 relative,
+{digits(tenth)} at 0.1 absolute, decay alone {digits(decay(FAINT, scope="matrices"))}; differences
+{say.interval(by_one, 3)} and {say.interval(by_tenth, 3)}). What matters are the tokens (positions and class token),
+which have two dimensions too and had been free in the trials: anchored, the positions outshine so faint an image. With
+the tokens free as well (`scope: weights`), on five fresh seeds, syre leaves chance by more than a point in
+{say.count(by_free, above=POINT)} of them with σ = 1 relative, at {seeds(free)}, and in
+{say.count(by_apart, above=POINT)} with 0.1 absolute, at {seeds(apart)}; decay alone is at
+{digits(decay(FAINT, scope="weights"))}. The differences, {say.interval(by_free, 3)} and {say.interval(by_apart, 3)},
+are open at a point's margin, as some seeds have just begun to escape after 620 steps. σ = 0.01 stays at chance in
+either unit and every scope. No decay is at {accuracy(tiny)} in all of this. So over α the paper's picture holds in
+part, for a bias near the initial scale and without decay of the tokens, and nothing of it surpasses no decay. At γ = 1
+the matrices alone are gentler on all arms: decay alone {digits(decay(STRONG, scope="matrices"))}
+({digits(decay(STRONG))} with all parameters), σ = 1 {gentler(1)}, σ = 0.1 absolute {gentler(0.1, "absolute")}, σ = 0.01
+absolute {gentler(0.01, "absolute")}; no decay {digits(VANILLA | WHOLE)}.
 
 **How to read it.** Of the last hidden layer (the class token after the last norm, test set): the numerical rank and
 the effective rank. The counting ranks are relative, and count what the anchors leave of a representation that has
 shrunk to nothing (figure 5): the effective rank and the accuracy say whether it has collapsed. In the claims the best σ
 (of 0.01, 0.1 and 1), and the best of W-asym's grid, is for each seed the most accurate one on the other seeds, the same
-for every metric: at γ = 1 that is σ = 1 for two seeds and 0.1 for one; at α = 0.001, where all are at chance, 0.01. In
-the picture W-asym is the best of its grid for each metric by itself. The smallest effects worth naming (a point of
-accuracy, 5 % of the width) were set after the results were known, but for the claims `matrices-*` and `weights-*`,
-which were committed before their runs. Dotted: vanilla, which has no γ; in the right column too it has none. "No decay"
-is vanilla at the α of the row.
+for every metric: at γ = 1 that is σ = {say.best("accuracy", syre(STRONG))}; at α = 0.001, where all are at chance,
+{say.best("accuracy", syre(FAINT))}. In the picture W-asym is the best of its grid for each metric by itself. The
+smallest effects worth naming (a point of accuracy, 5 % of the width) were set after the results were known, but for the
+claims `matrices-*` and `weights-*`, which were committed before their runs. Dotted: vanilla, which has no γ; in the
+right column too it has none. "No decay" is vanilla at the α of the row.
 
 **Unknown, and chosen.** "Similar to Section 6.3", CIFAR-10 times α, γ and α varied, "recommended hyperparameters" for
 σ-asym, W-asym with the same settings in each layer and a grid search are the paper's. Not printed:
@@ -212,8 +249,8 @@ is vanilla at the α of the row.
 - γ is torch's `weight_decay`. The collapse of decay alone (pilot, seed 100; effective rank, numerical rank, accuracy):
   γ = 0.01 20, 64, 0.370; 0.1 6.7, 48, 0.313; 0.3 3.7, 24, 0.256; 1 2.9, 22, 0.225; vanilla 40, 64, 0.386.
 - α multiplies the standardised pixels. A norm in each block hides it: at γ = 0.01 α = 0.1 and 0.01 change nothing
-  (effective rank 22 and 20, accuracy 0.376 and 0.362). The right column is at γ = 0.1: α = 1 6.7, 48, 0.313; 0.01 4.2,
-  29, 0.269; 0.001 1.0, 1, 0.097, where vanilla (no decay) still learns: 22, 64, 0.324.
+  (pilot: effective rank 22 and 20, accuracy 0.376 and 0.362). The right column is at γ = 0.1: α = 1 6.7, 48, 0.313;
+  0.01 4.2, 29, 0.269; 0.001 1.0, 1, 0.097, where vanilla (no decay) still learns: 22, 64, 0.324.
 - W-asym is `w_fix`: a fraction of each row of each matrix (patches, query-key-value, MLP, output; not the tokens,
   biases or norms) frozen at κ N(0, 1). Grid at `cpu` scale: fraction 0.1, 0.3 and κ 0.1, 0.25, near the initial scale
   (0.07 to 0.125); at γ = 0.3 larger ones did worse (fraction, κ, accuracy; pilot, seed 100): 0.05, 0.25 0.331; 0.1,
@@ -228,6 +265,7 @@ is vanilla at the α of the row.
 "syre is the most accurate" and the level of 80 % are for a network trained to the end, and `not tested` below `paper`
 scale; so are the best settings over γ.
 """
+
 
 W_ASYM = replace(arms.look("w_asym"), label="W-asym, best of a grid")
 AXES = {"rank": "rank, numerical", "rank/effective": "effective rank", "accuracy": "test accuracy"}

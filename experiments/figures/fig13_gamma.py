@@ -18,12 +18,15 @@ from experiments.analysis.arms import (
     beats,
     costs,
     decay,
+    difference,
     final,
+    gain,
     look,
     same,
     syre,
 )
 from experiments.analysis.claims import Claim, Superiority, per_seed
+from experiments.analysis.notes import Numbers
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import paired_differences
 from experiments.analysis.summaries import Finding
@@ -94,7 +97,18 @@ CLAIMS: tuple[Claim, ...] = (
     costs("absolute-ends", UNIT_COST, "arXiv 2606.04754", ENDS, ABSOLUTE, _decay(0.03), POINT),
 )
 
-NOTES = """
+
+def notes(results: Results) -> str:
+    say = Numbers(results)
+
+    def lower(key: str) -> str:
+        return say.interval(gain(BARRIER, _at(key, 5), _decay(5)), 2)
+
+    adds = say.interval(gain(BARRIER, _at("both", 5), _at("start", 5)), 3)
+    alone = say.told(lambda results: mean(abs(difference(BARRIER, START_ALONE, W_ASYM)(results).mean()), 3))
+    frozen = say.interval(gain(BARRIER, W_ASYM, MASK_ALONE), 2)
+    cost = say.interval(difference(ENDS, _decay(0.03), ABSOLUTE), 1, times=100)
+    return f"""
 **The contradiction.** In fig13 syre's shared start with plain decay removes the barrier, and shared anchors from
 unrelated starts do not. But in 468 steps at γ = 0.03 AdamW's decay has hardly acted: it brings the weights ηγt = 1.4 %
 of the way to their anchors.
@@ -107,18 +121,19 @@ worth naming: 0.02 nats.
 
 **What came of it** (five pairs). At γ = 0.03 and 1 it stands as in fig13: the shared start does it, with or without
 anchors, and shared anchors from unrelated starts do not. At γ = 5, where the decay has brought the weights to their
-anchors, shared anchors connect two networks of unrelated starts as well: the barrier is lower than decay's by 0.26
-[0.17, 0.36] nats; the shared start with plain decay has 0.31 [0.23, 0.38], both together 0.35 [0.26, 0.45], so that the
-anchored decay adds 0.046 [0.023, 0.070] to the shared start. With a start and anchors of each network's own the barrier
-is higher than with decay alone, at every γ. So either shared random point will do, once it determines the networks; the
-paper's reason, that a bias removes the permutations, does not need two networks to share it, and those that do not stay
-apart. W-asym is no other case: its start alone, with every entry free from there, has its barrier within 0.002 nats,
-and its mask with the entries frozen at 0 leaves a barrier higher by 0.24 [0.18, 0.29]. A bias of unit variance removes
-the barrier too, and costs 3.8 [3.4, 4.2] points of accuracy.
+anchors, shared anchors connect two networks of unrelated starts as well: the barrier is lower than decay's by
+{lower("anchors")} nats; the shared start with plain decay has {lower("start")}, both together {lower("both")}, so that
+the anchored decay adds {adds} to the shared start. With a start and anchors of each network's own the barrier is higher
+than with decay alone, at every γ. So either shared random point will do, once it determines the networks; the paper's
+reason, that a bias removes the permutations, does not need two networks to share it, and those that do not stay apart.
+W-asym is no other case: its start alone, with every entry free from there, has its barrier within {alone} nats, and its
+mask with the entries frozen at 0 leaves a barrier higher by {frozen}. A bias of unit variance removes the barrier too,
+and costs {cost} points of accuracy.
 
 **Trained anew.** The 20 runs of syre at γ = 0.03 are of recipe 2, as in fig13. No barrier moved by more than 0.0022
 nats, no accuracy half-way by more than 0.16 points, and no verdict.
 """
+
 
 LOOKS = {
     "both": look("syre", 1),

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from experiments.analysis import arms, plotting
 from experiments.analysis.arms import IDENTICAL, decay, falls, final, gain
 from experiments.analysis.claims import Claim, Equivalence, NonInferiority, Superiority, per_seed
+from experiments.analysis.notes import Numbers
 from experiments.analysis.results import Arm, Results
 from experiments.analysis.summaries import Finding
 from experiments.analysis.words import interval, mean, percent
@@ -138,16 +139,29 @@ RETIRED = {
     **{f"free-{kind}-{s}-1e-06": f"σ = 0.01 is harder: free-{kind}-0.01-1e-06" for kind in KINDS for s in ("0.1", "1")},
 }
 
-NOTES = """
+
+def notes(results: Results) -> str:
+    say = Numbers(results)
+    effective = "rank/ntk/effective"
+
+    def share(sigma: float) -> str:
+        """Of the effective rank of a start without copies."""
+        mine, whole = (final(effective, arm) for arm in (syre(sigma), DECAY | WHOLE))
+        return say.mean(lambda results: mine(results) / whole(results), times=100)
+
+    others = (DECAY | WHOLE, syre(0.01, WHOLE), syre(1, WHOLE))
+    more = say.span((_gain("ntk", VANILLA | WHOLE, other) for other in others), times=100)
+    return f"""
 **What it shows.** The paper's picture: both ranks fall in a straight line as more neurons are identical, and meet the
 bound for distinct neurons exactly (tanh). Over training nothing moves them without syre, with or without decay. With
 syre, σ = 0.01 included, both are whole by the end, soon as counts, later above 1e-6 of the largest singular value. The
-effective rank rises, too, but in five epochs to half (σ = 0.01) or four fifths (σ = 1) of that of a start without
-copies. No decay at all is as stuck as decay; without copies it has the highest effective rank, by 3 to 4 % of d.
+effective rank rises, too, but in five epochs to {share(0.01)} % (σ = 0.01) or {share(1)} % (σ = 1) of that of a start
+without copies. No decay at all is as stuck as decay; without copies it has the highest effective rank, by {more} % of
+d.
 
 **σ and the margins.** The best σ of a seed has the highest effective rank of the kernel on the other seeds; the
-gradient is judged at that σ too. It is 1 for every seed. Effective ranks are compared in fractions of d, the number of
-parameters of the two layers (940); 5 % of it was set as the smallest effect when the results were known.
+gradient is judged at that σ too. It is {say.best(BY, syre())}. Effective ranks are compared in fractions of d, the
+number of parameters of the two layers (940); 5 % of it was set as the smallest effect when the results were known.
 
 **How ranks are counted.** The last two layers have m inputs, n neurons, c = 10 outputs and d = n (m + 1 + c) + c
 parameters, the biases among them. J [images · c, d] is the Jacobian of the outputs, so that the tangent kernel is
@@ -171,6 +185,7 @@ as it has no symmetry beside reflections and permutations; vanilla with ReLU for
 epochs, γ = 0.001. syre starts at the same weights as the other arms (`start="keep"`), exactly on the symmetric point:
 from the start of Eq. (6) every rank is whole at step 0.
 """
+
 
 WAYS = {"1e-06": "rank, above 1e-6 of the largest", "effective": "effective rank"}
 RELU = plotting.Look(label="ReLU, vanilla, at the start", color="#AAAAAA", marker="4")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from experiments.analysis.arms import (
     beats,
     costs,
     decay,
+    difference,
     falls,
     final,
     minus,
@@ -25,7 +27,8 @@ from experiments.analysis.arms import (
     syre,
     width,
 )
-from experiments.analysis.claims import Claim, Monotone, NonInferiority, Superiority, per_seed
+from experiments.analysis.claims import Claim, Monotone, NonInferiority, Samples, Superiority, per_seed
+from experiments.analysis.notes import Numbers
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import monotonicity
 from experiments.analysis.summaries import Finding
@@ -144,29 +147,61 @@ RETIRED = {
 
 FIXED = replace(arms.look("syre", 0.01 / 5**0.5, unit="absolute"), label="syre, bias fixed at 0.01/√5")
 
-NOTES = """
+
+def notes(results: Results) -> str:
+    say = Numbers(results)
+    count = say.final(SYMMETRY)
+
+    def at(inputs: int) -> dict[str, Any]:
+        return TANH | {INPUTS: inputs}
+
+    def one(inputs: int, sigma: float, unit: str = "") -> Arm:
+        return syre(at(inputs), sigma=sigma, unit=unit)
+
+    def takes(inputs: int, sigma: float, unit: str = "") -> str:
+        return say.interval(difference(SYMMETRY, decay(at(inputs)), one(inputs, sigma, unit)))
+
+    def loses(inputs: int, sigma: float, unit: str = "") -> Samples:
+        return difference("accuracy", decay(at(inputs)), one(inputs, sigma, unit))
+
+    def points(inputs: int, sigma: float) -> str:
+        return say.mean(loses(inputs, sigma, "absolute"), times=100)
+
+    def close(inputs: int, sigma: float) -> str:
+        return say.interval(loses(inputs, sigma, "absolute"), 1, times=100)
+
+    many = (20, 50, 100, 200, 300)
+    few, most = (decay(at(inputs)) for inputs in (5, 300))
+    left = say.span(final(SYMMETRY, one(inputs, 0.01, "absolute")) for inputs in many)
+    none_left = say.span(final("symmetry/0.01", one(inputs, 0.01)) for inputs in (5, 20))
+    cost = say.span((loses(inputs, 1) for inputs in many), times=100)
+    worth = say.mean(difference("accuracy", decay(AT_20), VANILLA | AT_20), times=100)
+    return f"""
 **What it shows.** As in the paper, syre's student is less symmetric the more inputs it has, with tanh and with ReLU,
 and here the recommended σ = 0.01 is enough: with 5 and 20 inputs it leaves fewer symmetric neurons than decay alone
-(none at a tolerance of 1 %), at no cost in accuracy. Not as in the paper, decay alone falls with the dimension as well,
-from 93 to 13 of 100: the high dimension helps without a bias too, and with 100 inputs little is left to remove. That it
-helps syre *more* is clear only where the bias of a weight keeps its size as the inputs grow (Theorem 5's σ_0, not the
-units of 5.4). σ = 1 raises the effective rank most and, with 20 inputs and more, costs 2 to 5 points of accuracy.
-Without any decay no neuron is symmetric: decay makes the symmetry that syre removes. With 20 inputs decay, with syre or
-alone, is 3 points more accurate than none.
+({none_left} at a tolerance of 1 %), at no cost in accuracy. Not as in the paper, decay alone falls with the dimension
+as well, from {count(few)} to {count(most)} of 100: the high dimension helps without a bias too, and with 100 inputs
+little is left to remove. That it helps syre *more* is clear only where the bias of a weight keeps its size as the
+inputs grow (Theorem 5's σ_0, not the units of 5.4). σ = 1 raises the effective rank most and, with 20 inputs and more,
+costs {cost} points of accuracy. Without any decay no neuron is symmetric: decay makes the symmetry that syre removes.
+With 20 inputs decay, with syre or alone, is {worth} points more accurate than none.
 
 **The unit of σ** (5.4 has it relative to 1/√fan_in; others take it as absolute; n = 5, tanh, tolerance 10 %). Absolute
-σ = 0.01 takes 82 [78, 86] of the 93 symmetric neurons of decay alone with 5 inputs, and all with 20 and more, where
-relative 0.01 takes 21 [7, 35] and 20 [15, 26]; it costs nothing (with 20 inputs +0.1 [−0.1, 0.3] points). Absolute 0.1
-takes all, and costs nothing with 20 inputs (+0.1 [−0.7, 1.0]), 5 points with 100 and 11 with 300. Absolute 1 costs 5
-points with 5 inputs and 33 with 20. So of the figures here this one, with its small fan-ins, is borne out by 0.01 in
-either unit, by absolute 0.01 more clearly.
+σ = 0.01 takes {takes(5, 0.01, "absolute")} of the {count(few)} symmetric neurons of decay alone with 5 inputs, and
+leaves {left} with 20 and more; relative 0.01 takes {takes(5, 0.01)} with 5 and {takes(20, 0.01)} with 20. It costs
+nothing (with 20 inputs {close(20, 0.01)} points). Absolute 0.1 takes all, and costs nothing with 20 inputs
+({close(20, 0.1)}), {points(100, 0.1)} points with 100 and {points(300, 0.1)} with 300. Absolute 1 costs {points(5, 1)}
+points with 5 inputs and {points(20, 1)} with 20. So of the figures here this one, with its small fan-ins, is borne out
+by 0.01 in either unit, by absolute 0.01 more clearly.
 
-**Why decay alone falls too** is asked in fig2_teacher: with 10,000 samples and a teacher of 5 neurons, which leave
-nothing to overfit, it falls by 29 [22, 36] instead of 81 [72, 89], and not before 100 inputs.
+**Why decay alone falls too**, by {say.interval(difference(SYMMETRY, few, most))}, is asked in
+[fig2_teacher](../fig2_teacher/report.md), with 10,000 samples and a teacher of 5 neurons, which leave nothing to
+overfit: there it falls by less than half of that, and not before 100 inputs.
 
 **σ and the margins.** The best σ of a seed leaves the fewest symmetric neurons on the other seeds, the smallest of
-equals; accuracy is judged at that σ too. With 20 inputs it is 0.1 for every seed. 5 neurons or ranks of 100 and 1 point
-of accuracy were set as smallest effects when the results were known; the 10 neurons of decay-flat before.
+equals; accuracy is judged at that σ too. With 20 inputs it is {say.best(SYMMETRY, syre(AT_20, {SIGMA: SIGMAS}))}. 5
+neurons or ranks of 100 and 1 point of accuracy were set as smallest effects when the results were known; the 10 neurons
+of decay-flat before.
 
 **What counts as symmetric.** A hidden neuron on a mirror plane of the permutations: its incoming weights, bias and
 outgoing weights are those of another within 10 % (or 1 %) of their length, or it is dead, all of them within that of 0.

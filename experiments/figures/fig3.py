@@ -21,10 +21,12 @@ from experiments.analysis.arms import (
     arm,
     beats,
     decay,
+    final,
     look,
     width,
 )
 from experiments.analysis.claims import Claim, Equivalence, NonInferiority, Samples, Superiority, per_seed
+from experiments.analysis.notes import Numbers
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import at_best
 from experiments.analysis.summaries import Finding
@@ -33,7 +35,7 @@ from experiments.figures import fig3b_full
 
 TITLE = "compatibility with standard training: ridge regression, and neurons that die in reparametrised regression"
 
-FRACTION, DEPTH = "regularizer.fraction", "model.depth"
+FRACTION, KAPPA, DEPTH = "regularizer.fraction", "regularizer.kappa", "model.depth"
 DIMS, GAMMAS = 100, (1e-3, 1e-2, 1e-1)  # left
 BESIDE = ("fig3b_full",)  # the paper's middle panel, an experiment of its own
 SAME = 0.05  # of the loss: curves closer than this cannot be told apart in the figure
@@ -42,7 +44,7 @@ STRONG = {DEPTH: 2, GAMMA: 0.1}
 BY = "rank"  # the neurons alive: of syre with an open sigma
 SYRE, DECAY = arms.syre(STRONG, by=BY), decay(STRONG)
 RIGHT, LESS = 200, 0.05  # neurons; of the loss, that falls from 0.5 to 0.4
-W_FIX = arm("w_fix", {"regularizer.kappa": 0.07}, STRONG)
+W_FIX = arm("w_fix", {KAPPA: 0.07}, STRONG)
 ANCHORS = 0.652  # of the products of two anchors, N(0, 1/d) each, this fraction is above 0.001 at d = 200
 
 
@@ -220,18 +222,31 @@ RETIRED = {
     "more-c1e-06": "as more-c0.0001: 155 of 200 more, too",
 }
 
-NOTES = """
+
+def notes(results: Results) -> str:
+    say = Numbers(results)
+    one, loss = arms.syre(STRONG, sigma=1), say.final("loss", 2)
+
+    def alive_of(arm: Arm) -> str:
+        return say.mean(lambda results: _fraction(results, arm), times=100)
+
+    near, far = (say.mean(_ridge(GAMMAS, sigma), times=100) for sigma in (0.1, 1))
+    frozen = W_FIX | {FRACTION: 0.3}
+    ruined = say.mean(final("loss", frozen | {KAPPA: 1}))
+    return f"""
 **What it shows.** Left, as in the paper: least squares diverges at N = d, and with decay syre at σ up to 0.1 lies on
-ridge regression (within 3 % of its loss everywhere), no peak left at γ = 0.01; gradient descent ends on the closed
-forms. The paper's "either a small γ or a small θ₀" holds only for N > d: for N < d, σ = 1 nearly doubles the loss at
-every γ. Right, half as in the paper: with decay, SGD and W-fix fall to a sixth of the neurons and syre at σ = 1 stays
-above three quarters, from the same start too, with a lower loss. But SGD without decay does not collapse at all and has
-the lowest loss of all, 0.16 against 0.40 with syre at σ = 1: the collapse is the decay's, and no decay at all beats
-syre; and σ = 0.01 cannot be told from decay alone. At N = d, left, any decay is much better than none, syre's too.
+ridge regression (within {near} % of its loss everywhere), no peak left at γ = 0.01; gradient descent ends on the closed
+forms. The paper's "either a small γ or a small θ₀" holds only for N > d: for N < d, σ = 1 raises the loss at every γ,
+by up to {far} %. Right, half as in the paper: with decay, SGD and W-fix fall to {alive_of(DECAY)} and
+{alive_of(frozen)} % of the neurons, and syre at σ = 1 keeps {alive_of(one)} %, from the same start too, with a lower
+loss. But SGD without decay does not collapse at all and has the lowest loss of all, {loss(VANILLA | {DEPTH: 2})}
+against {loss(one)} with syre at σ = 1: the collapse is the decay's, and no decay at all beats syre; and σ = 0.01 cannot
+be told from decay alone. At N = d, left, any decay is much better than none, syre's too.
 
 **σ and the margins.** Right, the best σ of a seed keeps most neurons alive on the other seeds, and the loss is judged
-at that σ too; it is 1 for every seed. 10 of 200 neurons and 0.05 of a loss that runs from 0.4 to 0.5 were set as
-smallest effects when the results were known. W-fix's loss is that of the fraction with the lowest, 0.1.
+at that σ too; it is {say.best(BY, SYRE)}. 10 of 200 neurons and 0.05 of a loss that runs from {loss(one)} to
+{loss(DECAY)} were set as smallest effects when the results were known. W-fix's loss is that of the fraction with the
+lowest, 0.1.
 
 **Left.** The closed forms are w = (A + γI)⁻¹ b (ridge) and w = (A + γI)⁻¹ (b + γθ₀) (syre, Eq. (13)) with A = XᵀX/N,
 b = Xᵀy/N, in float64, with the anchor θ₀ that training would draw for the same seed. With the loss as half the mean
@@ -256,7 +271,7 @@ noise of std 0.5 on the targets of training and test (so no expected test loss i
   0.1, 0.2, SGD without decay 186. γ = 0.1 is drawn, the others are judged. Without decay a larger learning rate hardly
   helps a collapse: 186, 186 and 175 alive at 0.01, 0.02, 0.04.
 - W-fix: κ = 0.07 = 1/√d, the scale of the start and of the anchors at σ = 1. With Lim et al.'s largest, κ = 1, it ruins
-  the loss (28 instead of 0.5) at learning rate 0.01, and diverges at 0.02: hence 0.01.
+  the loss ({ruined} instead of {loss(frozen)}) at learning rate 0.01, and diverged at 0.02: hence 0.01.
 - "Collapse" is read as fewer than half of the neurons alive, "essentially identical" as within 5 % of the test loss.
 
 **What was seen before.** The right panel's γ, learning rate, κ and c were chosen on seeds 100 and 101 with all arms in

@@ -17,13 +17,17 @@ from experiments.analysis.arms import (
     decay,
     falls,
     final,
+    gain,
+    minus,
     per_seed,
     rises,
     syre,
+    tuned,
     width,
 )
-from experiments.analysis.claims import Claim, Superiority
-from experiments.analysis.results import Results, select
+from experiments.analysis.claims import Claim, Samples, Superiority
+from experiments.analysis.notes import Numbers
+from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.stats import cross_fitted_best, paired_differences
 from experiments.analysis.summaries import Finding
 from experiments.analysis.words import interval, mean, percent
@@ -124,30 +128,68 @@ RANKS = {"rank": "rank (of 300), numerical", "rank/0.001": "rank, eigenvalues > 
 METRICS = RANKS | {"accuracy": "test accuracy (logit)"}
 ACCURACIES = (0.1, 0.3, 0.5, 0.7, 0.85, 0.9, 0.95, 0.97, 0.98)  # ticks
 
-NOTES = """
+
+def notes(results: Results) -> str:
+    say = Numbers(results)
+    rank, effective = say.final("rank"), say.final("rank/effective")
+    best, none = syre(FAINT, by=DECIDES), VANILLA | {ALPHA: FAINT[ALPHA]}
+
+    def won(at: Arm, sigma: float, unit: str = "relative", scope: str = "all") -> Samples:
+        return gain("accuracy", syre(at, sigma=sigma, unit=unit, scope=scope), decay(at, scope=scope))
+
+    def wins(at: Arm, sigma: float, unit: str = "relative", scope: str = "all") -> str:
+        return say.interval(won(at, sigma, unit, scope), 1, times=100)
+
+    def loses(at: Arm, sigma: float, unit: str = "relative") -> str:
+        return say.interval(minus(won(at, sigma, unit)), 1, times=100)
+
+    def has(arm: Arm, digits: int = 0) -> str:
+        return say.mean(final("accuracy", arm), digits, times=100)
+
+    def more(one: Arm, other: Arm) -> str:
+        return say.mean(gain("accuracy", one, other), 1, times=100)
+
+    def apart(results: Results) -> str:
+        """By how much a gain differs where the weight matrices alone decay, at most: at strong decay."""
+        units = ((0.1, "absolute"), (1, "relative"))
+        several = [(STRONG, s, u) for s, u in (*units, (0.01, "relative"), (0.01, "absolute"))]
+        several += [(STRONGEST, s, u) for s, u in units]
+        pairs = [[won(*of, scope)(results).mean() for scope in ("all", "matrices")] for of in several]
+        return mean(max(abs(one - other) for one, other in pairs), 1, times=100)
+
+    chance, faintest = has(decay(STRONGEST)), syre(STRONGEST, sigma=0.01)
+    tenth = syre(STRONGEST, sigma=0.1)
+    return f"""
 **What it shows.** The collapse is there: with decay alone the rank and the accuracy fall as γ grows, to one dimension
-and chance (11 %) at γ = 0.3, and the rank falls as the inputs shrink. syre removes it, and the anchor does the work:
-from the same start as decay alone (`start="keep"`) it is as good as from Eq. (6)'s start. But it takes σ near the
+and chance ({chance} %) at γ = 0.3, and the rank falls as the inputs shrink. syre removes it, and the anchor does the
+work: from the same start as decay alone (`start="keep"`) it is as good as from Eq. (6)'s start. But it takes σ near the
 initial scale (1 or 3 in units of 1/√fan_in). At the recommended σ = 0.01, and at 0.1, syre collapses with decay alone
 at γ = 0.3. On small inputs decay alone loses rank but little accuracy in five epochs, and so there is little accuracy
-for syre to win back: 1.1 points.
+for syre to win back: {more(best, decay(FAINT))} points.
 
-**No decay at all** does not collapse. It is 7 points more accurate than the best syre at γ = 0.1, 0.8 points more on
-small inputs, and as accurate as syre at its best γ and σ. syre undoes what strong decay does; what it has over no decay
-is rank: 261 against 200 on small inputs.
+**No decay at all** does not collapse. It is {more(VANILLA | WHOLE, syre(STRONG, by=DECIDES))} points more accurate than
+the best syre at γ = 0.1, {more(none, best)} points more on small inputs, and as accurate as syre at its best γ and σ.
+syre undoes what strong decay does; what it has over no decay is rank:
+{say.mean(lambda results: tuned(results, "rank", best))} against {rank(none)} on small inputs.
 
-**The unit of σ, and what decays** (n = 5; against decay alone). At γ = 0.1 (decay alone 81.7 %) relative σ = 0.01 wins
-0.0 [−0.3, 0.3] points, absolute 0.01 2.9 [2.0, 3.9], absolute 0.1 7.4 [5.6, 9.2], relative 1 8.6 [6.5, 10.6], absolute
-1 11.8 [10.9, 12.8]. At γ = 0.3 (decay alone at chance) both 0.01 stay at chance, though absolute 0.01 has an effective
-rank of 62; absolute 0.1 has 84, relative 1 87 and absolute 1 93 %. Under mild decay (γ = 1e-4) absolute 0.1 costs 0.5
-[−0.1, 1.1] points and absolute 1 3.9, relative 1 nothing. On small inputs (α = 0.01; 95.0 %) absolute 0.1 wins 0.7
-[0.2, 1.1] points, relative 1 0.9 [0.7, 1.2], absolute 1 loses 2.1 [1.2, 2.9]. With the weight matrices alone decaying,
-each of these gains is the same within a point, on small inputs a little larger: 1.4 [0.7, 2.0] and 1.3 [0.8, 1.9]. At
-fan-ins of 300 and 784 absolute 0.1 is relative 1.7 to 2.8.
+**The unit of σ, and what decays** (n = 5; against decay alone). At γ = 0.1 (decay alone {has(decay(STRONG), 1)} %)
+relative σ = 0.01 wins {wins(STRONG, 0.01)} points, absolute 0.01 {wins(STRONG, 0.01, "absolute")}, absolute 0.1
+{wins(STRONG, 0.1, "absolute")}, relative 1 {wins(STRONG, 1)}, absolute 1 {wins(STRONG, 1, "absolute")}. At γ = 0.3
+(decay alone at chance) both 0.01 stay at chance, though absolute 0.01 has an effective rank of
+{effective(syre(STRONGEST, sigma=0.01, unit="absolute"))}; absolute 0.1 has
+{has(syre(STRONGEST, sigma=0.1, unit="absolute"))}, relative 1 {has(syre(STRONGEST, sigma=1))} and absolute 1
+{has(syre(STRONGEST, sigma=1, unit="absolute"))} %. Under mild decay (γ = 1e-4) absolute 0.1 costs
+{loses(MILD, 0.1, "absolute")} points and absolute 1 {more(decay(MILD), syre(MILD, sigma=1, unit="absolute"))}, relative
+1 nothing. On small inputs (α = 0.01; {has(decay(FAINT), 1)} %) absolute 0.1 wins {wins(FAINT, 0.1, "absolute")} points,
+relative 1 {wins(FAINT, 1)}, absolute 1 loses {loses(FAINT, 1, "absolute")}. With the weight matrices alone decaying,
+each gain under strong decay is the same within {say.told(apart)} points, on small inputs a little larger:
+{wins(FAINT, 0.1, "absolute", "matrices")} and {wins(FAINT, 1, scope="matrices")}. At fan-ins of 300 and 784 absolute
+0.1 is relative 1.7 to 2.8.
 
-**Ranks need care.** At γ = 0.3, σ = 0.1 is at chance and yet has a numerical rank of about 120, σ = 0.01 more than
-100 eigenvalues above 1e-3 of the top: counting ranks are relative, and count what the anchors leave of a
-representation that has shrunk to nothing. The effective rank (9 and 1) and the accuracy say it has collapsed.
+**Ranks need care.** At γ = 0.3, σ = 0.1 is at chance and yet has a numerical rank of {rank(tenth)}, σ = 0.01
+{say.mean(final("rank/0.001", faintest))} eigenvalues above 1e-3 of the top: counting ranks are relative, and count what
+the anchors leave of a representation that has shrunk to nothing. The effective rank ({effective(tenth)} and
+{effective(faintest)}) and the accuracy say it has collapsed.
 
 **Unknown, and chosen.** Four-layer FCN, 300 units, batch 64, MNIST and "vanilla with the same γ" are the paper's. Not
 printed:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from experiments.analysis import plotting
 from experiments.analysis.arms import SIGMA, VANILLA, arm, by_arm, decay, look, minus
 from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority
+from experiments.analysis.notes import Numbers
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.summaries import Finding
 from experiments.analysis.words import interval, mean, span
@@ -150,19 +151,45 @@ PAPER: dict[str, dict[str, dict[float, float]]] = {
     },
 }
 
-NOTES = """
+
+def notes(results: Results) -> str:
+    say = Numbers(results)
+    alone, one, faint, none = decay(), SYRES["-1"][1], SYRES["-0.01"][1], VANILLA
+
+    def ends(backend: str, metric: str, digits: int = 0) -> Callable[..., str]:
+        """A function of an arm: the mean of a metric over the last fifth of the training, or over another."""
+
+        def of(arm: Arm, which: int = 5) -> str:
+            return say.mean(lambda results: end(results, metric, {**arm, BACKEND: backend}, which), digits)
+
+        return of
+
+    metrics = ("rank/99", "rank/effective", "dead", "return")
+    rank, effective, dead, gets = (ends("pybullet", metric) for metric in metrics)
+    calm, full, lost, paid = (ends("mujoco", metric) for metric in metrics)
+
+    def mujoco(metric: str, arm: Arm) -> Samples:
+        return lambda results: end(results, metric, {**arm, BACKEND: "mujoco"})
+
+    decayed = say.span(mujoco("rank/99", arm) for arm in (alone, faint, one))
+    live = say.span(mujoco("return", arm) for arm in (alone, faint))
+    short = say.count(mujoco("length", one), below=100)
+    return f"""
 **What it shows.** In PyBullet the paper's picture in small, at σ = 1: after a million steps decay alone has lost rank
-(44 % of the units, from 58 % at the beginning; effective rank 4 %) while syre has gained it (80 %, from 65 %; 20 %).
-But so has PPO without any decay (82 %, 25 %), which has the highest return of all (1010; syre 820, decay alone 610):
-at this length it is the decay that costs rank and return, and syre that gives some of it back, too little of the
-return for three seeds to tell. σ = 0.01 does not, its rank (39 %) is a little below that of decay alone; it has the
-fewest dead units (4 % against 13 % on average, with seeds that differ). In MuJoCo nothing collapses yet: every arm with
-decay has 92 to 93 % of its units in rank, as the paper's arms have at that time (so "the rank stays" says little
-there), but PPO without decay begins to lose them (89 %, and 6 % of dead units against 0.5 %); the effective rank is
-higher at σ = 1 than with decay alone (53 % against 40 %). σ = 1 is a bad start there: the larger weights act with
-larger torques, which cost (return -19,000 at first, against -2,400; the panel is cut at -3,000), and after a million
-steps two of its three ants still end their episodes after 50 to 80 steps, where the others have learnt to live (return
-610 to 640 with decay or σ = 0.01, 320 without decay). Which arm is the better one at 25 million steps this cannot say.
+({rank(alone)} % of the units, from {rank(alone, 1)} % at the beginning; effective rank {effective(alone)} %) while syre
+has gained it ({rank(one)} %, from {rank(one, 1)} %; {effective(one)} %). But so has PPO without any decay ({rank(none)}
+%, {effective(none)} %), which has the highest return of all ({gets(none)}; syre {gets(one)}, decay alone
+{gets(alone)}): at this length it is the decay that costs rank and return, and syre that gives some of it back, too
+little of the return for three seeds to tell. σ = 0.01 does not, its rank ({rank(faint)} %) is a little below that of
+decay alone; it has the fewest dead units ({dead(faint)} % against {dead(alone)} % on average, with seeds that differ).
+In MuJoCo nothing collapses yet: every arm with decay has {decayed} % of its units in rank, as the paper's arms have at
+that time (so "the rank stays" says little there), but PPO without decay begins to lose them ({calm(none)} %, and
+{lost(none)} % of dead units against {ends("mujoco", "dead", 1)(alone)} %); the effective rank is higher at σ = 1 than
+with decay alone ({full(one)} % against {full(alone)} %). σ = 1 is a bad start there: the larger weights act with larger
+torques, which cost (return {paid(one, 1)} over the first fifth, against {paid(alone, 1)}; the panel is cut at −3,000),
+and after a million steps {short} ants still end their episodes within 100 steps, where the others have learnt to
+live (return {live} with decay or σ = 0.01, {paid(none)} without decay). Which arm is the better one at 25 million steps
+this cannot say.
 
 **How far it goes.** A run of the paper has 25 million steps and a change of friction every 5 million; a run of `cpu`
 scale has 1.024 million and a change every 93,000, ten in all. The paper's curves part between 2 and 16 million steps,
@@ -202,6 +229,7 @@ multiplies; in MuJoCo all have it, for it takes the larger. A push slides as far
 **Cost.** 3,000 (MuJoCo) and 2,600 (PyBullet) steps a second and core; a run of `paper` scale takes about two and a
 half hours of a core, 80 runs two days on four. The recorded seconds are upper bounds, cores being shared.
 """
+
 
 PANELS = {"return": "return", "rank/99": "rank, % of the units", "dead": "dead units, %"}
 READ_OFF = "the paper, read off at the marks"

@@ -5,8 +5,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.analysis import arms, plotting
-from experiments.analysis.arms import ALPHA, GAMMA, NAME, SIGMA, START, VANILLA, arm, decay, syre
-from experiments.analysis.claims import Claim, Equivalence, Superiority, per_seed
+from experiments.analysis.arms import ALPHA, GAMMA, NAME, SIGMA, START, VANILLA, arm, decay, final, syre
+from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority, per_seed
+from experiments.analysis.notes import Numbers
 from experiments.analysis.results import Results, select
 from experiments.analysis.stats import loglog_slope, paired_differences
 from experiments.analysis.summaries import Finding
@@ -70,14 +71,34 @@ CLAIMS: tuple[Claim, ...] = (
 )
 RETIRED = {f"shift-{sigma}": f"now lift-{sigma}: by a factor, of which 2 is worth naming" for sigma in (0.01, 0.1, 1)}
 
-NOTES = """
-**What it shows.** syre lifts the whole tail of the spectrum, the more the larger σ, and most where decay has
-flattened it. The recommended σ = 0.01 lifts it only at γ = 0.1, and there to 1e-7. "Proportional to σ²" holds
-piecewise: the slope is 2.1 from σ = 0.01 to 0.1 at γ = 0.1, and 2.0 from 0.1 to 1 at γ = 0.01. Below that the floor
-that the task itself leaves hides the anchor (slope 0.2), above it three layers of anchors multiply (slopes 3.3 to
-3.8). The 1.5 fitted over all σ at γ = 0.01 is an average over these bends: inside the margin, but no proportionality.
-Without any decay the floor is at 0.039, above that of σ = 1 (0.015 at γ = 0.01) and below that of σ = 3 (0.76): the
-decay lowers it first.
+
+def notes(results: Results) -> str:
+    say = Numbers(results)
+
+    def slope(gamma: float, low: float, high: float) -> Samples:
+        """Of log floor against log sigma, between two levels of sigma."""
+        return lambda results: loglog_slope(
+            results.final(FLOOR, **syre(WHOLE, {SIGMA: [low, high]}, gamma=gamma)), SIGMA, FLOOR
+        )
+
+    def steep(gamma: float, low: float, high: float) -> str:
+        return say.mean(slope(gamma, low, high), 1)
+
+    def floor(sigma: float) -> str:
+        return say.mean(final(FLOOR, syre(WHOLE, gamma=0.01, sigma=sigma)), 3 if sigma < 3 else 2)
+
+    faint = final(FLOOR, syre(WHOLE, gamma=0.1, sigma=0.01))
+    tiny = say.told(lambda results: f"1e{np.log10(faint(results).mean()):.0f}")
+    above = say.span((slope(0.1, 0.1, 1), slope(0.01, 1, 3), slope(0.1, 1, 3)), 1)
+    return f"""
+**What it shows.** syre lifts the whole tail of the spectrum, the more the larger σ, and most where decay has flattened
+it. The recommended σ = 0.01 lifts it only at γ = 0.1, and there to {tiny}. "Proportional to σ²" holds piecewise: the
+slope is {steep(0.1, 0.01, 0.1)} from σ = 0.01 to 0.1 at γ = 0.1, and {steep(0.01, 0.1, 1)} from 0.1 to 1 at γ = 0.01.
+Below that the floor that the task itself leaves hides the anchor (slope {steep(0.01, 0.01, 0.1)}), above it three
+layers of anchors multiply (slopes {above}). The {say.mean(lambda results: _excess_slope(0.01)(results) + 2, 1)} fitted
+over all σ at γ = 0.01 is an average over these bends: inside the margin, but no proportionality. Without any decay the
+floor is at {say.mean(final(FLOOR, VANILLA | WHOLE), 3)}, above that of σ = 1 ({floor(1)} at γ = 0.01) and below that of
+σ = 3 ({floor(3)}): the decay lowers it first.
 
 **Chosen.** The floor is the 150th of 300 eigenvalues of the covariance of the last hidden layer (test set). Units
 that are dead make the last eigenvalues exactly 0: the curves end there. Floors are compared by their ratio, of which 2

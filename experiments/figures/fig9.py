@@ -14,6 +14,7 @@ from experiments.analysis.arms import (
     START,
     beats,
     decay,
+    difference,
     falls,
     final,
     look,
@@ -23,6 +24,7 @@ from experiments.analysis.arms import (
     width,
 )
 from experiments.analysis.claims import Claim, Superiority
+from experiments.analysis.notes import Numbers
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.summaries import Finding
 from experiments.analysis.words import interval, mean
@@ -141,26 +143,52 @@ RETIRED = {
     "price": "now objective, asked of syre, at the best σ",
 }
 
-NOTES = """
+
+def notes(results: Results) -> str:
+    say = Numbers(results)
+    rank, loss, nats = say.final("rank"), say.final("loss"), say.final(LOSS, 1)
+
+    def off(results: Results) -> str:
+        """How far syre (sigma = 1) is from the paper's ranks, at most: the mean over seeds."""
+        margins = {claim.id: claim.samples for claim in CLAIMS}
+        return mean(max((15 - margins[f"paper-syre-{beta}-from-1"](results)).mean() for beta in (1, 10)))
+
+    def adds(beta: int, sigma: float, unit: str = "relative", digits: int = 0) -> str:
+        return say.interval(difference("rank", syre(at(beta, 1), sigma=sigma, unit=unit), decay(at(beta, 1))), digits)
+
+    def bare(beta: int) -> str:
+        """The same, with the weight matrices alone decaying."""
+        units = ((0.01, "relative"), (0.01, "absolute"), (0.1, "absolute"), (1, "relative"))
+        several = [syre(at(beta, 1), sigma=sigma, unit=unit, scope="matrices") for sigma, unit in units]
+        control = decay(at(beta, 1), scope="matrices")
+        return ", ".join(say.mean(difference("rank", arm, control)) for arm in several)
+
+    alone = [say.mean(final("rank", decay(at(beta, 1))), 1) for beta in (1, 10)]
+    ones, tenths = ([rank(syre(at(b, 1), sigma=s, unit=u)) for b in (1, 10)] for s, u in ((1, ""), (0.1, "absolute")))
+    return f"""
 **What it shows.** Left, the paper's curves almost as numbers: decay alone falls to rank 0, syre at σ = 1 rises with γ
-to 185 of 200, within 10 of the paper from γ = 1 on, from the same start too. At γ = 0.01, β = 10 ours is 104, the
-paper's 27; ours has had little training and still falls. σ = 0.01 and 0.1 collapse with decay alone, so the paper's
-bias lay, most likely, near the initial scale. Right: vanilla is not yet collapsed at β = 10, but at 25, where the
-data's spectrum says so. At γ = 1000 syre reconstructs better than vanilla for β ≥ 10, decay alone and syre at 0.01
-worse than ever; but at γ = 1, where the rank is high already, syre does not, and the whole objective is far worse
-than vanilla's (`objective`: 75 nats at σ = 1 and 1,041 at σ = 3, against 34): so strong a decay holds the encoder at
-its anchors, and buys reconstruction with KL. At β = 1 vanilla has a rank of 120, at β = 10 of 21.
+to {rank(syre(at(1, STRONG), sigma=1))} of 200, within {say.told(off)} of the paper from γ = 1 on, from the same start
+too. At γ = 0.01, β = 10 ours is {rank(syre(at(10, 0.01), sigma=1))}, the paper's 27; ours has had little training and
+still falls. σ = 0.01 and 0.1 collapse with decay alone, so the paper's bias lay, most likely, near the initial scale.
+Right: vanilla is not yet collapsed at β = 10, but at 25, where the data's spectrum says so. At γ = 1000 syre
+reconstructs better than vanilla for β ≥ 10, decay alone and syre at 0.01 worse than ever; but at γ = 1, where the rank
+is high already, syre does not, and the whole objective is far worse than vanilla's (`objective`, at γ = 1000:
+{loss(SYRE_1)} nats at σ = 1 and {loss(syre(HERE, sigma=3))} at σ = 3, against {loss(VANILLA)}): so strong a decay holds
+the encoder at its anchors, and buys reconstruction with KL. At β = 1 vanilla has a rank of
+{rank(arms.VANILLA | at(1))}, at β = 10 of {rank(VANILLA)}.
 
 **The best σ** (at γ = 1000: of 0.01, 0.1, 1 and 3) is, for each seed, the one with the lowest mean reconstruction loss
-on the other four, also where a rank is judged: σ = 3. A nat and 5 % of the width became the smallest effects worth
-naming when the results were known.
+on the other four, also where a rank is judged: σ = {say.best(LOSS, SYRE)}. A nat and 5 % of the width became the
+smallest effects worth naming when the results were known.
 
-**The unit of σ, and what decays** (n = 5; rank of the encoder above 3e-5, γ = 1, β = 1 and 10; decay alone 3.6 and
-3.8). Relative σ = 0.01 adds 0.4 [−0.3, 1.1] and 0, absolute 0.01 25 [23, 27] and 22 [21, 23], absolute 0.1 187 [186,
-189] and 182 [181, 184], relative 1 175 [173, 177] and 157 [156, 159]; with absolute 1 every run diverged. With the
-weight matrices alone decaying it is 0.2, 28, 184, 170 and 0, 23, 181, 137. The paper's ranks there, 177 and 161, are
-relative 1's (178 and 161); absolute 0.1 has 191 and 186 at this threshold. Neither unit brings a better reconstruction
-at γ = 1; at γ = 1000, β = 10, where decay alone has 34.5 nats, absolute 0.1 has 14.2 and relative 1 27.1.
+**The unit of σ, and what decays** (n = 5; rank of the encoder above 3e-5, γ = 1, β = 1 and 10; decay alone {alone[0]}
+and {alone[1]}). Relative σ = 0.01 adds {adds(1, 0.01, digits=1)} and {adds(10, 0.01, digits=1)}, absolute 0.01
+{adds(1, 0.01, "absolute")} and {adds(10, 0.01, "absolute")}, absolute 0.1 {adds(1, 0.1, "absolute")} and
+{adds(10, 0.1, "absolute")}, relative 1 {adds(1, 1)} and {adds(10, 1)}; with absolute 1 every run diverged. With the
+weight matrices alone decaying it is {bare(1)} and {bare(10)}. The paper's ranks there, 177 and 161, are relative 1's
+({ones[0]} and {ones[1]}); absolute 0.1 has {tenths[0]} and {tenths[1]} at this threshold. Neither unit brings a better
+reconstruction at γ = 1; at γ = 1000, β = 10, where decay alone has {nats(DECAY)} nats, absolute 0.1 has
+{nats(syre(HERE, sigma=0.1, unit="absolute"))} and relative 1 {nats(SYRE_1)}.
 
 **How to read it.** Circles are the paper's ranks, read off its figure by eye. Dotted: vanilla, which has no γ. Right,
 dashed: the best linear VAE, ½ Σ min(λ_i, β) over the eigenvalues λ_i of the data's covariance; grey lines: β = λ_i,

@@ -1,6 +1,6 @@
 """Effect and cost of the anchor over its scale, in figures 2, 5, 9, 11 and 13 at once: at which sigma does syre act?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from experiments.analysis import arms, plotting
 from experiments.analysis.arms import ALPHA, GAMMA, SIGMA, decay, minus, syre
 from experiments.analysis.claims import Claim, NonInferiority, Samples, Superiority
+from experiments.analysis.notes import Numbers
 from experiments.analysis.plotting import Look
 from experiments.analysis.results import Arm, Results, select
 from experiments.analysis.summaries import Finding
@@ -120,21 +121,43 @@ CLAIMS: tuple[Claim, ...] = (
     *(_cost(name, sigma, "absolute") for name in COSTS for sigma in (0.01, 0.1)),
 )
 
-NOTES = """
+
+def notes(results: Results) -> str:
+    say = Numbers(results)
+
+    def part(name: str) -> str:
+        return say.interval(_at(effects, name, 0.01, "absolute"), 2)
+
+    def won(sigma: float, unit: str) -> str:
+        """In figure 11, the only one in which a mild sigma is better than decay alone."""
+        return say.mean(minus(_at(costs, "fig11", sigma, unit)), 1)
+
+    def most(sigmas: Sequence[float], unit: str) -> str:
+        """The largest mean cost."""
+        return say.told(
+            lambda results: mean(max(_at(costs, name, s, unit)(results).mean() for name in COSTS for s in sigmas), 1)
+        )
+
+    parted = [say.mean(_at(effects, "fig2", sigma, "relative"), times=100) for sigma in (0.01, 0.1)]
+    harm = say.span(_at(costs, name, 1, "absolute") for name in ("fig2", "fig5", "fig13"))
+    nearly = say.span((_at(effects, name, 0.1, "absolute") for name in EXPERIMENT), 2)
+    return f"""
 **What it shows.** In relative units, where the paper's effects appear: between σ = 0.1 and 1, in figures 5, 9, 11 and
-13 alike, and they are whole at σ = 1. Only the symmetric neurons of figure 2 are parted sooner, a quarter of them at σ
-= 0.01, all at 0.1. The recommended 0.01 costs nothing and, outside figure 2, does nothing. Up to σ = 0.3 no cost is
-seen, at 1 at most two points (in figure 11 a gain of five), at 3 and above it grows large. So the choice is σ near 1,
-or 0.3 to be careful; the paper's figures were most likely made near there, whatever unit 5.4 states. In figure 9 the
-runs at relative σ = 10 diverged.
+13 alike, and they are whole at σ = 1. Only the symmetric neurons of figure 2 are parted sooner, {parted[0]} %
+of the collapse undone at σ = 0.01, {parted[1]} % at 0.1. The recommended 0.01 costs nothing and, outside figure 2,
+does nothing. Up to σ = 0.3 the cost is at most {most([s for s in GRID if s <= 0.3], "relative")} points, at 1 at most
+{most([1], "relative")} (in figure 11 a gain of {won(1, "relative")}), at 3 and above it grows large. So the choice is σ
+near 1, or 0.3 to be careful; the paper's figures were most likely made near there, whatever unit 5.4 states. In figure
+9 the runs at relative σ = 10 diverged.
 
 **In absolute units** (n = 5) the effects appear a decade lower, since a fan-in of 784 makes 28 of 1. At 0.01 a part is
-undone: 0.88 [0.84, 0.93] in figure 2, 0.34 [0.15, 0.53] in 13, 0.19 [0.01, 0.37] in 11, 0.13 [0.12, 0.14] in 9, nothing
-in 5. At 0.1 nearly all is, 0.85 to 1.04 in all five, and it costs at most half a point (figure 5, 0.5 [0.0, 0.9]; in
-figure 11 a gain of 3.0). At 1 it costs 4 to 33 points, figure 11 does not learn, and figure 9 diverges. So 0.01 as 5.4
-recommends it is too small for the paper's own figures in either unit, less so as absolute; relative 1 and absolute 0.1
-do what the paper shows, with little to choose between them; and the use of others, absolute 1, is past the point where
-it harms these networks.
+undone: {part("fig2")} in figure 2, {part("fig13")} in 13, {part("fig11")} in 11, {part("fig9")} in 9,
+nothing in 5. At 0.1 nearly all is, {nearly} in all five, and it costs at most
+{most([0.1], "absolute")} points (figure 5, {say.interval(_at(costs, "fig5", 0.1, "absolute"), 1)}; in figure 11 a gain
+of {won(0.1, "absolute")}). At 1 it costs {harm} points, figure 11 does not
+learn, and figure 9 diverges. So 0.01 as 5.4 recommends it is too small for the paper's own figures in either unit, less
+so as absolute; relative 1 and absolute 0.1 do what the paper shows, with little to choose between them; and the use of
+others, absolute 1, is past the point where it harms these networks.
 
 **The two units.** Relative is the std of the bias in units of 1/√fan_in, the scale of the initial weights, as 5.4
 states it; absolute is the std itself, the same for all layers. The purple marks are where others use it: an independent
@@ -157,6 +180,7 @@ The picture has costs as points lost; the effect of `cost-*` is the points gaine
 summary, here a prediction. Those on absolute σ were committed before its runs were. `start="shift"` throughout, so
 effect and cost include the larger start.
 """
+
 
 OTHERS = "arXiv 2606.04754: absolute 1, on weight matrices"
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from experiments.analysis import plotting
 from experiments.analysis.arms import look
 from experiments.analysis.claims import Claim, NonInferiority
+from experiments.analysis.notes import Numbers
 from experiments.analysis.results import Results, select
 from experiments.analysis.summaries import Finding, table
 from experiments.analysis.tables import estimate, points
@@ -29,6 +30,11 @@ def ratio(results: Results, network: str, form: str, over: str) -> pd.Series:
     return rows.groupby("seed")[f"time/{form}"].agg(over)
 
 
+def added(results: Results, form: str) -> pd.Series:
+    """What syre adds to the time of a step, as a share of it: the mean over repetitions, of each network and batch."""
+    return results.final(f"time/{form}").groupby([NETWORK, BATCH])[f"time/{form}"].mean() - 1
+
+
 def _below(limit: float, network: str, form: str, over: str, words: str, source: str, **options: Any) -> NonInferiority:
     """The effect is what syre adds to the time of a step, with the other sign, as a share of it."""
     id, text = f"{form}-{100 * limit:g}-{network}", f"{FORMS[form]} costs {ARTICLES[network]} less than {words}."
@@ -45,8 +51,16 @@ CLAIMS: tuple[Claim, ...] = (
     *(_below(0.01, network, "attach", "mean", GPU, "ours", scale="paper") for network in NETWORKS),
 )
 
-NOTES = """
-**What it shows.** On one CPU core attach costs -1 to 3 % and the module form 0 to 5 %, the most in the MLP at its
+
+def notes(results: Results) -> str:
+    say = Numbers(results)
+
+    def longer(form: str) -> str:
+        return say.told(lambda results: span(added(results, form), times=100))
+
+    attach, module = map(longer, FORMS)
+    return f"""
+**What it shows.** On one CPU core attach costs {attach} % and the module form {module} %, the most in the MLP at its
 smallest batch, and in ResNet18 and ViT nothing that can be told from 0: less than the paper's 2 to 20 %.
 
 **How it is judged.** One-sided: costing nothing, or less than nothing, is fine. 20 % is the upper end of what the paper
@@ -134,9 +148,7 @@ def draw(results: Results) -> Figure:
 
 def finding(results: Results) -> Finding:
     """From the least to the most that a step takes more, over networks and batch sizes."""
-    ratios = results.final(*(f"time/{form}" for form in FORMS)).groupby([NETWORK, BATCH])
-    added = {form: ratios[f"time/{form}"].mean() - 1 for form in FORMS}
-    attach, module = (span(added[form], times=100, unit=" %") for form in FORMS)
+    attach, module = (span(added(results, form), times=100, unit=" %") for form in FORMS)
     where = "a CPU" if {*results.runs["device"]} == {"cpu"} else ", ".join(sorted({*results.runs["device"]}))
     return Finding(
         f"A step with attach takes {attach} longer, one with the module form {module}, over three networks and "

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from experiments.analysis import arms, plotting
 from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority
+from experiments.analysis.notes import Numbers
 from experiments.analysis.plotting import Look
 from experiments.analysis.results import Results, select
 from experiments.analysis.stats import loglog_slope
@@ -167,7 +168,10 @@ RETIRED = {
     "escape-monotone": "escape-slope says how much sooner",
 }
 
-NOTES = """
+
+def notes(results: Results) -> str:
+    weak = Numbers(results).interval(lambda results: minima("rms", gamma=1e-3)(results) - 1, times=100)
+    return f"""
 **How to read it.** Each statement is one task of `syre/theory`, measured in float64 without the trainer. What is exact
 there, and cannot fail but by a mistake, is a test of the library, `tests/test_theory.py`, and no claim here:
 Propositions 1 to 3, Eq. (13), by how much known symmetries are broken, and Theorem 5 (2). What draws of the bias
@@ -183,8 +187,8 @@ leaves to Ω(·): 4γσ, 2γσ√rank P, 1/N.
   (6) leaves every reflection orthogonal to θ₀. Eq. (7) removes them, but as weakly as σ_D is small: what remains to
   tell the nearest one from a symmetry is in proportion to γσ_D, not to γσ.
 - **Theorem 3 is Gaussian at a given φ only.** At a local minimum φ depends on θ₀. With weak decay the law holds
-  within the error of ten seeds (3 % below, ± 8 %); with strong decay minima lean toward the bias, and the difference
-  is larger: the bound Ω(γσ) is safe.
+  within the error of ten seeds (a difference of {weak} %); with strong decay minima lean toward the bias, and the
+  difference is larger: the bound Ω(γσ) is safe.
 - **Theorem 5 (3) depends on the representation.** The proof shows that the broken subspace of any V meets that of a
   generator's group; to reduce to the generators it would have to contain it. For Z₂^k on itself, 2^k neurons, 2^k − 1
   broken subspaces hold no other, log₂|U| = k of them being those of the generators. The probability in (4) is

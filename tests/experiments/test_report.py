@@ -319,6 +319,20 @@ def test_what_was_learnt_and_what_else_a_figure_says_stand_in_report_overview_an
     assert "A further table" not in pages_of["synth10"]  # the control: a figure that says no more
 
 
+def test_notes_are_typed_or_made_of_the_results_and_stand_in_the_report_without_what_is_missing(results):
+    say = "    from experiments.analysis.notes import Numbers\n    rank = Numbers(results).final('rank', 1)\n"
+    said = "The rank of syre is {rank(SYRE | AT)}.\n\nThat of dropout is {rank(DROPOUT)}.\n\nThe end."
+    module = results.parent / "modules" / "synth2.py"
+    module.write_text(MODULE + f'\n\ndef notes(results):\n{say}    return f"""\n{said}\n"""\n')
+    assert report.main(["--results", str(results)]) == 0
+    made, typed = (
+        (results / name / "report.md").read_text().split("## Deviations and unknowns\n\n")[1].split("\n\n## ")[0]
+        for name in ("synth2", "synth10")
+    )
+    assert made == "The rank of syre is 91.2.\n\nThe end."
+    assert typed == "The paper does not say | how."
+
+
 def test_the_listings_have_a_row_a_claim_and_a_row_a_figure_with_its_finding(results):
     module = results.parent / "modules" / "synth2.py"
     module.write_text(MODULE + "\n\ndef finding(results):\n    from experiments.analysis.summaries import Finding\n"

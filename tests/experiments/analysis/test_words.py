@@ -35,7 +35,7 @@ def test_a_span_says_what_is_written_alike_once():
 @pytest.mark.parametrize("said", [mean, percent, interval, span])
 @pytest.mark.parametrize("values", [[], [1.0, np.nan], [np.inf]])
 def test_without_a_number_there_are_no_words(said, values):
-    with pytest.raises((ResultsError, ValueError)):
+    with pytest.raises(ResultsError):
         said(values)
 
 
