@@ -227,3 +227,20 @@ def finding(results: Results) -> Finding:
         "",
         f"{interval(less(nats[1], nats[0]), 3)} nats by decay on the first text",
     )
+
+
+def learnt(results: Results) -> str:
+    """Both sides of decay in a language model, and where syre is better or worse than decay alone and than none."""
+    first, arms = first_text(results), {"none": VANILLA, "decay": decay(gamma=1), "syre": syre(sigma=1, gamma=1)}
+    nats = [{name: final(LOSS, arm)(of) for name, arm in arms.items()} for of in (first, results)]
+    none, alone, anchored = (mean(final(_rank("query_key"), arm)(first), 1) for arm in arms.values())
+    moved = ("lowers", "does not clearly change", "raises")
+    one, two = (word(less(of["decay"], of["none"]), moved, NATS) for of in nats)
+    ways = ("better than", "not clearly other than", "worse than")
+    said = [[word(less(of["syre"], of[other]), ways, NATS) for other in ("decay", "none")] for of in nats]
+    on_one, on_two = (f"{decayed} that of decay and {plain} that of no decay" for decayed, plain in said)
+    return (
+        f"In a GPT of 0.9 million parameters decay (γ = 1) takes the effective rank of attention from {none} to "
+        f"{alone} of {HEAD}, {one} the loss of its first text and {two} that of a second; syre at σ = 1 has rank "
+        f"{anchored}. Its loss on the first text is {on_one}; on the second it is {on_two}."
+    )

@@ -13,9 +13,10 @@ from experiments.analysis import plotting
 from experiments.analysis.arms import LOOKS, NAME, POINT, UNIT, look
 from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority
 from experiments.analysis.plotting import Look
-from experiments.analysis.results import Arm, Results, select
+from experiments.analysis.results import Arm, Results, ResultsError, select
 from experiments.analysis.stats import holm, p_above, paired_differences, t_interval
-from experiments.analysis.summaries import listed, table
+from experiments.analysis.summaries import Finding, listed, table
+from experiments.analysis.words import interval, mean
 
 TITLE = "syre and its rivals at equal budgets, on two streams of ten tasks"
 
@@ -71,8 +72,8 @@ def ends(results: Results) -> pd.DataFrame:
     """
     runs = results.final("rank", "dead")
     at_ends = results.curve("accuracy").query("step > 0").sort_values("step", kind="stable")
-    mean = at_ends.groupby("id").tail(LAST).groupby("id")["accuracy"].mean()
-    runs["accuracy"] = runs["id"].map(mean).where(runs["status"] == "done")
+    late = at_ends.groupby("id").tail(LAST).groupby("id")["accuracy"].mean()
+    runs["accuracy"] = runs["id"].map(late).where(runs["status"] == "done")
     runs["method"] = ""
     for method, arm in METHODS.items():
         runs.loc[select(runs, **{column: arm[column] for column in arm}).index, "method"] = method
@@ -200,14 +201,37 @@ def learnt(results: Results) -> str:
 def _place(rows: pd.DataFrame, stream: str) -> str:
     some = rows[rows[STREAM] == stream]
     order, gains = [m for m in _order(some) if m not in ABLATIONS], differences(some)
-    mean = some.groupby("method")["accuracy"].mean()
+    means = some.groupby("method")["accuracy"].mean()
     beaten, beats = ([WORDS[m] for m in order if m in gains and gains[m].kept and sign * gains[m].mean > 0]
                      for sign in (-1, 1))  # fmt: skip
-    first = f", behind {WORDS[order[0]]} ({mean[order[0]]:.3f})" if order[0] != "syre" else ""
+    first = f", behind {WORDS[order[0]]} ({means[order[0]]:.3f})" if order[0] != "syre" else ""
     return (
         f"On {STREAMS[stream]}, each method at its best of eight settings, syre is number {order.index('syre') + 1} of "
-        f"{len(order)} ({mean['syre']:.3f}){first}; it is significantly beaten by {listed(beaten)}, and beats "
+        f"{len(order)} ({means['syre']:.3f}){first}; it is significantly beaten by {listed(beaten)}, and beats "
         f"{listed(beats)}."
+    )
+
+
+def finding(results: Results) -> Finding:
+    """Which place syre has on each stream, and its difference from the best of the others, in points."""
+    rows = judged(results)
+    here = [rows[rows[STREAM] == stream] for stream in STREAMS if (rows[STREAM] == stream).any()]
+    places, ours = [], []
+    for some in here:
+        order = [method for method in _order(some) if method not in ABLATIONS]
+        if not {*RIVALS, "syre"} <= {*order}:
+            raise ResultsError("a method is not judged")
+        other = next(method for method in order if method != "syre")
+        scores = {method: some[some["method"] == method].set_index("seed")["accuracy"] for method in ("syre", other)}
+        own, best = (mean(scores[method], 3) for method in ("syre", other))
+        stream = STREAMS[some[STREAM].iloc[0]]
+        places.append(f"number {order.index('syre') + 1} of {len(order)} on {stream} ({own}; {WORDS[other]} {best})")
+        difference = paired_differences(scores["syre"], scores[other])
+        ours.append(f"{interval(difference, 1, times=100)} points against {WORDS[other]}")
+    if not here:
+        raise ResultsError("nothing is judged")
+    return Finding(
+        f"In accuracy, each method at its best of eight settings, syre is {listed(places)}.", "", listed(ours)
     )
 
 
@@ -287,8 +311,8 @@ def _dots(ax: Axes, rows: pd.DataFrame, order: list[str], metric: str) -> None:
     """A row a method: its seeds as dots, their mean with its interval."""
     for at, method in enumerate(order):
         values, own = rows.loc[rows["method"] == method, metric].dropna(), _look(method)
-        mean, low, high, _ = t_interval(values)
+        centre, low, high, _ = t_interval(values)
         ax.plot(values, [at] * len(values), ".", color=own.color, alpha=0.4, markersize=3)
-        ax.errorbar(mean, at, xerr=[[np.nan_to_num(mean - low)], [np.nan_to_num(high - mean)]], color=own.color,
+        ax.errorbar(centre, at, xerr=[[np.nan_to_num(centre - low)], [np.nan_to_num(high - centre)]], color=own.color,
                     marker=own.marker, lw=0.9)  # fmt: skip
     ax.grid(axis="y", visible=False)

@@ -124,3 +124,11 @@ def test_the_finding_says_which_way_decay_moves_the_losses(made):
     assert "raises that on a second" in other
     level = gpt.finding(made(lambda metric, second, arm: METRICS[metric])).finding
     assert level.count("does not clearly change") == 2
+
+
+def test_what_was_learnt_says_where_syre_is_better_and_where_it_is_not(made):
+    said = gpt.learnt(made(expected))
+    assert "from 20.0 to −4.0 of 32, raises the loss of its first text and lowers that of a second" in said
+    assert "on the first text is better than that of decay and not clearly other than that of no decay;" in said
+    assert said.endswith("on the second it is better than that of decay and better than that of no decay.")
+    assert "on the first text is worse than that of decay" in gpt.learnt(made(contrary))

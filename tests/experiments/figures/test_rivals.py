@@ -1,6 +1,7 @@
 """The choice on some seeds and the judgement on others, on runs made up for it; and that the judged are the chosen."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 
 from experiments.analysis import plotting
 from experiments.analysis.claims import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, evaluate
-from experiments.analysis.results import Results, load
+from experiments.analysis.results import Results, ResultsError, load
 from experiments.figures import rivals
 from experiments.figures.rivals import CLAIMS, JUDGING, METHODS, NAME, STREAM, STREAMS, TUNING
 from tests.experiments.conftest import CONFIGS
@@ -90,6 +91,24 @@ def test_what_was_learnt_says_where_syre_is_beaten():
     assert rivals.learnt(made(best_in_the_middle, seeds=TUNING)) == ""
     equal = rivals.learnt(made(lambda method, gamma, seed: 0.7 - gamma + 0.01 * (len(method) * seed % 7)))
     assert equal.count("beaten by none, and beats none") == 2  # the control: nothing but noise
+
+
+def test_the_finding_has_the_place_of_syre_and_its_distance_from_the_best_of_the_others():
+    found = rivals.finding(made(best_in_the_middle))
+    assert found.finding.count("number 2 of 13 on ") == 2
+    assert found.finding.count("(0.900; noise in the gradient 0.95") == 2
+    assert found.ours.count("] points against noise in the gradient") == 2
+    first = rivals.finding(
+        made(lambda m, g, s: best_in_the_middle("syre" if m == "noisy" else m, g, s) - (m == "noisy"))
+    )
+    assert first.finding.count("number 1 of 13 on ") == 2
+    for lacking in (made(best_in_the_middle, seeds=TUNING), without(made(best_in_the_middle), "redo")):
+        with pytest.raises(ResultsError):
+            rivals.finding(lacking)
+
+
+def without(results, method):
+    return replace(results, runs=results.runs[results.runs[NAME] != method])
 
 
 @pytest.mark.parametrize("seeds", [TUNING, (*TUNING, *JUDGING)], ids=["not yet judged", "judged"])
