@@ -1,11 +1,14 @@
 """Figure 6 (section 6.6) to 10 million steps: PPO on Slippery Ant in MuJoCo, where the paper's arms part."""
 
+from collections.abc import Callable
+
 import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.analysis import plotting
 from experiments.analysis.arms import SIGMA, VANILLA, arm, decay, look, minus
 from experiments.analysis.claims import Claim, Equivalence, Samples, Superiority, per_seed
+from experiments.analysis.notes import Numbers
 from experiments.analysis.results import Arm, Results, there
 from experiments.analysis.stats import paired_differences
 from experiments.analysis.summaries import Finding
@@ -95,7 +98,18 @@ CLAIMS: tuple[Claim, ...] = (
     ),
 )
 
-NOTES = """
+
+def notes(results: Results) -> str:
+    say = Numbers(results)
+    one, absolute = SYRES["1"][1], SYRES["abs-0.1"][1]
+
+    def over(metric: str) -> Callable[..., str]:
+        """A function of an arm, and of a fifth of the training: the mean of the metric over that fifth."""
+        return lambda arm, which=5: say.mean(lambda results: end(results, metric, arm, which))
+
+    rank, gets, dead = over("rank/99"), over("return"), over("dead")
+    seeds = say.told(lambda results: _counted(min(len(end(results, "return", arm)) for _, arm in DRAWN[:2])))
+    return f"""
 **What it is for.** Figure 6 at `cpu` scale ends after a million steps, before anything parts; the paper's arms part
 between 2 and 16 million. Here a run has 10 million, with a change of friction every 2 million: half of the schedule of
 the code that the paper borrows from (Dohare et al.: 20 million), and four changes, the last fifth being the time after
@@ -116,18 +130,21 @@ return. Means are over the last fifth of the training, three seeds, paired: a se
 lines between them that say nothing of what the curves do there. Its friction changes every 5 million steps, ours every
 2 million. It shows no dead units. Returns below 0, or below the worst after a tenth of the training, are cut off.
 
-**So far.** Runs are collected as they end, seed by seed; with fewer than three seeds nothing is tested. Vanilla, seed
-0: its rank falls from 94 % of the units to 38 % at 8 million steps, faster than the paper's; the return peaks at 2,700
-near 7 million and ends at 900. Decay, seed 0: the return rises to 5,200 near 7 million and is 4,100 over the last
-fifth, where vanilla's is 1,900; its rank falls from 91 % of the units over the first fifth to 71 %, where vanilla's
-falls from 86 to 39 %. syre at σ = 1, seed 0: its rank stays, 93 % over the first fifth and 89 over the last, with 5 %
-of its units dead where decay has 18 and vanilla 61; its return is 3,300 over the last fifth, between the two. syre at
-the absolute σ = 0.1, seed 0: its rank stays too, 94 and 91 %, with 3 % dead; its return, 3,600 over the fourth fifth,
-is 2,500 over the last. So the ranks part as in the paper from 3 million on, one seed each, and the returns do not yet
-order as there. The recorded seconds count pauses and a core that was shared: alone it takes 1,400 steps a second.
+**So far.** Runs are collected as they end, seed by seed; with fewer than three seeds of an arm nothing is tested.
+These are means over the seeds that there are ({seeds} of vanilla and of decay). Vanilla's rank is {rank(VANILLA, 1)}
+% of the units over the first fifth and {rank(VANILLA)} % over the last, with {dead(VANILLA)} % of them dead; its
+return is {gets(VANILLA, 4)} over the fourth fifth and {gets(VANILLA)} over the last. Decay's rank goes from
+{rank(decay(), 1)} to {rank(decay())} %, with {dead(decay())} % dead, at a return of {gets(decay(), 4)}, then
+{gets(decay())}. With syre at σ = 1 it goes from {rank(one, 1)} to {rank(one)} %, with {dead(one)} % dead, at a return
+of {gets(one, 4)}, then {gets(one)}; at the absolute σ = 0.1 from {rank(absolute, 1)} to {rank(absolute)} %, with
+{dead(absolute)} % dead, at {gets(absolute, 4)}, then {gets(absolute)}. The paper's ranks part like that; in its
+figure syre has the highest return.
+
+**Costs.** The recorded seconds count pauses and a core that was shared: alone it takes 1,400 steps a second.
 Vanilla's status was first "nan", for PPO's approximate KL overflows in the last record; it is that of its losses,
 which are finite, by the rule that all runs are judged by since.
 """
+
 
 DRAWN = (
     (look("vanilla"), VANILLA),
@@ -161,16 +178,20 @@ def draw(results: Results) -> Figure:
     return plotting.with_legend(figure, pairs[-1, -1], **fig6.IN_LINES)
 
 
+def _counted(seeds: int) -> str:
+    return "1 seed" if seeds == 1 else f"{seeds} seeds"
+
+
 def finding(results: Results) -> Finding:
     """Ranks and returns over the last fifth, of as many seeds as there are so far."""
     named = {"no decay": VANILLA, "decay alone": decay(), "syre at σ = 1": SYRES["1"][1]}
     ranks, returns = ({who: end(results, m, arm) for who, arm in named.items()} for m in ("rank/99", "return"))
-    seeds = min(map(len, ranks.values()))
+    seeds = _counted(min(map(len, ranks.values())))
     said = ", ".join(f"{mean(ranks[who])} % with {who} (return {mean(returns[who])})" for who in named)
     steps = mean(results.metrics["step"].max() / fig6.MILLION)
     return Finding(
         f"Over the last fifth of {steps} million steps in MuJoCo the features' rank, of the units, is {said}; "
-        f"{seeds} {'seed' if seeds == 1 else 'seeds'} of each so far.",
+        f"{seeds} of each so far.",
         "rank 91, 65 and 52 % with syre, decay and neither, at 9M steps",
         "{}, {} and {} %".format(*(mean(ranks[who]) for who in reversed(named))),
     )
