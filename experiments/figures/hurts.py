@@ -201,8 +201,8 @@ def notes(results: Results) -> str:
     return f"""
 **What it shows.** At σ = 1, where syre does what the paper's figures show (sigma_map), it costs {between(sparse, one)}
 % of the test loss on the sparse task and {between(student, one, 1)} points of accuracy on the student's, each arm at
-its own best γ; at σ = 3 {paid(sparse, three)} % and {paid(student, three)} points. The cost rises with σ, and is the
-anchor's, not the start's: from the start of decay alone it is the same. On the patients it is
+its own best γ; at σ = 3 it is {paid(sparse, three)} % and {paid(student, three)} points. The cost rises with σ, and is
+the anchor's, not the start's: from the start of decay alone it is the same. On the patients it is
 {between(patients, one, 1)} % at σ = 1, which is not surely worth naming, and {paid(patients, three)} % at σ = 3. The
 recommended σ = 0.01 costs nothing anywhere, nor does 0.1; 0.3 costs {paid(sparse, third, 1)} % (sparse),
 {paid(patients, third, 1)} % (patients) and {paid(student, third, 1)} points (student), the last not surely less than a
