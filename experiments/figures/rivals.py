@@ -188,8 +188,25 @@ def further(results: Results) -> str:
     """For the report: each method at its chosen settings, and its difference from syre."""
     rows = judged(results)
     here = [stream for stream in STREAMS if (rows[STREAM] == stream).any()]
-    parts = [f"### {STREAMS[stream]}\n\n" + "\n".join(_standings(rows, stream)) for stream in here]
+    parts = [
+        f"### {STREAMS[stream]}\n\n" + "\n".join(_standings(rows, stream)) + "\n\n" + _edges(results, stream)
+        for stream in here
+    ]
     return "\n\n".join(["## Each method at its best of eight settings", *parts]) if parts else ""
+
+
+def _edges(results: Results, stream: str) -> str:
+    """Of which methods the chosen number is the smallest or the largest that was tried, where more than two were."""
+    runs, at = ends(results), []
+    for method, settings in ((m, s) for (of, m), s in chosen(runs).items() if of == stream):
+        tuned = runs[(runs[STREAM] == stream) & (runs["method"] == method) & runs["seed"].isin(TUNING)]
+        own = tuned[tuned["settings"] == settings].iloc[0]
+        for column in (c for c in _tried(tuned) if tuned[c].nunique() > 2):
+            if own[column] in (tuned[column].min(), tuned[column].max()):
+                at.append(f"{WORDS[method]} ({_settings(own[[column]])})")
+    return (
+        f"The best number is the smallest or the largest that was tried, so that others may do better, of {listed(at)}."
+    )
 
 
 def learnt(results: Results) -> str:
