@@ -23,6 +23,7 @@ TITLE = "syre and its rivals at equal budgets, on two streams of ten tasks"
 STREAM, NORM, RATE, CHANGE = "data.name", "model.norm", "optim.lr", "regularizer.change"
 STREAMS = {"permuted_mnist": "permuted MNIST", "random_labels": "CIFAR-10 with random labels"}
 TUNING, JUDGING = (5, 6, 7), (8, 9, 10, 11, 12)  # seeds: none of figure 11's, whose runs some grids have learnt from
+BUDGET = 8  # settings of each method on each stream
 SYMBOLS = {"weight_decay": "γ", "sigma": "σ"}
 LAST = 5  # tasks, over whose ends the accuracy is averaged: a method is chosen, and judged, by that
 
@@ -78,7 +79,7 @@ def ends(results: Results) -> pd.DataFrame:
     for method, arm in METHODS.items():
         runs.loc[select(runs, **{column: arm[column] for column in arm}).index, "method"] = method
     runs["settings"] = ""
-    for _, rows in runs.groupby("method"):
+    for _, rows in runs.groupby([STREAM, "method"]):
         runs.loc[rows.index, "settings"] = [_settings(row) for _, row in rows[_tried(rows)].iterrows()]
     return runs
 
@@ -192,7 +193,15 @@ def further(results: Results) -> str:
         f"### {STREAMS[stream]}\n\n" + "\n".join(_standings(rows, stream)) + "\n\n" + _edges(results, stream)
         for stream in here
     ]
-    return "\n\n".join(["## Each method at its best of eight settings", *parts]) if parts else ""
+    parts += [_ended(results, stream) for stream in STREAMS if stream not in here]
+    return "\n\n".join(["## Each method at its best of eight settings", *parts]) if here else ""
+
+
+def _ended(results: Results, stream: str) -> str:
+    """How far a stream has come of which nothing is judged yet."""
+    tuned = results.runs[(results.runs[STREAM] == stream) & results.runs["seed"].isin(TUNING)]
+    whole = len(METHODS) * BUDGET * len(TUNING)
+    return f"On {STREAMS[stream]} {len(tuned)} of the {whole} runs that choose have ended; nothing of it is judged yet."
 
 
 def _edges(results: Results, stream: str) -> str:

@@ -82,6 +82,16 @@ def test_the_table_of_the_report_has_every_method_the_best_first():
     assert rivals.further(made(best_in_the_middle, seeds=TUNING)) == ""
 
 
+def test_a_stream_in_training_is_said_to_be_and_its_learning_rate_is_no_setting_of_the_other():
+    results = made(best_in_the_middle)
+    other = results.runs[STREAM] == "random_labels"
+    runs = results.runs.assign(**{"optim.lr": np.where(other, 0.004, 0.01)})
+    text = rivals.further(replace(results, runs=runs[~other | (runs["seed"] == TUNING[0])]))
+    assert f"random labels {len(METHODS) * len(GAMMAS)} of the 384 runs that choose have ended; nothing" in text
+    assert "| γ = 0.2 |" in text
+    assert "lr =" not in text
+
+
 def test_a_best_number_at_the_end_of_those_that_were_tried_is_said():
     assert rivals.further(made(best_in_the_middle)).count("so that others may do better, of none.") == 2
 
@@ -135,7 +145,7 @@ def test_the_committed_judged_runs_are_of_the_settings_that_the_others_chose():
     assert own <= {(*key, settings) for key, settings in best.items()}
     assert (runs["method"] != "").all()
     tuning = runs[runs["seed"].isin(TUNING) & runs[STREAM].isin(judged[STREAM])]  # another stream may be in training
-    assert set(tuning.groupby([STREAM, "method"])["settings"].nunique()) == {8}
+    assert set(tuning.groupby([STREAM, "method"])["settings"].nunique()) == {rivals.BUDGET}
     assert set(tuning.groupby([STREAM, "method", "settings"])["seed"].nunique()) == {len(TUNING)}
 
 
