@@ -18,6 +18,7 @@ FIGURES = pages.available(RESULTS)
 GROUPED = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in FIGURES]
 # With an arm less readings and diagnostics count fewer, the claims of figure 4 raise, and fig4_scale names no decay.
 WITHOUT_DECAY = {"readings", "diagnostics", "fig4", "fig4_scale"}
+CHOSEN = {"rivals"}  # judged at settings that its results choose: by others than these nothing would be judged
 LONGEST = {"front": 420}  # three sentences, which README.md begins with
 
 
@@ -57,7 +58,7 @@ def test_it_is_a_sentence_or_two_made_of_the_results(name: str) -> None:
     assert len(finding) <= LONGEST.get(name, 260)
     assert ours or not hasattr(pages.module_of(name), "finding")
     assert not re.search(r"nan|inf\b|  |\{|−0\b(?!\.)", finding + ours)
-    noise = np.random.default_rng(0).uniform(0.6, 1.4, len(results.metrics))
+    noise = np.random.default_rng(0).uniform(0.6, 1.4, len(results.metrics)) if name not in CHOSEN else 0.9
     other, _, theirs = found(name, scaled(results, np.ones(len(results.metrics), dtype=bool), noise))
     assert other not in ("", finding), "the control: other results, other words"
     assert theirs != ours
