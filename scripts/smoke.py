@@ -58,8 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             running.append(FORK.Process(target=smoke, args=(waiting[0], launcher), name=waiting.pop(0)))
             running[-1].start()
         wait([process.sentinel for process in running])
-        failed += [process.name for process in running if process.exitcode]
-        running = [process for process in running if process.exitcode is None]
+        codes = {process.name: process.exitcode for process in running}  # asked once: another may end in between
+        failed += [name for name, code in codes.items() if code]
+        running = [process for process in running if codes[process.name] is None]
     if failed:
         print(f"failed at smoke scale: {', '.join(sorted(failed))}", file=sys.stderr)
     return 1 if failed else 0
