@@ -16,6 +16,7 @@ import stable_baselines3
 import torch
 from gymnasium.envs.mujoco.ant_v4 import AntEnv
 from gymnasium.wrappers import TimeLimit
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
@@ -50,6 +51,7 @@ def stock(env: gymnasium.Env, rollout: int) -> Step:
     training: dict[str, Any] = {"learning_rate": 1e-4, "n_steps": rollout, "batch_size": 128, "n_epochs": 10}
     training |= {"vf_coef": 1.0, "max_grad_norm": 1e9, "policy_kwargs": networks}
     ppo = stable_baselines3.PPO("MlpPolicy", env, **training, device="cpu", seed=0)
+    ppo.set_logger(Logger(folder=None, output_formats=[]))  # its own would leave a folder among the temporary files
     environments = cast(VecEnv, ppo.env)
     _, callback = ppo._setup_learn(rollout)
 

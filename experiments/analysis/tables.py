@@ -18,8 +18,8 @@ def estimate(values: pd.Series, digits: int = 1, times: float = 1) -> str:
     if not seeds:
         return NONE
     if seeds == 1 or no_spread(found):
-        return f"{mean:.{digits}f}"
-    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+        return f"{mean:z.{digits}f}"
+    return f"{mean:z.{digits}f} [{low:z.{digits}f}, {high:z.{digits}f}]"
 
 
 def points(ax: Axes, rows: Sequence[tuple[float, Look, pd.Series]], names: Sequence[str], legend: bool = False) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from experiments.engine import compiler
 from experiments.engine.config import Run
 from experiments.engine.errors import ConfigError
 from experiments.engine.expand import Group, without
@@ -104,6 +105,7 @@ def build(run: Run, data_root: str | None, device: torch.device) -> tuple[Replic
 
     Raises: ConfigError for settings that do not fit one another; DataError for data missing or damaged.
     """
+    (compiler.load if run.config["compute"]["compile"] or distributed.world() > 1 else compiler.spare)()
     data, regularizer = load(run, data_root), f"regularizer={run.regularizer.name}"
     with unfit():
         with torch.random.fork_rng(devices=[]):

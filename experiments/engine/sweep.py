@@ -239,9 +239,8 @@ def _judge(name: str, place: Path, custom: bool, smoke: bool) -> tuple[bool, lis
         except (LookupError, ValueError, ResultsError) as error:
             if not custom and not isinstance(error, ResultsError):
                 raise
-            print(f"error: {one_line(error)}", file=sys.stderr)
-            if custom:
-                print(f"no figure: these are not all the runs that {name} compares", file=sys.stderr)
+            lacks = f"no figure: these are not all the runs that {name} compares ({one_line(error)})"
+            print(lacks if custom else f"error: {one_line(error)}", file=sys.stderr)
             return custom, []
     for summary in memory.summaries(names):
         print(brief(summary, place, own=summary["name"] == name))

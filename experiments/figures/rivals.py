@@ -16,6 +16,7 @@ from experiments.analysis.plotting import Look
 from experiments.analysis.results import Arm, Results, ResultsError, select
 from experiments.analysis.stats import holm, p_above, paired_differences, t_interval
 from experiments.analysis.summaries import Finding, listed, table
+from experiments.analysis.tables import estimate
 from experiments.analysis.words import interval, mean
 
 TITLE = "syre and its rivals at equal budgets, on two streams of ten tasks"
@@ -289,16 +290,15 @@ def _standings(rows: pd.DataFrame, stream: str) -> list[str]:
     seconds = some.groupby("method")["seconds"].median()
     for m in _order(some):
         own = some[some["method"] == m]
-        means = [_interval(*t_interval(own[k].dropna())[:3], n) for k, n in (("accuracy", 3), ("rank", 0), ("dead", 0))]
+        means = [estimate(own[k], digits) for k, digits in (("accuracy", 3), ("rank", 0), ("dead", 0))]
         time = f"{seconds[m] / seconds['none']:.2f}" if "none" in seconds else ""
         gain = gains.get(m)
-        against = [_interval(*gain[:3], 3), f"{gain.p:.2g}", "yes" if gain.kept else "no"] if gain else ["", "", ""]
+        against = ["", "", ""]
+        if gain:
+            difference = f"{gain.mean:z.3f} [{gain.low:z.3f}, {gain.high:z.3f}]"
+            against = [difference, f"{gain.p:.2g}", "yes" if gain.kept else "no"]
         cells.append([WORDS[m], own["settings"].iloc[0], *means, time, *against])
     return table(header, cells)
-
-
-def _interval(mean: float, low: float, high: float, digits: int) -> str:
-    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 # ---- the picture -----------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ def pytest_pycollect_makemodule(module_path, parent):
 def own_folder(tmp_path, monkeypatch):
     """What a framework writes without being asked lies in a folder of the test's own."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SB3_LOGDIR", str(tmp_path))
 
 
 @pytest.fixture(autouse=True)

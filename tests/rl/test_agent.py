@@ -182,7 +182,7 @@ def test_the_time_limit_is_an_end_and_nothing_is_bootstrapped_past_it():
 # ---- the update ------------------------------------------------------------------------------------------------------
 
 
-def test_the_update_is_that_of_stable_baselines3(monkeypatch):
+def test_the_update_is_that_of_stable_baselines3(tmp_path, monkeypatch):
     task = PPO(rollout=256, epochs=3, normalize_advantage="batch", value_coef=0.5, entropy_coef=0.01)
     settings = Training(steps=1024, batch_size=64, clip=0.5)
     ours = agent(task, settings)
@@ -196,7 +196,7 @@ def test_the_update_is_that_of_stable_baselines3(monkeypatch):
 
     monkeypatch.setattr(np.random, "permutation", lambda size: next(orders))
     theirs.clip_range, theirs.lr_schedule = (lambda _: 0.2), (lambda _: 1e-3)
-    theirs.set_logger(stable_baselines3.common.logger.configure(None, []))
+    theirs.set_logger(stable_baselines3.common.logger.configure(str(tmp_path), []))
     stable_baselines3.PPO.train(theirs)
     pairs = list(zip(ours.policy.parameters(), theirs.policy.parameters(), strict=True))
     assert max((mine - other).abs().max() for mine, other in pairs) < 1e-5

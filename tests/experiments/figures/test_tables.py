@@ -98,6 +98,8 @@ def test_an_estimate_has_an_interval_where_seeds_differ():
     assert tables.estimate(values, times=100) == "20.0 [-4.8, 44.8]"
     assert tables.estimate(values[:1], 2) == "0.10"
     assert tables.estimate(pd.Series([0.25, 0.25]), 2) == "0.25"
+    assert tables.estimate(pd.Series([-0.2, 0.5, 0.4]), 0) == "0 [-1, 1]"
+    assert tables.estimate(pd.Series([0.9, 1.1, 0.8]) - 1.0, 0) == "0 [0, 0]"  # no minus zero
     assert tables.estimate(values[3:]) == "–"
 
 
