@@ -18,10 +18,7 @@ from experiments import run
 from experiments.engine.experiment import CONFIGS
 
 FORK = multiprocessing.get_context("fork")  # what one sets, threads and denormal numbers say, no other sees
-LOADED = (  # torch._dynamo is loaded by the first optimizer of a process
-    *("torch", "torch._dynamo", "torchvision", "sklearn.datasets", "matplotlib.pyplot"),
-    *("experiments.engine.training", "experiments.report"),
-)
+LOADED = ("torch", "torchvision", "matplotlib.pyplot", "experiments.engine.training", "experiments.report")
 
 
 def names() -> list[str]:

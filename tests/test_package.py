@@ -246,7 +246,6 @@ def test_what_needs_an_extra_says_which(built):
     """In a checkout without the extras: the files of the checkout, with torch and numpy alone."""
     lines = {
         "import syre.rl": ("gymnasium", "rl"),
-        "from syre.data.images import _read_digits as f; f()": ("sklearn", "repro"),
         "from syre.models import ResNet18; ResNet18().build((3, 8, 8), 2)": ("torchvision", "repro"),
         "import syre.no_such_part": ("syre.no_such_part", None),  # control: that is no package of an extra
     }

@@ -10,8 +10,12 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from syre.extras import extra
 
@@ -46,6 +50,17 @@ def torchvision_class(name: str) -> Any:
         import torchvision.datasets  # here, so that `import syre` stays light
 
     return getattr(torchvision.datasets, SETS[name])
+
+
+def bundled(name: str, delimiter: str | None = None) -> NDArray[np.float64]:
+    """A table that scikit-learn brings with it, read without importing it: that takes as long as importing torch.
+
+    Raises:
+        ModuleNotFoundError: scikit-learn is not installed.
+    """
+    with extra("repro"):
+        folder = distribution("scikit-learn").locate_file("sklearn/datasets/data")
+    return np.loadtxt(f"{folder}/{name}", delimiter=delimiter)
 
 
 def md5_of(path: Path) -> str | None:

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from syre.checks import Settings, check, positive
 from syre.data.augment import Augmentation
-from syre.data.files import data_root, splits
-from syre.extras import extra
+from syre.data.files import bundled, data_root, splits
 from syre.seeding import generator
 
 Split = tuple[Tensor, Tensor]  # inputs and targets
@@ -170,12 +169,8 @@ def _pixels(images: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _read_digits() -> Dataset:
-    with extra("repro"):
-        from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    inputs = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16
-    targets = torch.tensor(digits.target, dtype=torch.int64)
+    table = torch.from_numpy(bundled("digits.csv.gz", delimiter=","))
+    inputs, targets = table[:, :-1].float().view(-1, 1, 8, 8) / 16, table[:, -1].long()
     same_before = torch.nn.functional.one_hot(targets).cumsum(0).gather(1, targets[:, None]).squeeze(1)
     test = same_before % 5 == 0
     return Dataset.of((inputs[~test], targets[~test]), (inputs[test], targets[test]), num_classes=10)

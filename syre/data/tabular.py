@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from syre.checks import at_least, check, count
+from syre.data.files import bundled
 from syre.data.images import Dataset, DataSource
-from syre.extras import extra
 from syre.seeding import generator
 
 
@@ -42,11 +42,8 @@ class Diabetes(DataSource):
 @lru_cache(maxsize=1)
 def _patients() -> tuple[Tensor, Tensor]:
     """Measurements [442, 10] and targets [442], as they were taken."""
-    with extra("repro"):
-        from sklearn.datasets import load_diabetes
-
-    inputs, targets = load_diabetes(return_X_y=True, scaled=False)
-    return torch.tensor(inputs, dtype=torch.float64), torch.tensor(targets, dtype=torch.float64)
+    inputs, targets = (bundled(f"diabetes_{name}.csv.gz") for name in ("data_raw", "target"))
+    return torch.from_numpy(inputs), torch.from_numpy(targets)
 
 
 @lru_cache(maxsize=256)

@@ -4,14 +4,16 @@ import dataclasses
 import math
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 import torch
 from hydra.utils import get_class
 from omegaconf import OmegaConf
+from sklearn.datasets import load_digits
 
-from syre.data import Cifar10, DataError, Digits, Mnist, data_root
+from syre.data import Cifar10, DataError, Digits, Mnist, data_root, files
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "data"
 
@@ -28,6 +30,25 @@ def test_digits_are_split_by_class_with_nothing_lost():
         assert (share - 0.1).abs().max() < 0.005
     both = torch.cat([digits.train_inputs, digits.test_inputs])
     assert len(both.unique(dim=0)) == 1797
+
+
+def test_digits_are_those_of_scikit_learn():
+    theirs = load_digits()
+    pixels, classes = torch.tensor(theirs.images, dtype=torch.float32)[:, None] / 16, torch.tensor(theirs.target)
+    fifth = torch.zeros(len(classes), dtype=torch.bool)
+    for of_class in (torch.where(classes == c)[0] for c in range(10)):
+        fifth[of_class[4::5]] = True
+    digits = Digits().load()
+    assert torch.equal(digits.train_inputs, pixels[~fifth])
+    assert torch.equal(digits.train_targets, classes[~fifth])
+    assert torch.equal(digits.test_inputs, pixels[fifth])
+    assert torch.equal(digits.test_targets, classes[fifth])
+
+
+def test_without_scikit_learn_one_line_says_what_brings_its_tables(monkeypatch):
+    monkeypatch.setattr(files, "distribution", lambda name: distribution(f"{name}-not"))
+    with pytest.raises(ModuleNotFoundError, match=r"^scikit-learn-not is not installed: pip install -e '\.\[repro\]'"):
+        files.bundled("digits.csv.gz")
 
 
 def test_runs_of_any_input_scale_share_one_tensor_that_is_not_scaled():
@@ -103,6 +124,7 @@ def test_each_config_spells_out_every_field_with_its_default(path):
 
 
 @pytest.mark.slow
-def test_importing_the_data_sets_imports_neither_torchvision_nor_sklearn():
-    code = "import sys, syre.data; sys.exit(bool({'torchvision', 'sklearn'} & set(sys.modules)))"
+def test_importing_the_data_sets_and_reading_what_scikit_learn_brings_imports_neither_torchvision_nor_sklearn():
+    heavy = "{'torchvision', 'sklearn'} & set(sys.modules)"
+    code = f"import sys, syre.data as data; data.Digits().load(); data.Diabetes().load(); sys.exit(bool({heavy}))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

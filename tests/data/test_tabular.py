@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from sklearn.datasets import load_diabetes
 
-from syre.data import Diabetes
+from syre.data import Diabetes, tabular
 
 
 def test_measurements_and_target_have_mean_0_and_std_1_on_the_training_patients_and_the_others_are_the_test_set():
@@ -15,6 +16,13 @@ def test_measurements_and_target_have_mean_0_and_std_1_on_the_training_patients_
         torch.testing.assert_close(values.std(0), torch.ones(values.shape[1:]), rtol=0, atol=1e-5)
     assert (data.test_inputs.mean(0).abs() > 1e-3).any()  # control: nothing of the test set is used
     assert len(torch.cat([data.train_inputs, data.test_inputs]).unique(dim=0)) == 442
+
+
+def test_the_patients_are_those_of_scikit_learn():
+    inputs, targets = (torch.tensor(values) for values in load_diabetes(return_X_y=True, scaled=False))
+    ours = tabular._patients()
+    assert torch.equal(ours[0], inputs)
+    assert torch.equal(ours[1], targets)
 
 
 def test_inputs_of_noise_come_after_the_measurements_and_leave_them_as_they_are():
