@@ -88,12 +88,12 @@ LOOKS = {
     "offset": Look(label="offset start", color="#8B5A2B", marker="<"),
     "shrink_perturb": Look(label="shrink & perturb", color="#7B3294", marker="p"),
     "sigma_asym": Look(label="σ-asym", color="#E7298A", marker="*"),
-    "redo": Look(label="ReDo", color="#4CE6E6", marker="1"),
-    "continual_backprop": Look(label="continual backprop", color="#00E600", marker="2"),
+    "redo": Look(label="ReDo", color="#591E00", marker="1"),
+    "continual_backprop": Look(label="continual backprop", color="#000059", marker="2"),
     "self_normalized_resets": Look(label="self-normalized resets", color="#0000E6", marker="3"),
     "weight_clipping": Look(label="weight clipping", color="#BF00E6", marker="h"),
     "spectral": Look(label="spectral regularization", color="#7373E6", marker="H"),
-    "noisy": Look(label="noise in the gradient", color="#E6E64C", marker="4"),
+    "noisy": Look(label="noise in the gradient", color="#468046", marker="4"),
 }
 SAME_START = Look(label="syre, σ = 1, start kept", color="#882255", marker="x")
 NOT_SHARED = Look(label="syre, σ = 1, anchors not shared", color="#44AA99", marker="+")  # of two networks
