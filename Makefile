@@ -108,7 +108,7 @@ check: $(STAMP)  ## lint, types and the fast tests, in a minute and a half
 test: $(STAMP) $(SITED)  ## lint, types, every experiment at smoke scale, all tests: what CI runs, with SLURM=1 BROWSER=1 to install both
 	@$(if $(filter 1,$(SLURM)),scripts/slurm_local.sh install || test $$? = 77)
 	@$(if $(filter 1,$(BROWSER)),scripts/browser.sh install || test $$? = 77)
-	@$(MAKE) --no-print-directory lint smoke
+	@$(MAKE) --no-print-directory -j2 lint smoke
 	$(PYTEST) $(ARGS)
 
 test-frameworks: $(LAYERED)  ## HF Trainer, Lightning, accelerate, timm, SB3 and PEFT, in .venv-frameworks over .venv
