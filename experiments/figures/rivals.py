@@ -18,7 +18,7 @@ from experiments.analysis.results import Arm, Results, ResultsError, select
 from experiments.analysis.stats import holm, p_above, paired_differences, t_interval
 from experiments.analysis.summaries import Finding, listed, table
 from experiments.analysis.tables import estimate
-from experiments.analysis.words import interval, mean
+from experiments.analysis.words import interval, mean, span
 
 TITLE = "syre and its rivals at equal budgets, on two streams of ten tasks"
 
@@ -62,6 +62,7 @@ WORDS = {
     "syre_redrawn": "syre, anchors redrawn",
     "syre_annealed": "syre, anchors halved",
 }
+BRIEF = {method: words.removesuffix(" (its learning rate)") for method, words in WORDS.items()}  # in a sentence
 RIVALS = [name for name in METHODS if not name.startswith("syre")]
 ABLATIONS = [name for name in METHODS if name.startswith("syre_")]  # of syre, no rivals
 CHANGED = {"syre_redrawn": "redrawn at each task", "syre_annealed": "halved at each task"}
@@ -196,6 +197,9 @@ def notes(results: Results) -> str:
     def points(stream: str, method: str) -> str:
         return say.interval(lambda _: _gain(rows, stream, "syre", method), 1, times=100)
 
+    def seeds(stream: str, method: str) -> str:
+        return say.told(lambda _: span(_score(rows, stream, method), 3))
+
     def at(method: str) -> str:
         """How accurate it is on the one stream and the other."""
         return " and ".join(accuracy(stream, method) for stream in STREAMS)
@@ -224,9 +228,10 @@ accuracy. With so many claims some would hold by chance: the table above says wh
 when all of a stream are asked about at once (Holm). *time* is that of a run over that of one without any regularizer,
 on cores that other work shared; `make bench ARGS="--only rivals"` times a step alone.
 
-**What it shows** (five seeds; permuted MNIST first, then random labels). Anchors add to what decay does: decay alone
-ends at {at("weight_decay")}, syre at {at("syre")}, which is {more("weight_decay")} points more. But most of the others
-that are made for plasticity keep it as well: ReDo ends at {at("redo")}, self-normalized resets at
+**What it shows** (five seeds; permuted MNIST first, then random labels). Anchors add to what decay does: syre ends
+at {at("syre")}, which is {more("weight_decay")} points more than decay alone. On random labels what decay alone keeps
+depends on the seed, from {seeds(random, "weight_decay")}; of syre it is from {seeds(random, "syre")}. But most of the
+others that are made for plasticity keep it as well: ReDo ends at {at("redo")}, self-normalized resets at
 {at("self_normalized_resets")}, shrink & perturb at {at("shrink_perturb")}, and LayerNorm, which is no regularizer, at
 {at("layer_norm")}. Random labels do not tell the best of them apart: {say.told(lambda _: _at_the_ceiling(rows))}
 methods learn more than 99 % of them.
@@ -268,7 +273,7 @@ def _edges(results: Results, stream: str) -> str:
         own = tuned[tuned["settings"] == settings].iloc[0]
         for column in (c for c in _tried(tuned) if tuned[c].nunique() > 2):
             if own[column] in (tuned[column].min(), tuned[column].max()):
-                at.append(f"{WORDS[method]} ({_settings(own[[column]])})")
+                at.append(f"{BRIEF[method]} ({_settings(own[[column]])})")
     return (
         f"The best number is the smallest or the largest that was tried, so that others may do better, of {listed(at)}."
     )
@@ -284,9 +289,9 @@ def _place(rows: pd.DataFrame, stream: str) -> str:
     some = rows[rows[STREAM] == stream]
     order, gains = [m for m in _order(some) if m not in ABLATIONS], differences(some)
     means = some.groupby("method")["accuracy"].mean()
-    beaten, beats = ([WORDS[m] for m in order if m in gains and gains[m].kept and sign * gains[m].mean > 0]
+    beaten, beats = ([BRIEF[m] for m in order if m in gains and gains[m].kept and sign * gains[m].mean > 0]
                      for sign in (-1, 1))  # fmt: skip
-    first = f", behind {WORDS[order[0]]} ({means[order[0]]:.3f})" if order[0] != "syre" else ""
+    first = f", behind {BRIEF[order[0]]} ({means[order[0]]:.3f})" if order[0] != "syre" else ""
     return (
         f"On {STREAMS[stream]}, each method at its best of eight settings, syre is number {order.index('syre') + 1} of "
         f"{len(order)} ({means['syre']:.3f}){first}; it is significantly beaten by {listed(beaten)}, and beats "
@@ -307,9 +312,9 @@ def finding(results: Results) -> Finding:
         scores = {method: some[some["method"] == method].set_index("seed")["accuracy"] for method in ("syre", other)}
         own, best = (mean(scores[method], 3) for method in ("syre", other))
         stream = STREAMS[some[STREAM].iloc[0]]
-        places.append(f"number {order.index('syre') + 1} of {len(order)} on {stream} ({own}; {WORDS[other]} {best})")
+        places.append(f"number {order.index('syre') + 1} of {len(order)} on {stream} ({own}; {BRIEF[other]} {best})")
         difference = paired_differences(scores["syre"], scores[other])
-        ours.append(f"{interval(difference, 1, times=100)} points against {WORDS[other]}")
+        ours.append(f"{interval(difference, 1, times=100)} points against {BRIEF[other]}")
     if not here:
         raise ResultsError("nothing is judged")
     return Finding(

@@ -106,7 +106,7 @@ def test_what_was_learnt_says_where_syre_is_beaten():
     assert text.count("syre is number 2 of 13") == 2
     assert text.count("behind noise in the gradient (0.95") == 2
     assert text.count("it is significantly beaten by noise in the gradient, and beats ") == 2
-    assert all(text.count(words) == 2 for words in list(rivals.WORDS.values())[:11])
+    assert all(text.count(words) == 2 for words in list(rivals.BRIEF.values())[:11])
     assert rivals.learnt(made(best_in_the_middle, seeds=TUNING)) == ""
     equal = rivals.learnt(made(lambda method, gamma, seed: 0.7 - gamma + 0.01 * (len(method) * seed % 7)))
     assert equal.count("beaten by none, and beats none") == 2  # the control: nothing but noise
