@@ -33,7 +33,7 @@ import numpy as np
 
 import experiments.figures
 from experiments.analysis import plotting
-from experiments.analysis.claims import Claim, Verdict, evaluate
+from experiments.analysis.claims import NOT_TESTED, Claim, Verdict, evaluate
 from experiments.analysis.notes import written
 from experiments.analysis.remaining import still_open
 from experiments.analysis.results import Results, ResultsError, Row, cells, combine, load, named
@@ -131,7 +131,7 @@ def summary(report: Report) -> Summary:
         "cost": core_time(_seconds(results)) if own else the_runs_of(results.experiment.split(" + ")),
         "runs": _summary(results),
         "trained": {"drawn_from": results.experiment, "runs": len(results.runs), "seconds": _seconds(results)},
-        "learnt": _asked(report, "learnt"),
+        "learnt": _learnt(report),
         "finding": _finding(report),
         "verdicts": [
             {"verdict": v.verdict, "effect": effect(v), "against": against(v), "n": int(v.n), "p": v.p}
@@ -147,13 +147,22 @@ def _seconds(results: Results) -> float:
     return float(round(results.runs["seconds"].sum()))
 
 
+def _learnt(report: Report) -> str:
+    """What was learnt; nothing where its numbers are not there (yet)."""
+    try:
+        return _asked(report, "learnt")
+    except ResultsError:
+        return ""
+
+
 def _finding(report: Report) -> dict[str, str]:
     """The finding of a figure; without one, what was learnt from it; nothing where its numbers are not there (yet)."""
     asked = getattr(report.module, "finding", None)
     try:
-        found = asked(report.results) if asked else Finding(_asked(report, "learnt"))
+        found = asked(report.results) if asked else Finding(_learnt(report))
     except ResultsError:
-        found = Finding("")
+        untested = report.verdicts and all(verdict.verdict == NOT_TESTED for verdict in report.verdicts)
+        found = Finding("Nothing is judged yet: only some of its runs have ended." if untested else "")
     return dict(found._asdict())
 
 

@@ -18,6 +18,7 @@ FIGURES = pages.available(RESULTS)
 GROUPED = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in FIGURES]
 # With an arm less readings and diagnostics count fewer, the claims of figure 4 raise, and fig4_scale names no decay.
 WITHOUT_DECAY = {"readings", "diagnostics", "fig4", "fig4_scale"}
+UNFINISHED = {"gpt"}  # few of its runs have ended: no number of its finding is there
 CHOSEN = {"rivals"}  # judged at settings that its results choose: by others than these nothing would be judged
 LONGEST = {"front": 420}  # three sentences, which README.md begins with
 
@@ -54,6 +55,10 @@ def test_every_figure_has_a_finding_or_says_what_was_learnt(name: str) -> None:
 def test_it_is_a_sentence_or_two_made_of_the_results(name: str) -> None:
     results = committed(name)
     finding, _, ours = found(name, results)
+    if name in UNFINISHED:
+        report = pages.judge(name, RESULTS)
+        assert (finding, pages.summary(report)["finding"]["finding"][:24]) == ("", "Nothing is judged yet: o")
+        return
     assert finding.endswith(".")
     assert len(finding) <= LONGEST.get(name, 260)
     assert ours or not hasattr(pages.module_of(name), "finding")

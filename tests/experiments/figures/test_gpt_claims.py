@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.analysis import plotting
+from experiments.analysis import pages, plotting
 from experiments.analysis.claims import NOT_REPRODUCED, REPRODUCED, Equivalence, evaluate
 from experiments.analysis.results import LATER, Results, flatten
 from experiments.engine.expand import expand
@@ -112,6 +112,14 @@ def test_control_the_settings_that_came_later_are_columns_of_the_results(made):
     columns = made(expected).runs.columns
     assert {"regularizer.scope", "regularizer.unit", "regularizer.gains"} <= {*columns}
     assert not [column for column in columns if LATER in column]
+
+
+def test_of_a_few_runs_there_is_a_report_that_says_nothing_was_learnt_yet(made):
+    whole = made(expected)
+    few = replace(whole, runs=whole.runs.iloc[:2])
+    report = pages.Report(name="gpt", module=gpt, results=few, verdicts=())
+    assert (pages._learnt(report), pages._finding(report)["finding"]) == ("", "")
+    assert pages._learnt(replace(report, results=whole))  # control
 
 
 def test_the_finding_says_which_way_decay_moves_the_losses(made):
