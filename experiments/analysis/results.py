@@ -69,13 +69,11 @@ class Results:
     scale: str
     runs: pd.DataFrame
     metrics: pd.DataFrame
-    _found: dict[tuple[str, ...], pd.DataFrame] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _found: dict[object, pd.DataFrame] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def final(self, *metrics: str, **arm: object) -> pd.DataFrame:
         """The runs of an arm, with one more column a metric: its value at the last step, NaN for a run without one."""
-        if metrics not in self._found:  # claims ask for the same tables again and again
-            self._found[metrics] = self._final(metrics)
-        return select(self._found[metrics].copy(deep=False), **arm)
+        return select(self._once(metrics, lambda: self._final(metrics)), **arm)
 
     def curve(self, metric: str, **arm: object) -> pd.DataFrame:
         """The runs of an arm, one row a recorded step, with the columns `step` and `metric`."""
@@ -85,6 +83,16 @@ class Results:
     def by_seed(self, metric: str, arm: Arm) -> pd.Series:
         """A metric at the end of the runs of an arm, by seed. Raises: `ResultsError` where a seed has several runs."""
         return one_run_each(self.final(metric, **arm), metric, "seed").set_index("seed")[metric]
+
+    def table(self, make: Callable[["Results"], pd.DataFrame]) -> pd.DataFrame:
+        """The table that `make` makes of these results, once for all that ask for it."""
+        return self._once(make, lambda: make(self))
+
+    def _once(self, key: object, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """A table, made when it is first asked for: claims ask for the same ones again and again."""
+        if key not in self._found:
+            self._found[key] = make()
+        return self._found[key].copy(deep=False)
 
     def _final(self, metrics: Sequence[str]) -> pd.DataFrame:
         table = self.runs.copy()
@@ -172,14 +180,15 @@ def select(df: pd.DataFrame, **filters: object) -> pd.DataFrame:
     Numbers match to 1e-6 however they are written, a list matches any of its values, None matches an empty cell.
     Raises: `ResultsError` for a column that is not there, unless None is asked for: then it is empty everywhere.
     """
+    kept = np.arange(len(df))
     for column, wanted in filters.items():
         options = wanted if isinstance(wanted, list | tuple | set | frozenset | range) else [wanted]
-        if column not in df:
-            if None in options:
-                continue
+        if column in df:
+            cells = df[column].iloc[kept]
+            kept = kept[np.logical_or.reduce([_matches(cells, option) for option in options])]
+        elif None not in options:
             raise ResultsError(f"no column {column!r}; there are: {', '.join(without_provenance(df).columns)}")
-        df = df[np.logical_or.reduce([_matches(df[column], option) for option in options])]
-    return df
+    return df.iloc[kept] if filters else df
 
 
 def there(df: pd.DataFrame, arm: Arm) -> pd.DataFrame:
@@ -392,12 +401,14 @@ def _is_provenance(column: str) -> bool:
 def _matches(column: pd.Series, wanted: object) -> np.ndarray:
     if wanted is None:
         return column.isna().to_numpy()
-    text = column.astype(str).to_numpy(dtype=object)
-    if isinstance(wanted, bool):
+    text = None if column.dtype.kind in "iuf" else column.astype(str).to_numpy(dtype=object)
+    if isinstance(wanted, bool) and text is not None:
         return np.array([str(cell).lower() == str(wanted).lower() for cell in text], dtype=bool)
     try:
         number = float(str(wanted))
     except ValueError:
-        return np.array(text == str(wanted), dtype=bool)
+        return np.zeros(len(column), dtype=bool) if text is None else np.array(text == str(wanted), dtype=bool)
+    if text is None:
+        return np.isclose(column.to_numpy(dtype=float), number, rtol=1e-6, atol=0)
     numbers = pd.to_numeric(pd.Series(text), errors="coerce").to_numpy(dtype=float)
     return np.isclose(numbers, number, rtol=1e-6, atol=0) | np.array(text == str(wanted), dtype=bool)

@@ -56,6 +56,10 @@ def networks(results: Results) -> pd.DataFrame:
     `source`; `lost`, as above; `collapsed`: 1, 0 or, if it is neither, NaN; `judged`: whether it is in the half that
     is judged, not in the half that chooses; and all its scores.
     """
+    return results.table(_networks)
+
+
+def _networks(results: Results) -> pd.DataFrame:
     runs = results.runs[results.runs["status"] == "done"].reset_index(drop=True)
     runs = runs.assign(source=runs[MODEL].map(FIGURES).fillna(STOCK))
     runs = runs.assign(judged=_judged(runs), lost=_lost(results, runs))

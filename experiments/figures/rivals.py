@@ -74,6 +74,10 @@ def ends(results: Results) -> pd.DataFrame:
 
     The accuracy of a run that went NaN is NaN.
     """
+    return results.table(_ends)
+
+
+def _ends(results: Results) -> pd.DataFrame:
     runs = results.final("rank", "dead")
     at_ends = results.curve("accuracy").query("step > 0").sort_values("step", kind="stable")
     late = at_ends.groupby("id").tail(LAST).groupby("id")["accuracy"].mean()

@@ -69,24 +69,35 @@ def parts(runs, kept):
     return found + ([digest(runs[ends[-1] :])] if len(runs) > ends[-1] else [])
 
 
-@pytest.mark.parametrize("scale", [pytest.param(s, marks=[pytest.mark.slow] * (s != Scale.cpu)) for s in Scale])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_composes_and_expands_at_every_scale(composed, experiment, scale):
-    overrides = (f"experiment={experiment}", f"scale={scale}")
-    config = composed(*overrides)
-    runs = expand(config, lambda members: composed(*overrides, *members))
-    assert config.experiment == experiment
-    assert config.budget
-    assert len({run.id for run in runs}) == len(runs) >= 3
+def test_every_experiment_composes_and_expands_at_every_scale(composed, experiment):
     table = results.read_table(RESULTS / experiment / "runs.csv")
-    kept = {row["id"] for row in table if row["scale"] == scale}
-    moved = kept - {run.id for run in runs}
-    assert not moved, ADVICE.format(len(moved), len(kept), experiment)
-    name = f"{experiment} {scale}"  # also the runs that were never trained here: somebody may have them on a cluster
-    listed = KEPT.get(name, [])
-    now = parts(runs, listed)
-    assert now[: len(listed)] == listed, MOVED.format(name)
-    assert now == listed, f"new runs: put `{name}: {json.dumps(now)}` into ids.yaml"
+    for scale in Scale:
+        config = at(scale, composed(f"experiment={experiment}"))
+        runs = expand(config, lambda members, scale=scale: at(scale, composed(f"experiment={experiment}", *members)))
+        assert config.experiment == experiment
+        assert config.budget
+        assert len({run.id for run in runs}) == len(runs) >= 3
+        kept = {row["id"] for row in table if row["scale"] == scale}
+        moved = kept - {run.id for run in runs}
+        assert not moved, ADVICE.format(len(moved), len(kept), experiment)
+        name = f"{experiment} {scale}"  # also runs never trained here: somebody may have them on a cluster
+        listed = KEPT.get(name, [])
+        now = parts(runs, listed)
+        assert now[: len(listed)] == listed, MOVED.format(name)
+        assert now == listed, f"new runs: put `{name}: {json.dumps(now)}` into ids.yaml"
+
+
+def at(scale, config):
+    """The configuration at a scale: a value like any other, so that it need not be composed anew."""
+    config.scale = scale
+    return config
+
+
+@pytest.mark.parametrize("scale", Scale)
+def test_a_scale_is_a_value_like_any_other(composed, scale):
+    for experiment in ("fig5", "gpt"):
+        assert at(scale, composed(f"experiment={experiment}")) == composed(f"experiment={experiment}", f"scale={scale}")
 
 
 def test_control_a_run_that_moves_or_goes_is_seen(composed):

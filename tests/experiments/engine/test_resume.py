@@ -80,6 +80,7 @@ def kill(words: Sequence[str], folder: Path, environment: Mapping[str, str], aft
     while len(seen) < after and process.poll() is None:
         with contextlib.suppress(FileNotFoundError):  # replaced between the listing and the look
             seen |= written(folder) - old
+        time.sleep(0.002)
     time.sleep(delay)
     with contextlib.suppress(ProcessLookupError):  # it was faster
         os.killpg(process.pid, signal.SIGKILL)

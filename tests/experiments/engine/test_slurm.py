@@ -84,7 +84,7 @@ def training(folder: Path) -> dict[str, dict[str, int]]:
 
 def some(folder: Path, but: tuple[str, ...] = ()) -> tuple[str, dict[str, int]]:
     """A group in training, as soon as there is one, other than those."""
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300  # of a busy machine
     while time.monotonic() < until:
         for name, owner in training(folder).items():
             if name not in but:
