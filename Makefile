@@ -1,4 +1,4 @@
-# Everything here works from a fresh clone: each target first builds .venv from requirements.lock, once.
+# Everything here works from a fresh clone: a target that needs .venv builds it from requirements.lock first, once.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 SHELL := /bin/bash
@@ -28,11 +28,11 @@ DRAWN    := $(filter-out __init__ $(FIGURES),$(patsubst experiments/figures/%.py
         test-frameworks lint matrix bench gpu clean
 
 help:  ## this list
-	@echo "make TARGET [SCALE=smoke|cpu|paper] [LAUNCHER=local|joblib|slurm] [DATA=mnist,...] [ARGS=\"any Hydra override\"]"
+	@echo "make TARGET [SCALE=smoke|cpu|paper] [LAUNCHER=local|joblib|slurm] [DATA=mnist,...] [ARGS=\"any Hydra override\" of a figure]"
 	@awk -F ':.*## ' '/:.*## / && !/awk/ {sub(/^\$$\(FIGURES\).*/, "figN", $$1); printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  figures and tables: $(sort $(FIGURES) $(DRAWN))"
 
-env: $(STAMP)  ## build .venv from requirements.lock (every other target does, if need be)
+env: $(STAMP)  ## build .venv from requirements.lock (what needs it does, too)
 
 $(STAMP): requirements.lock pyproject.toml
 	@PYTHON="$(PYTHON)" scripts/env.sh
@@ -81,7 +81,7 @@ $(DRAWN): $(STAMP)  # from the runs of other figures, by the report that each of
 data: $(STAMP)  ## fetch data sets with checksums: make data DATA=mnist,fashion_mnist,cifar10,cifar100
 	@.venv/bin/python scripts/data.py $(DATA)
 
-status: $(STAMP)  ## what is committed, trained here and still to train, with the hours: make status FIG=fig5 SCALE=paper
+status: $(STAMP)  ## what is committed, trained here and still to train, with the hours: make status FIG=fig5 ARGS="--set seed=0"
 	@.venv/bin/python -m experiments.status $(FIG) --scale $(SCALE) $(ARGS)
 
 plots: $(STAMP)  ## redraw all figures and reports from the committed tables, in seconds, without torch
@@ -125,7 +125,7 @@ matrix: $(STAMP)  ## the library's tests on torch 2.4 to the newest, 5 GB each: 
 bench: $(STAMP)  ## step time, memory, ensembles and whole sweeps, as ratios measured in one run
 	@.venv/bin/python -m scripts.bench $(ARGS)
 
-gpu: $(STAMP)  ## train what is missing at paper scale for nine minutes on a GPU: ARGS="--minutes 30 --out FOLDER"
+gpu: $(STAMP)  ## train what is missing of some figures at paper scale, nine minutes on a GPU: ARGS="--minutes 30 --out FOLDER"
 	@.venv/bin/python -m scripts.gpu_queue $(ARGS)
 
 clean:  ## remove .venv, .venv-frameworks, .venv-site, site, .matrix and caches; results and outputs stay

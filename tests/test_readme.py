@@ -106,9 +106,11 @@ LEFT_OUT = {  # and why
         "`make smoke`, a part of `make test`, trains them all"
     ),
     r"make (cloned|gpt|hurts|rivals)": "`make smoke` trains these too",
+    r"make env": "the environment that these tests run in; tests/scripts/test_env.py builds others",
     r"make plots": "test_figures.py draws each of them again",
+    r"make fig6 ARGS=.data\.backend=mujoco.": "`make smoke` trains it so where there is no PyBullet",
     r"make fig5 ARGS=.adopt=true .*": "no runs are committed at smoke scale; test_store.py adopts its own",
-    r"make data DATA=mnist": "the network; tests/data fetches from a server of its own",
+    r"make data DATA=mnist|\.venv/bin/python scripts/data\.py mnist --root FOLDER": "a network; tests/data has one",
     r"make gpu .*": "a GPU; tests/scripts/test_gpu_queue.py does without",
     r"(make|\.venv/bin/python) .*(LAUNCHER|hydra/launcher)=slurm.*": "a cluster; see test_slurm.py",
     r"CPUS=4 scripts/slurm_local\.sh run make fig4 .*": "a SLURM; below, where there is one",

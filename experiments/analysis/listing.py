@@ -12,7 +12,20 @@ CLAIMS = (
     *("figure", "id", "verdict", "effect", "low", "high", "n", "p", "kind", "margin", "against"),
     *("text", "source", "paper", "scale"),
 )
-FIGURES = ("figure", "title", "scale", "seeds", "runs", "seconds", "drawn_from", "finding", "paper", "ours")
+FIGURES = (
+    "figure",
+    "title",
+    "scale",
+    "seeds",
+    "runs",
+    "seconds",
+    "drawn_from",
+    "finding",
+    "paper",
+    "ours",
+    "judged_on",
+    "cost",
+)
 
 
 def claims(summaries: Sequence[Summary]) -> str:

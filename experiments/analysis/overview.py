@@ -10,6 +10,7 @@ from experiments.analysis.statements import STATEMENTS, WORDS, Cell, Statement, 
 from experiments.analysis.stats import holm
 from experiments.analysis.summaries import (
     FAILURES_FIRST,
+    HOW_TO_READ,
     MARKS,
     VERDICTS,
     Summary,
@@ -27,15 +28,17 @@ OPENING = "front"  # the figure that README.md begins with
 SHOWN = 3  # more claims than these are counted in a cell, not shown one by one
 
 LEGEND = """
-✓ reproduced, ✗ not reproduced, ? inconclusive, · not tested at this scale, ! contrary at this scale. \\* survives
-Holm's correction over the {family} claims tested in this table, at 0.05: {left} of the {held} reproduced do. Positive
-effects speak for the claim; of several claims in a cell each has its line, or they are counted. The best σ is chosen on
-other seeds, and one for all metrics where a figure says so.
+✓ reproduced, ✗ not reproduced, ? inconclusive, · not tested at this scale (or on fewer than three seeds), ! contrary at
+this scale. \\* survives Holm's correction over the {family} claims tested in this table, at 0.05: {left} of the {held}
+reproduced do. Of several claims in a cell each has its line, or they are counted. The best σ is chosen on other seeds,
+and one for all metrics where a figure says so, or it is the one that the claim names. How effects and intervals are to
+be read stands above the list of all claims.
 
 In words: *holds as recommended* if all claims are reproduced at the recommended σ, *at larger σ* if only at the best,
 *at any σ* if none is named; *partly* if some claims are; *contradicted* if none is and one is not reproduced, *contrary
-so far* if numbers of a smaller scale speak against it, *not shown here* if claims were inconclusive. The last two
-columns of numbers put a statement into place and do not enter.
+so far* if numbers of a smaller scale speak against it, *not shown here* if claims were inconclusive, *not decided yet*
+if none was tested, *an identity* if a test proves it. The last two columns of numbers put a statement into place and do
+not enter.
 """
 
 Verdicts = Mapping[str, Mapping[str, Any]]  # "figure/id" -> its verdict in a summary
@@ -148,4 +151,4 @@ def _every_claim(summaries: Sequence[Summary]) -> list[str]:
         for v in s["verdicts"]
     ]
     lines = table(["figure", "claim", "verdict", "effect [interval]", "seeds", "paper", "scale"], rows)
-    return [f"{counted(summaries)}. Within a figure failures come first.", "\n".join(lines)]
+    return [f"{counted(summaries)}. Within a figure failures come first.", HOW_TO_READ.strip(), "\n".join(lines)]

@@ -30,14 +30,25 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 
 import experiments.figures
 from experiments.analysis import plotting
-from experiments.analysis.claims import NOT_TESTED, Claim, Verdict, evaluate
+from experiments.analysis.claims import MIN_SEEDS, NOT_TESTED, Claim, Verdict, evaluate
 from experiments.analysis.notes import written
 from experiments.analysis.remaining import still_open
 from experiments.analysis.results import Results, ResultsError, Row, cells, combine, load, named
-from experiments.analysis.summaries import EARLIER, FAILURES_FIRST, Finding, Summary, core_time, table, the_runs_of
+from experiments.analysis.summaries import (
+    EARLIER,
+    FAILURES_FIRST,
+    HOW_TO_READ,
+    Finding,
+    Summary,
+    seeds_of,
+    table,
+    the_runs_of,
+    training_time,
+)
 
 COLUMNS = ("figure", "id", "text", "source", "kind", "margin", "verdict", "effect", "low", "high", "n")
 
@@ -122,13 +133,14 @@ def sketch(name: str, folder: Path) -> dict[Path, bytes]:
 
 def summary(report: Report) -> Summary:
     """What REPORT.md, the README and the terminal say of a figure: words and numbers only."""
-    results, own = report.results, report.results.experiment == report.name
+    results = report.results
     return {
         "name": report.name,
         "title": report.module.TITLE,
         "scale": results.scale,
         "seeds": int(results.runs["seed"].nunique()),
-        "cost": core_time(_seconds(results)) if own else the_runs_of(results.experiment.split(" + ")),
+        "judged_on": _judged_on(report),
+        "cost": _cost(report),
         "runs": _summary(results),
         "trained": {"drawn_from": results.experiment, "runs": len(results.runs), "seconds": _seconds(results)},
         "learnt": _learnt(report),
@@ -141,6 +153,33 @@ def summary(report: Report) -> Summary:
             for v in report.verdicts
         ],
     }
+
+
+def _judged_on(report: Report) -> str:
+    """The seeds of its claims; of a figure of which none is judged, those that it has."""
+    most = int(report.results.runs["seed"].nunique())  # some samples are networks, not seeds
+    counts = {min(verdict.n, most) for verdict in report.verdicts if verdict.n and verdict.verdict != NOT_TESTED}
+    return seeds_of(counts or {most})
+
+
+def _cost(report: Report) -> str:
+    """What training took, on which devices; of a figure that is drawn from others' runs, theirs, which may be there."""
+    runs, name = report.results.runs, report.name
+    experiments = report.results.experiment.split(" + ")
+    alone = runs if experiments == [name] else runs[runs["experiment"] == name] if name in experiments else None
+    others = [experiment for experiment in experiments if experiment != name]
+    took = [] if alone is None else [training_time(_by_device(alone))]
+    if others:
+        theirs = runs if alone is None else runs.drop(alone.index)
+        took.append(f"{the_runs_of(others)} ({training_time(_by_device(theirs))})")
+    took += [f"then {after}" for after in getattr(report.module, "AFTER", ())]
+    few = any(0 < verdict.n < MIN_SEEDS for verdict in report.verdicts)
+    return " and ".join(took) + f" for the {len(runs)} runs so far" * few
+
+
+def _by_device(runs: pd.DataFrame) -> dict[str, float]:
+    """The seconds of training on each device."""
+    return {str(device): float(seconds) for device, seconds in runs.groupby("device")["seconds"].sum().items()}
 
 
 def _seconds(results: Results) -> float:
@@ -212,7 +251,7 @@ def to_markdown(report: Report) -> str:
     ]
     judged = (
         "\n".join(table(["claim", "verdict", "effect [interval]", "seeds", "paper"], claims)),
-        HOW_TO_READ.strip(),
+        f"{HOW_TO_READ.strip()}\nIn the notes below all intervals are of 95 %.",
     )
     blocks = (
         f"# {report.name}: {report.module.TITLE}",
@@ -241,14 +280,6 @@ def _asked(report: Report, function: str) -> str:
     """What a function that a figure may have says of its results; nothing if it has none."""
     asked = getattr(report.module, function, None)
     return asked(report.results).strip() if asked else ""
-
-
-HOW_TO_READ = """
-Positive effects speak for the claim. Behind the interval over seeds stands what it is held against: > the smallest
-effect worth naming (95 %), > −(the largest cost allowed) or ≈ 0 ± a margin (both 90 %: tests at 5 %). For trends the
-effect is Kendall's tau. Samples without spread are decided by the exact sign test, which takes five seeds.
-In the notes below all intervals are of 95 %.
-"""
 
 
 def _sentence(claim: Claim) -> str:

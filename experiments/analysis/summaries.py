@@ -16,6 +16,13 @@ EARLIER = "earlier.csv"  # in the results folder: the claims, and their verdicts
 MARKS = dict(zip(VERDICTS, "✓✗?·!", strict=True))
 FAILURES_FIRST = tuple(VERDICTS[place] for place in (4, 1, 2, 0, 3))
 
+HOW_TO_READ = """
+Behind the interval over seeds stands what it is held against: > the smallest effect worth naming (95 %), > −(the
+largest cost allowed) or ≈ 0 ± a margin (both 90 %: tests at 5 %), < a bound on a share of networks (Wilson's, 90 %).
+Positive effects speak for a claim with >. For trends the effect is Kendall's tau. Samples without spread are decided by
+the exact sign test, which takes five seeds.
+"""
+
 Summary = dict[str, Any]  # name, title, scale, seeds, cost, runs, trained, learnt, finding and verdicts
 
 
@@ -41,9 +48,23 @@ def core_time(seconds: float) -> str:
     return f"{hours:.0f} core-hours" if hours >= 10 else f"{hours:g} core-hours"
 
 
+def training_time(seconds: Mapping[str, float]) -> str:
+    """What trainings took on which devices: `2 core-hours and 5 minutes of one NVIDIA H100 80GB HBM3`."""
+    said = [core_time(seconds["cpu"])] if "cpu" in seconds else []
+    for device in sorted(seconds.keys() - {"cpu"}):
+        said.append(core_time(seconds[device]).replace("core-", "") + f" of one {device}")
+    return " and ".join(said)
+
+
 def the_runs_of(experiments: Sequence[str]) -> str:
-    """What a figure costs that is drawn from the runs of others: `the runs of fig2, fig5`; of many their number."""
+    """What a figure is drawn from that has no runs of its own: `the runs of fig2, fig5`; of many their number."""
     return "the runs of " + (", ".join(experiments) if len(experiments) < 4 else f"{len(experiments)} figures")
+
+
+def seeds_of(counts: Iterable[int]) -> str:
+    """The seeds that claims are judged on, of which each has so many: `5 seeds`, `3 to 5 seeds`."""
+    least, most = min(counts := set(counts)), max(counts)
+    return f"{least} to {most} seeds" if least < most else f"{most} seed{'s' * (most > 1)}"
 
 
 KINDS = ("fig", "table", "theory")  # of what the paper has, in its order
@@ -88,7 +109,7 @@ def summary_table(summaries: Sequence[Summary]) -> str:
         picture = f'<img src="results/{s["name"]}/figure.png" width="200" alt="{html.escape(s["title"])}">'
         count = Counter(v["verdict"] for v in s["verdicts"])
         verdicts = " ".join(f"{count[verdict]} {MARKS[verdict]}" for verdict in VERDICTS if verdict in count)
-        cost = f"{s['scale']}, {s['seeds']} seed{'s' * (s['seeds'] > 1)}, {s['cost']}"
+        cost = f"{s['scale']}, {s['judged_on']}, {s['cost']}"
         command = f"[`make {s['name']}`]({report})"
         rows.append(
             [f"[{picture}]({report})", found["finding"], found["paper"], found["ours"], verdicts, cost, command]

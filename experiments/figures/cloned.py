@@ -175,10 +175,11 @@ def learnt(results: Results) -> str:
     steps = {words: 10 ** float(runs["steps"].median()) for words, runs in times.items()}
     said = {w: "after" if times[w]["apart"].mean() > 0.5 else "not within" for w in times}
     first = ", ".join(f"{w} {said[w]} {steps[w]:,.0f}" for w in sorted(times, key=lambda w: steps[w]))
-    together = [words for words, arm in STAY.values() if results.final("distance", **arm)["distance"].max() <= TOGETHER]
+    ends = {words: results.final("distance", **arm)["distance"].max() for words, arm in STAY.values()}
+    together, parted = ([w for w, end in ends.items() if (end <= TOGETHER) == stay] for stay in (True, False))
     return (
         f"From units that start identical, the steps until they are apart (a distance of a tenth): {first}. "
-        f"They stay equal {listed(together)}."
+        f"They stay equal {listed(together)}." + f" They end apart also {listed(parted)}." * bool(parted)
     )
 
 

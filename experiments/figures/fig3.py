@@ -38,6 +38,7 @@ TITLE = "compatibility with standard training: ridge regression, and neurons tha
 FRACTION, KAPPA, DEPTH = "regularizer.fraction", "regularizer.kappa", "model.depth"
 DIMS, GAMMAS = 100, (1e-3, 1e-2, 1e-1)  # left
 BESIDE = ("fig3b_full",)  # the paper's middle panel, an experiment of its own
+AFTER = ("fig3b",)  # what its command trains after it: the same, smaller
 SAME = 0.05  # of the loss: curves closer than this cannot be told apart in the figure
 TWICE, THRICE = (round(math.log10(times), 3) for times in (2, 3))  # of log10 of the loss
 STRONG = {DEPTH: 2, GAMMA: 0.1}

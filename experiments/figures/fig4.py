@@ -180,8 +180,8 @@ def finding(results: Results) -> Finding:
     as_decay = word(faint, ("less than decay alone", "no more than decay alone", "more than decay alone"), AREA)
     return Finding(
         f"Decay alone removes {gone['weight_decay']} of the symmetries, dropout {gone['dropout']}, syre up to "
-        f"{gone['syre']} and W-fix up to {gone['w_fix']}, at its best scale {also} in the objective. At σ = 0.01 "
-        f"syre removes {as_decay}.",
+        f"{gone['syre']} and W-fix up to {gone['w_fix']}; syre at its best σ {also} in the objective than W-fix at its "
+        f"best κ. At σ = 0.01 syre removes {as_decay}.",
         "only syre removes them smoothly",
         f"area of the plane, syre less W-fix: {interval(rival, 2)}",
     )

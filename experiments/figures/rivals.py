@@ -63,6 +63,7 @@ WORDS = {
     "syre_annealed": "syre, anchors halved",
 }
 BRIEF = {method: words.removesuffix(" (its learning rate)") for method, words in WORDS.items()}  # in a sentence
+BRIEF["none"] = "the network without a regularizer"
 RIVALS = [name for name in METHODS if not name.startswith("syre")]
 ABLATIONS = [name for name in METHODS if name.startswith("syre_")]  # of syre, no rivals
 CHANGED = {"syre_redrawn": "redrawn at each task", "syre_annealed": "halved at each task"}
@@ -298,8 +299,8 @@ def _place(rows: pd.DataFrame, stream: str) -> str:
     first = f", behind {BRIEF[order[0]]} ({means[order[0]]:.3f})" if order[0] != "syre" else ""
     return (
         f"On {STREAMS[stream]}, each method at its best of eight settings, syre is number {order.index('syre') + 1} of "
-        f"{len(order)} ({means['syre']:.3f}){first}; it is significantly beaten by {listed(beaten)}, and beats "
-        f"{listed(beats)}."
+        f"{len(order)} ({means['syre']:.3f}){first}; after Holm's correction it is beaten by {listed(beaten)}, "
+        f"and beats {listed(beats)}."
     )
 
 

@@ -127,8 +127,8 @@ def gallery(figures: Sequence[Figure], claims: Sequence[Row], small: Mapping[str
             f.finding or f.title,
             f.paper,
             f.ours,
-            f"{f.scale}, {f.seeds} seeds",
-            cost(f),
+            f"{f.scale}, {f.judged_on}",
+            f.cost,
         ]
         for f in figures
     ]
@@ -183,14 +183,6 @@ def statements(report: str, pages: Mapping[str, str]) -> str:
 # ---- a figure --------------------------------------------------------------------------------------------------------
 
 
-def cost(figure: Figure) -> str:
-    """What training took, or of which figure the runs are."""
-    if figure.sources != (figure.name,):
-        return f"the runs of {' + '.join(figure.sources)}"
-    minutes = max(1, round(figure.seconds / 60))
-    return f"{minutes} core-minute" + "s" * (minutes != 1)
-
-
 def figure_page(
     figure: Figure,
     claims: Sequence[Row],
@@ -219,7 +211,15 @@ def figure_page(
         " ".join(f'<span class="verdict {CLASSES[v]}">{n} {v}</span>' for v, n in counted(figure, claims).items()),
         table(
             ["command", "scale", "seeds", "runs", "training"],
-            [[f"`make {name}`", figure.scale, str(figure.seeds), str(figure.runs), cost(figure)]],
+            [
+                [
+                    f"`make {name}`",
+                    figure.scale,
+                    figure.judged_on.removesuffix(" seeds").removesuffix(" seed"),
+                    str(figure.runs),
+                    figure.cost,
+                ]
+            ],
         ),
         f"In the explorer: {', '.join([explore(f'figure={name}', 'its claims')] * bool(own) + runs)}.",
         f"## What it shows\n\n{shows}" if shows else "",

@@ -34,13 +34,13 @@ class Figure:
     name: str
     title: str
     scale: str
-    seeds: int
     runs: int
-    seconds: float
     sources: tuple[str, ...]
     finding: str
     paper: str
     ours: str
+    judged_on: str
+    cost: str
 
 
 def rows(path: Path) -> list[Row]:
@@ -56,13 +56,13 @@ def figures(results: Path) -> list[Figure]:
             name=row["figure"],
             title=row["title"],
             scale=row["scale"],
-            seeds=int(row["seeds"]),
             runs=int(row["runs"]),
-            seconds=float(row["seconds"]),
             sources=tuple(row["drawn_from"].split(" + ")),
             finding=row["finding"],
             paper=row["paper"],
             ours=row["ours"],
+            judged_on=row["judged_on"],
+            cost=row["cost"],
         )
         for row in rows(results / "figures.csv")
     ]

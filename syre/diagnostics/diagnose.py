@@ -37,7 +37,7 @@ def diagnose(
         optimizer: the one that trains it, for what weight decay does; it needs batches. syre may be attached to it.
         loss_fn: (output, targets) -> loss, for the gradient; None: the output's `loss`, cross-entropy of integer
             targets or the mean squared error of others.
-        tolerance: distance up to which two units are twins, in [0, 1], over the length that they have together.
+        tolerance: distance up to which two units are twins, in (0, 1), over the length that they have together.
 
     Returns:
         A plain dict (see `syre.diagnostics.diagnosis`) that prints as a table; `save(path)` writes a page of pictures.

@@ -63,7 +63,8 @@ def test_what_was_learnt_names_the_quick_first_and_those_that_never_part_them():
     assert "They stay equal without any regularizer, with weight decay" in said
     slow = cloned.learnt(made(lambda name, product: 50 if name == "redo" else None))
     assert "syre (σ = 0.01, γ = 0.001) not within 1,000" in slow
-    assert "ReDo" not in slow
+    assert "end apart" not in said
+    assert slow.endswith("They end apart also with ReDo (threshold 0.1, every 100 steps).")
 
 
 def test_it_is_drawn():
