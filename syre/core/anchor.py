@@ -12,14 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .names import drawn_as, select
-from .scale import Sigma, anchored, is_gain
+from .names import Slot, drawn_as, select
+from .scale import Sigma, anchored, is_gain, padding, scale_of
 from .sharded import is_sharded, shard_like
 
 
-def named(sigma: Sigma) -> float | str:
-    """What stands for sigma in a state: the number, or the name of the function."""
-    return getattr(sigma, "__qualname__", "function") if callable(sigma) else sigma
+def named(sigma: Sigma, unit: str, slots: Iterable[Slot]) -> float | str:
+    """What stands for sigma in a state: the number, or a function's name and a digest of what it gives these."""
+    if not callable(sigma):
+        return sigma
+    stds = repr([(slot.name, scale_of(slot, sigma, unit).std) for slot in slots])
+    digest = hashlib.blake2b(stds.encode(), digest_size=4).hexdigest()
+    return f"{getattr(sigma, '__qualname__', 'function')}:{digest}"
 
 
 def philox(seed: int, purpose: str, name: str) -> np.random.Generator:
@@ -49,7 +53,8 @@ def draw_anchors(
     """Draw `b ~ N(0, sigma^2 / fan_in)` for every parameter: canonical name -> tensor of its shape, on its device.
 
     Without an anchor are parameters of one entry that are not of a kind of torch's (a temperature, `logit_scale`: there
-    is no symmetry to break), and frozen ones that cannot be decayed (bfloat16, quantised, complex).
+    is no symmetry to break), empty ones, and frozen ones that cannot be decayed (bfloat16, quantised, complex). That of
+    an embedding is 0 at its `padding_idx`, which has to stay 0.
 
     Source: arXiv 2408.15495v3, Eq. (6) and section 5.4. Drawn in float32 on the CPU, then moved and cast: the draw
     depends on the seed, the name and the shape, on nothing else.
@@ -83,7 +88,10 @@ def draw_anchors(
             tuple(slot.parameter.shape), dtype=np.float32
         )
         mean = np.float32(gains if is_gain(slot) else 0)
-        anchors[name] = _like(slot.parameter, np.asarray(draw) * np.float32(std) + mean, anchor_dtype, whole)
+        values = np.asarray(draw) * np.float32(std) + mean
+        for row in padding(slot):
+            values[row] = 0
+        anchors[name] = _like(slot.parameter, values, anchor_dtype, whole)
     return anchors
 
 

@@ -53,13 +53,18 @@ def attach(
     twice with D.
 
     Know before use:
-      - Call it when the model is on its device and has its values.
+      - Call it when the model is on its device and has its values, and before its weights are copied (a moving average,
+        a target network, Lookahead): a copy from before lacks b.
       - The weights are shifted once, whoever calls this how often (`syre.core.once` says how that is known): put the
         line where the optimizer is made, and load weights and optimizer state before or after it. The optimizer's
         saved state says which anchors it was trained with. Only where the weights alone of a small network are
         loaded before this line, `start="keep"` has to say so.
       - `deepcopy` and pickle of the optimizer drop the hooks, with a warning: attach to the copy.
-      - With coupled decay `p.grad` holds the pull after the step: zero it before the next backward, as is usual.
+      - With coupled decay `p.grad` holds the pull after the step: zero it before the next backward, as is usual, and
+        take one step for each backward pass (with two optimizers over one parameter, too).
+      - Its hooks stand last before a step and first after it: what clips gradients or averages weights, whenever it was
+        hooked on, sees neither the pull nor theta (after the first backward pass: from its second step on).
+      - In the shift form, what an optimizer keeps of the weights in its state is theta, but for the average of ASGD.
       - A decoupled pull near the last digit of a float32 weight (eta lambda < 2^-15) is rounded stochastically, and
         given to one of 64 parts of the entries at a time, 64 times as much: so it arrives at every learning rate.
       - A learning rate that is a tensor on a GPU is read back once per step where it is needed (decoupled decay).
@@ -99,7 +104,8 @@ def attach(
         strict: raise for parameters of a kind that torch does not have, instead of going by the rule.
 
     Raises:
-        TypeError: no optimizer, or no model, or in the other order. Whatever is raised, nothing has changed.
+        TypeError: no optimizer, or no model, or in the other order; an argument that is no number, or no dtype.
+            Whatever is raised, nothing has changed.
         ValueError: no group with weight_decay > 0, or another one although weight_decay is given; an optimizer that has
             syre already, otherwise than here, or whose loaded state is that of other anchors; weights that other
             anchors have shifted; a decayed parameter that the model does not have, or that is trained and not float32
@@ -113,19 +119,30 @@ def attach(
             the weights move. SharedAnchors: another model of the process has the same anchors.
     """
     optimizer, one = stepped(optimizer), as_model(model)
-    sigma = sigma if callable(sigma) else float(sigma)
-    seed, sigma_d, gains = operator.index(seed), float(sigma_d), float(gains)
-    asked = once.line({"seed": seed, "sigma": named(sigma), "unit": unit, "gains": gains}), sigma_d, form, start
-    if (handle := attached(optimizer)) is not None and handle.is_what(one, *asked):
-        return handle
+    sigma = sigma if callable(sigma) else _number("sigma", sigma)
+    seed, sigma_d, gains = operator.index(seed), _number("sigma_d", sigma_d), _number("gains", gains)
+    weight_decay = None if weight_decay is None else _number("weight_decay", weight_decay)
+    if not isinstance(anchor_dtype, torch.dtype | None):
+        raise TypeError(f"anchor_dtype must be a torch.dtype, as torch.bfloat16, or None, got {anchor_dtype!r}")
+    if (handle := attached(optimizer)) is not None:
+        own = {name: slot for name, slot in slots(one).items() if name in handle.anchors}
+        recipe = {"seed": seed, "sigma": named(sigma, unit, own.values()), "unit": unit, "gains": gains}
+        if handle.is_what(
+            one, recipe | {"sigma_d": sigma_d}, weight_decay, form, start, anchor_dtype, stochastic_rounding
+        ):
+            return handle
     with _decaying(optimizer, weight_decay):
         drawn = sigma, unit, gains, seed, sigma_d
         handle = _attach(optimizer, one, *drawn, start, anchor_dtype, form, stochastic_rounding, strict)
-    if one is not model:
-        handle.keep(one)
-    if handle.moved:  # the anchors of a copy are those of the original, and should be
-        warn_of_shared(handle)
     return handle
+
+
+def _number(name: str, value: Any) -> float:
+    """An argument as a number. Raises: TypeError that names it."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
 
 
 def _attach(
@@ -150,12 +167,13 @@ def _attach(
         return anchors, draw_scales(model, sigma_d=sigma_d, seed=seed, parameters=anchors, whole=full)
 
     anchors, scales = draw(names)
-    recipe = drawn | {"sigma": named(sigma), "sigma_d": sigma_d}
+    recipe = drawn | {"sigma": named(sigma, unit, [found[name] for name in anchors]), "sigma_d": sigma_d}
     handle = _bind(
         optimizer, found, model, anchors, scales, start=start, form=form, recipe=recipe, stochastic=stochastic,
         less={name: gains for name in anchors if gains and is_gain(found[name])},
         by=once.line(recipe),
         full=lambda: checksum(_sorted_draws(draw, [*anchors, *(f"{name}:scale" for name in scales)])),
+        asked=(start, anchor_dtype, stochastic), shared=True,
     )  # fmt: skip
     handle.draw_later(draw)
     return handle
@@ -174,9 +192,13 @@ def _sorted_draws(draw: Callable[..., tuple[Named, Named]], keys: Collection[str
 def _bind(
     optimizer: Optimizer, found: Mapping[str, Slot], model: nn.Module, anchors: Named, scales: Named, *, start: str,
     form: str | None, recipe: Mapping[str, Any], by: str, full: Callable[[], str],
-    less: Mapping[str, float] | None = None, stochastic: bool = False,
+    less: Mapping[str, float] | None = None, stochastic: bool = False, asked: tuple[Any, ...] = (),
+    shared: bool = False,
 ) -> SyreHandle:  # fmt: skip
-    """Check all, then hook the optimizer, then move the weights, if they are not where they belong."""
+    """Check all, then hook the optimizer, then move the weights, if they are not where they belong.
+
+    `shared`: warn if another model has the same anchors (those of a copy are its original's, and should be).
+    """
     require_start(start)
     form = forms.choose(type(optimizer), form, has_scales=bool(scales))
     if attached(optimizer) is not None:
@@ -205,14 +227,20 @@ def _bind(
     plan = once.plan(found, anchors, by, resumed=bool(saved), less=less) if start == "shift" else None
     sharded = any(is_sharded(found[name].parameter) for name in centres)
     handle = SyreHandle(
-        optimizer, model, centres, scales, form=form, recipe=recipe, line=by, stochastic=stochastic, start=start,
+        optimizer, model, centres, scales, form=form, recipe=recipe, line=by, stochastic=stochastic, asked=asked,
         whole=full() if sharded else None,
     )  # fmt: skip
-    handle.resume(saved)
+    try:
+        handle.resume(saved)
+        if plan is not None:
+            if shared and plan.anchors:
+                warn_of_shared(handle)  # which may be an error
+            handle.begin(plan)
+    except BaseException:
+        handle.detach()
+        raise
     for group in optimizer.param_groups:
         group.pop(GROUP, None)
-    if plan is not None:
-        handle.begin(plan)
     return handle
 
 
@@ -231,7 +259,7 @@ def _decaying(optimizer: Optimizer, weight_decay: float | None) -> Iterator[None
     before = [group.get("weight_decay") for group in optimizer.param_groups]
     if None in before:
         raise ValueError(f"{type(optimizer).__name__} knows no weight_decay: take one that does (AdamW, say)")
-    if any(own not in (0, weight_decay) for own in before):  # its own: from a state that was loaded
+    if set(before) not in ({0}, {weight_decay}):  # its own: from a state that was loaded, or from here
         raise ValueError(
             f"weight_decay={weight_decay} is for a script without decay; the groups have {before}: drop it"
         )

@@ -121,7 +121,8 @@ def require_decayable(name: str, parameter: Tensor, stochastic: bool = False) ->
         raise ValueError(
             f"parameter {name!r} is {parameter.dtype}, in which the pull toward the anchor would be rounded away: "
             "keep the parameters in float32 (or float64) and compute in low precision with torch.autocast, or "
-            "attach(..., stochastic_rounding=True), which rounds the pull stochastically, so that it arrives on average"
+            "attach(..., stochastic_rounding=True), which rounds the pull stochastically, so that it arrives on "
+            "average (in the pull form, that is with an optimizer of `EXACT`)"
         )
 
 

@@ -3,6 +3,7 @@
 import operator
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,7 @@ class Followed:
     Attributes:
         anchors, scales: canonical name -> tensor, laid out as the parameter is.
         draw: what draws for parameters that come later; without it such a parameter is an error.
+        adopted: the names of those that came later, until somebody takes them off.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Followed:
         """`whole`: the checksum of anchors and scales, if only shards of them are here."""
         self.anchors, self.scales, self.stochastic = anchors, scales, stochastic
         self.draw: Draw | None = None
+        self.adopted: list[str] = []  # that have got anchors since anybody looked
         self._checksum = whole
         self.model = weakref.ref(model)
         parameters = canonical_parameters(model)
@@ -90,7 +93,16 @@ class Followed:
         decaying = [p for group in optimizer.param_groups if group.get("weight_decay", 0) > 0 for p in group["params"]]
         self._plain = {id(p): p for p in decaying if id(p) not in self._names}
         self._frozen = [p for p in self._plain.values() if not p.requires_grad]
-        self._parts: dict[int, tuple[list[Tensor], list[Part]]] = {}  # by group: its parameters, what was made of them
+        self._displaced: dict[int, Tensor] = {}  # of `_plain`: others have their names, and their anchors
+        # by group: its parameters and their dtypes, and what was made of them
+        self._parts: dict[int, tuple[list[Tensor], list[torch.dtype], list[Part]]] = {}
+
+    def copied(self, anchors: Named, scales: Named) -> "Followed":
+        """Of a copy of the handle, which follows no parameter: for its checksum."""
+        other = copy(self)
+        other.anchors, other.scales = anchors, scales
+        other._names, other._known, other._plain, other._frozen, other._parts = {}, {}, {}, [], {}
+        return other
 
     def known(self) -> Mapping[str, Tensor]:
         """Canonical name -> parameter of all that have an anchor."""
@@ -113,6 +125,7 @@ class Followed:
 
     def decayed(self, optimizer: Optimizer) -> Iterator[tuple[dict[str, Any], Part]]:
         """What decays now, part by part, each with its group."""
+        self._take_again()
         if self._frozen and any(p.requires_grad for p in self._frozen):  # are trained since: asked about anew
             for p in self._frozen:
                 self._plain.pop(id(p), None)
@@ -125,6 +138,7 @@ class Followed:
 
     def anchored(self, optimizer: Optimizer) -> list[Part]:
         """What decays, or has anchors from when it did."""
+        self._take_again()
         return [
             part
             for index, group in enumerate(optimizer.param_groups)
@@ -135,13 +149,22 @@ class Followed:
     def _of(self, index: int, group: Mapping[str, Any]) -> list[Part]:
         """The parts of a group: those of the step before, unless the group has changed."""
         parameters: list[Tensor] = group["params"]
-        held, parts = self._parts.get(index, (None, []))
-        if held is None or len(held) != len(parameters) or not all(map(operator.is_, held, parameters)):
+        held, dtypes, parts = self._parts.get(index, (None, [], []))
+        as_they_were = held is not None and len(held) == len(parameters) and all(map(operator.is_, held, parameters))
+        if not as_they_were or [p.dtype for p in parameters] != dtypes:  # a part of the model may be cast since
             if unknown := [p for p in parameters if id(p) not in self._names and id(p) not in self._plain]:
                 self._adopt(unknown)
             parts = self._make(parameters)
-            self._parts[index] = list(parameters), parts
+            self._parts[index] = list(parameters), [p.dtype for p in parameters], parts
         return parts
+
+    def _take_again(self) -> None:
+        """Follow those again that others had displaced, and that are trained, in the model, once more."""
+        trained = {key for key, p in self._displaced.items() if p.grad is not None}
+        if trained and (model := self.model()) is not None:
+            for key in trained & {id(p) for p in model.parameters()}:
+                del self._displaced[key], self._plain[key]
+                self._parts.clear()
 
     def _make(self, parameters: list[Tensor]) -> list[Part]:
         parts = []
@@ -182,13 +205,21 @@ class Followed:
                     continue
                 self.anchors.update(anchors)
                 self.scales.update(scales)
+                self.adopted.append(name)
             elif self.anchors[name].shape != p.shape:
                 was, now = tuple(self.anchors[name].shape), tuple(p.shape)
-                raise RuntimeError(f"parameter {name!r} has shape {now}, and had {was} when syre was attached")
+                raise RuntimeError(
+                    f"parameter {name!r} has shape {now}, and had {was} when syre was attached: detach, take the old "
+                    "one out of the optimizer, and attach again with start='keep'"
+                )
             if is_sharded(p) and not is_sharded(self.anchors[name]):
                 self.checksum()  # while they are whole
             self.anchors[name] = shard_like(self.anchors[name], p)
             if name in self.scales:
                 self.scales[name] = shard_like(self.scales[name], p)
-            self._names = {key: other for key, other in self._names.items() if other != name} | {id(p): name}
+            old = self._known.get(name)
+            if old is not None and old is not p:  # it may still be in the optimizer, with no gradient any more
+                self._names.pop(id(old), None)
+                self._plain[id(old)] = self._displaced[id(old)] = old
+            self._names[id(p)] = name
             self._known[name] = parameters[name]

@@ -1,7 +1,7 @@
 """What the hooks do before and after a step: the constant pull, and the shift to theta and back."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,8 @@ from torch.optim import Optimizer
 
 from . import decay
 from .follow import Followed, Part
-from .rounding import add_rounded_, entries, stream
+from .rounding import add_rounded_, eager, entries, stream
+from .sharded import local
 
 # Optimizers whose decay is exactly `g += lambda w` (False) or `w -= eta lambda w` (True), and whose update does not
 # otherwise depend on w. A group's own `decoupled_weight_decay` wins. Compared by `is`: a subclass may have any rule.
@@ -54,7 +55,7 @@ class Pull:
 
     @torch.no_grad()
     def _before_update(self, optimizer: Optimizer) -> None:
-        for group, part in self._followed.decayed(optimizer):
+        for group, part in list(self._followed.decayed(optimizer)):  # all of them, before anything is written
             decoupled = self._is_decoupled(group)
             if decoupled and (part.scales is None or self._is_rounded(group, part)):
                 continue  # after the update
@@ -65,14 +66,26 @@ class Pull:
             maximize = group.get("maximize", False)
             if decoupled and part.scales is not None:
                 decay.decay_decoupled_(part.weights(), anchors, part.scales, lr=float(group["lr"]), weight_decay=rate)
+                continue
+            gradients = part.gradients()
+            if any(grad.dtype not in decay.FULL for grad in gradients):  # whatever the weights have
+                self._pull_rounded(part, gradients, rate if maximize else -rate)
             elif part.scales is not None:
-                decay.decay_coupled_(part.gradients(), part.weights(), anchors, part.scales, rate, maximize)
-            elif part.dtype in decay.FULL:
-                decay.pull_coupled_(part.gradients(), anchors, weight_decay=rate, maximize=maximize)
+                decay.decay_coupled_(gradients, part.weights(), anchors, part.scales, rate, maximize)
             else:
-                for name, grad, anchor in zip(part.names, part.gradients(), anchors, strict=True):
-                    bits = stream(self._seed, self._count(name), name, grad.device)
-                    add_rounded_(grad, anchor, rate if maximize else -rate, bits)
+                decay.pull_coupled_(gradients, anchors, weight_decay=rate, maximize=maximize)
+
+    def _pull_rounded(self, part: Part, gradients: Sequence[Tensor], rate: float) -> None:
+        """A coupled pull on gradients of low precision, `rate * b`, or with D `rate * (w - D (w - b))`."""
+        scales: Sequence[Tensor | None] = part.scales or [None] * len(part.names)
+        for name, grad, w, b, scale in zip(part.names, gradients, part.weights(), part.anchors, scales, strict=True):
+            if scale is not None:
+                wide = torch.promote_types(torch.float32, w.dtype)
+                b = w.to(wide) - scale.to(wide) * (w.to(wide) - b.to(wide))
+            if grad.dtype in decay.FULL:
+                grad.add_(b, alpha=rate)
+            else:
+                add_rounded_(grad, b, rate, stream(self._seed, self._count(name), name, grad.device))
 
     @torch.no_grad()
     def after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -96,6 +109,7 @@ class Pull:
             else:
                 decay.pull_decoupled_(part.weights(), part.anchors, lr=lr, weight_decay=rate)
 
+    @eager
     def _pull_small(self, part: Part, rate: float) -> None:
         """A pull that is rounded: of those parameters together that have taken as many steps, mostly all."""
         alike: dict[int, list[int]] = {}
@@ -138,11 +152,20 @@ class Pull:
         return bool(group.get("decoupled_weight_decay", self._default_decoupled))
 
 
-class Shift:
-    """To theta = w - b before the step and back after it: exact for any update rule, and w is rounded once or twice."""
+AVERAGES: dict[type[Optimizer], str] = {torch.optim.ASGD: "ax"}  # the entry of a parameter's state
 
-    def __init__(self, followed: Followed) -> None:
+
+class Shift:
+    """To theta = w - b before the step and back after it: exact for any update rule, and w is rounded once or twice.
+
+    Averages of the weights in an optimizer's state (table `AVERAGES`) move along, and so are averages of w to whoever
+    reads them; in the state of other optimizers, what stands for weights is theta.
+    """
+
+    def __init__(self, followed: Followed, kind: type[Optimizer]) -> None:
         self._followed = followed
+        self._average = next((key for known, key in AVERAGES.items() if issubclass(kind, known)), "")
+        self._state: Mapping[Any, Any] = {}
         self._shifted: list[Part] = []
         self._depth = 0
 
@@ -176,7 +199,11 @@ class Shift:
         self.restore()
 
     def to_theta(self, optimizer: Optimizer) -> None:
-        self._shifted = [part.live(lambda p: p.requires_grad) for part in self._followed.anchored(optimizer)]
+        parts = [part.live(_may_move) for part in self._followed.anchored(optimizer)]
+        for part in parts:
+            if part.parameters and part.dtype not in decay.FULL:  # cast since
+                decay.require_decayable(part.names[0], part.parameters[0])
+        self._shifted, self._state = parts, optimizer.state
         self._move(-1)
 
     def restore(self) -> None:
@@ -188,6 +215,10 @@ class Shift:
     def _move(self, sign: int) -> None:
         for part in self._shifted:
             decay.shift_(part.weights(), part.anchors, sign=sign)
+            if self._average:
+                own = [self._state.get(p, {}).get(self._average) for p in part.parameters]
+                there = [(local(mean), b) for mean, b in zip(own, part.anchors, strict=True) if mean is not None]
+                decay.shift_([mean for mean, _ in there], [b for _, b in there], sign=sign)
 
 
 def choose(kind: type[Optimizer], form: str | None, *, has_scales: bool) -> str:
@@ -217,6 +248,11 @@ def closure_of(
     if len(args) > 1:
         return args[1], lambda closure: ((args[0], closure, *args[2:]), kwargs)
     return kwargs.get("closure"), lambda closure: (args, {**kwargs, "closure": closure})
+
+
+def _may_move(parameter: Tensor) -> bool:
+    """Whether a step may move it: also one that was frozen, and has a gradient of zeros since."""
+    return parameter.requires_grad or parameter.grad is not None
 
 
 def _has_grad(parameter: Tensor) -> bool:

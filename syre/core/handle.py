@@ -2,7 +2,9 @@
 
 import warnings
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from typing import Any, cast
 
@@ -15,9 +17,10 @@ from . import once
 from .decay import Effect, Handle
 from .follow import Draw, Followed, Named
 from .forms import Pull, Shift
+from .names import slots
 from .scale import GuessedScale
 from .sharded import local, shard_like
-from .wrapped import outside, surround
+from .wrapped import is_wrapper, outside, surround
 
 GROUP = "syre"  # entry of the groups in a saved optimizer state: which anchors, and how many steps were rounded
 EARLIER = {"unit": "relative", "gains": 0.0}  # of a state that does not say so: there was no choice then
@@ -42,15 +45,20 @@ class SyreHandle(Handle):
     def __init__(
         self, optimizer: Optimizer, model: nn.Module, anchors: Named, scales: Named, *, form: str,
         recipe: Mapping[str, Any], line: str, whole: str | None = None, stochastic: bool = False,
-        start: str = "keep",
+        asked: tuple[Any, ...] = (),
     ) -> None:  # fmt: skip
-        """`line` says which anchors these are; `whole` is their checksum, if only shards of them are here."""
+        """`line` says which anchors these are; `whole` is their checksum, if only shards of them are here.
+
+        `asked`: with which further options it was attached.
+        """
         self.anchors, self.scales, self.form, self.line = anchors, scales, form, line
-        self._recipe, self._asked = dict(recipe), start
-        self._several: nn.Module | None = None  # keeps a list of models together
+        self._recipe, self._asked = dict(recipe), asked
+        # A wrapper or a list, that nobody else may hold. In the shift form the optimizer is in a cycle, and would keep
+        # a model that is gone for all others until that is collected: so not any model.
+        self._whole: nn.Module | None = model if form == "pull" or is_wrapper(model) else None
         self._optimizer, self._model = weakref.ref(optimizer), weakref.ref(model)
         self._followed = Followed(optimizer, model, anchors, scales, whole=whole, stochastic=stochastic)
-        self._form: Pull | Shift = Shift(self._followed)
+        self._form: Pull | Shift = Shift(self._followed, type(optimizer))
         if form == "pull":
             self._form = Pull(self._followed, type(optimizer), int(recipe.get("seed", 0)))
         self._shifted: once.Shifted | None = None  # the way back until the first step
@@ -72,6 +80,7 @@ class SyreHandle(Handle):
     def _register(self, optimizer: Optimizer) -> None:
         self.hooks = (optimizer.register_step_pre_hook(self._before),)
         self.hooks = (*self.hooks, optimizer.register_step_post_hook(self._after))
+        _in_order(optimizer._optimizer_step_post_hooks).move_to_end(self.hooks[1].id, last=False)  # averages see w
         for hook in (
             optimizer.register_load_state_dict_pre_hook(self._loading),
             optimizer.register_load_state_dict_post_hook(self._loaded),
@@ -134,21 +143,15 @@ class SyreHandle(Handle):
         self._recipe |= new
         self.line = once.line(self._recipe)
 
-    def keep(self, model: nn.Module) -> None:
-        """Keep a list of models alive, of which there is a weak reference only."""
-        self._several = model
-
-    def is_what(self, model: nn.Module, line: str, sigma_d: float, form: str | None, start: str) -> bool:
+    def is_what(
+        self, model: nn.Module, recipe: Mapping[str, Any], weight_decay: float | None, form: str | None, *asked: Any
+    ) -> bool:
         """Whether attaching this once more would be the same again."""
-        held = self._model()
-        same = held is not None and [*map(id, held.parameters())] == [*map(id, model.parameters())]
-        mine = self.line, self._recipe.get("sigma_d", 0.0), self._asked
-        return same and mine == (line, sigma_d, start) and form in (None, self.form)
-
-    @property
-    def moved(self) -> bool:
-        """Whether `attach` has moved weights to init + b, and no step has been taken since."""
-        return self._shifted is not None
+        held, optimizer = self._model(), self._optimizer()
+        if held is None or optimizer is None or [*map(id, held.parameters())] != [*map(id, model.parameters())]:
+            return False
+        given = weight_decay is None or all(group["weight_decay"] == weight_decay for group in optimizer.param_groups)
+        return given and (self._recipe, self._asked) == (recipe, asked) and form in (None, self.form)
 
     def begin(self, plan: once.Plan) -> None:
         """Carry out the shift to init + b; it can be taken back until the first step."""
@@ -157,13 +160,30 @@ class SyreHandle(Handle):
             self._start = self._shifted.start
 
     def detach(self) -> None:
-        """Remove the hooks: from now on the optimizer decays toward 0 again. The weights stay where they are."""
+        """Remove the hooks: from now on the optimizer decays toward 0 again.
+
+        The weights stay where they are, and so does a decay that `attach(weight_decay=)` gave the groups.
+        """
         super().detach()
         while self._undo:
             self._undo.pop()()
         _living.discard(self)
-        if (optimizer := self._optimizer()) is not None:
+        self._whole = None
+        if (optimizer := self._optimizer()) is not None and attached(optimizer) is self:
             _attached.pop(optimizer, None)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SyreHandle":
+        """A handle that is detached, for the hooks stay with the optimizer: attach to the copy of that."""
+        copied = object.__new__(type(self))
+        memo[id(self)] = copied
+        vars(copied).update(vars(self) | {"hooks": (), "_undo": [], "_whole": None, "_shifted": None, "_probe": None})
+        copied.anchors, copied.scales = deepcopy((self.anchors, self.scales), memo)
+        copied._followed = self._followed.copied(copied.anchors, copied.scales)
+        copied._optimizer, copied._model = cast(Any, _none), cast(Any, _none)
+        return copied
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a SyreHandle is hooks on an optimizer, and is not pickled: save its state_dict()")
 
     def state_dict(self) -> dict[str, Any]:
         """What the anchors were drawn by, their names and a checksum: a few hundred bytes that identify them.
@@ -214,8 +234,19 @@ class SyreHandle(Handle):
                 self._idle = True
         return self._form.before(optimizer, args, kwargs)
 
+    def _go_last(self) -> None:
+        """Of all that is done before a step: what clips gradients does not clip the pull, and sees w."""
+        if (optimizer := self._optimizer()) is not None and self.hooks:
+            hooks, mine = _in_order(optimizer._optimizer_step_pre_hooks), self.hooks[0].id
+            if next(reversed(hooks)) != mine:
+                hooks.move_to_end(mine)
+
     def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._form.after(optimizer, args, kwargs)
+        self._go_last()
+        if self._followed.adopted and (model := self._model()) is not None:
+            once.keep(slots(model), self._followed.adopted, self.line)
+            self._followed.adopted.clear()
         if self._idle and self._shifted is not None:
             self._idle = False
             self._shifted.renew()
@@ -229,6 +260,7 @@ class SyreHandle(Handle):
 
         Twice, since a method may take two gradients for a step (SAM does).
         """
+        self._go_last()
         now = local(parameter)._version
         self._moved += self._seen is not None and now != self._seen
         self._seen = now
@@ -319,7 +351,7 @@ def warn_of_shared(mine: SyreHandle) -> None:
     """One warning if another living model of this process has some of these very anchors."""
     for other in list(_living):
         model, its = mine._model(), other._model()
-        if other is mine or its is None or model is None or other.line != mine.line:
+        if other is mine or its is None or model is None or other._optimizer() is None or other.line != mine.line:
             continue
         own = {id(p) for p in model.parameters()}
         if any(id(p) in own for p in its.parameters()):
@@ -359,5 +391,15 @@ def warn_of_copies(optimizer: Optimizer) -> Callable[[], None]:
     return undo
 
 
+def _in_order(hooks: Any) -> "OrderedDict[int, Any]":
+    """The hooks as torch keeps and calls them."""
+    return cast("OrderedDict[int, Any]", hooks)
+
+
 def _nothing() -> None:
     pass
+
+
+def _none() -> None:
+    """In place of a weak reference, of what there is none of."""
+    return None

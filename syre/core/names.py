@@ -67,7 +67,9 @@ def walk(model: nn.Module) -> Iterator[Slot]:
     """Every place of every parameter, in the order of `named_parameters()`; a tied one once for each of its ends."""
     modules = dict(model.named_modules())
     for path, module in modules.items():
-        for leaf, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+        for leaf, parameter in module._parameters.items():  # a class may have a `named_parameters` of its own
+            if parameter is None:
+                continue
             name = canonical_name(f"{path}.{leaf}" if path else leaf)
             owner, key = module, leaf
             if isinstance(module, _CONTAINERS) and path:

@@ -3,11 +3,13 @@
 A checkpoint holds weights and nothing else, so that what is exported is a plain state dict. That they are shifted is
 known by four things:
 
-1. **The module** that owns a parameter carries a mark: by which anchors it was shifted, and a digest of some of its
-   entries before. The mark goes along with copies and pickles of the model. Attaching anew (an optimizer that was
-   rebuilt, a second fit) finds it and moves nothing, unless the weights are again what they were before the shift
-   (a learning-rate finder puts them back): then they are shifted anew. Other anchors than the mark's are an error.
-   Weights that are drawn anew in place keep the mark, until `forget`.
+1. **The module** that owns a parameter carries a mark, and the parameter too: by which anchors it was shifted, and a
+   digest of some of its entries before. The mark goes along with copies and pickles of the model. Attaching anew (an
+   optimizer that was rebuilt, a second fit) finds it and moves nothing, unless the weights are again what they were
+   before the shift (a learning-rate finder puts them back): then they are shifted anew. Other anchors than the mark's
+   are an error. Weights that are drawn anew in place keep the mark, until `forget`. Those that were not shifted, and
+   are pulled all the same (frozen, or not there, when the others were), are marked as such: once trained, they are not
+   shifted either.
 2. **The optimizer's state dict** says in its groups which anchors, and a digest of the weights before the shift.
    Loading that of another shift is a resume. If it comes after `attach`, and the weights have not been touched since,
    they had been loaded before, shifted already: the shift is taken back, to the last bit. If it came before, `attach`
@@ -94,24 +96,32 @@ class Plan:
     anchors: Mapping[str, Tensor]  # of those that move
     less: Mapping[str, float]  # the means of some anchors, which are no part of the shift
     by: str
-    marked: Collection[str]  # all that are shifted after it
+    marked: Collection[str]  # all that are shifted after it, or were not to be
+    unmoved: Collection[str]  # frozen now, and pulled if they are trained later
 
     def carry_out(self) -> "Shifted | None":
         """Move and mark; what can be taken back until the first step, if anything moved."""
         parameters = [self.slots[name].parameter for name in self.anchors]
         before = dict(zip(self.anchors, digests(parameters), strict=True))
         copies = [p.detach().clone() for p in parameters]
-        with torch.no_grad():
-            shift_([local(p) for p in parameters], [local(anchor) for anchor in self.anchors.values()], sign=+1)
-            for name, mean in self.less.items():
-                local(self.slots[name].parameter).sub_(mean)
+        try:
+            self._shift(parameters)
+        except BaseException:
+            _copy_back(parameters, copies)
+            raise
         for name in self.marked:
-            slot = self.slots[name]
-            marks = vars(slot.module).setdefault(MARK, {})
-            earlier = marks.get(slot.leaf, {}).get("before", "")
-            marks[slot.leaf] = {"by": self.by, "before": before.get(name, earlier)}
+            earlier = _mark_of(self.slots[name]) or {}
+            if name in before or not earlier.get("kept"):
+                _mark(self.slots[name], {"by": self.by, "before": before.get(name, earlier.get("before", ""))})
+        keep(self.slots, self.unmoved, self.by)
         held = {name: (p, copy) for name, p, copy in zip(self.anchors, parameters, copies, strict=True)}
         return Shifted(held, before) if held else None
+
+    @torch.no_grad()
+    def _shift(self, parameters: Sequence[Tensor]) -> None:
+        shift_([local(p) for p in parameters], [local(anchor) for anchor in self.anchors.values()], sign=+1)
+        for name, mean in self.less.items():
+            local(self.slots[name].parameter).sub_(mean)
 
 
 def plan(
@@ -129,8 +139,9 @@ def plan(
         ValueError: the weights were shifted by other anchors.
     """
     trained = [name for name in anchors if slots[name].parameter.requires_grad]
-    marks = {name: vars(slots[name].module).get(MARK, {}).get(slots[name].leaf) for name in trained}
-    known = [name for name in trained if marks[name] is not None]
+    marks = {name: mark for name in trained if (mark := _mark_of(slots[name])) is not None}
+    marks = {name: mark for name, mark in marks.items() if mark["by"] == by or not mark.get("kept")}
+    known = [*marks]
     now = dict(zip(known, digests([slots[name].parameter for name in known]), strict=True))
     back = {name for name in known if marks[name]["before"] == now[name]}  # put back since
     for name in known:
@@ -140,13 +151,33 @@ def plan(
                 f"parameter {name!r} was shifted by other anchors ({other}; these are {by}), which is not undone: "
                 "build the model anew, or train on toward these anchors with start='keep'"
             )
-    _doubt(slots, anchors, [name for name in known if name not in back])
-    new = [name for name in trained if marks[name] is None]
+    _doubt(slots, anchors, [name for name in known if name not in back and not marks[name].get("kept")])
+    new = [name for name in trained if name not in marks]
     if resumed or _hold(slots, anchors, new):
         new = []
     moved = [name for name in trained if name in new or (name in back and not resumed)]
     means = {name: mean for name, mean in (less or {}).items() if name in moved}
-    return Plan(slots=slots, anchors={n: anchors[n] for n in moved}, less=means, by=by, marked=trained)
+    unmoved = [name for name in anchors if name not in trained and _mark_of(slots[name]) is None]
+    own = {name: anchors[name] for name in moved}
+    return Plan(slots=slots, anchors=own, less=means, by=by, marked=trained, unmoved=unmoved)
+
+
+def keep(slots: Mapping[str, Slot], names: Collection[str], by: str) -> None:
+    """Mark parameters that are pulled toward their anchors without having been shifted."""
+    here = [name for name in names if name in slots]
+    for name, digest in zip(here, digests([slots[name].parameter for name in here]), strict=True):
+        _mark(slots[name], {"by": by, "before": digest, "kept": True})
+
+
+def _mark(slot: Slot, mark: dict[str, Any]) -> None:
+    """On the module, for copies of it; and on the parameter, for another module that takes it over."""
+    vars(slot.module).setdefault(MARK, {})[slot.leaf] = mark
+    setattr(slot.parameter, MARK, mark)
+
+
+def _mark_of(slot: Slot) -> dict[str, Any] | None:
+    mark: dict[str, Any] | None = vars(slot.module).get(MARK, {}).get(slot.leaf)
+    return getattr(slot.parameter, MARK, None) if mark is None else mark
 
 
 def _hold(slots: Mapping[str, Slot], anchors: Mapping[str, Tensor], names: Sequence[str]) -> bool:
@@ -182,8 +213,8 @@ def lacks(weights: Mapping[str, Tensor], anchors: Mapping[str, Tensor]) -> bool:
 
 def forget(model: nn.Module) -> None:
     """Take the marks off a model whose weights were drawn anew in place: the next `attach` shifts them."""
-    for module in model.modules():
-        vars(module).pop(MARK, None)
+    for owner in (*model.modules(), *model.parameters()):
+        vars(owner).pop(MARK, None)
 
 
 class Shifted:
@@ -198,7 +229,6 @@ class Shifted:
         self._copies = {name: copy for name, (_, copy) in held.items()}
         self._held = list(held.values())
         self.start = agreed([digest_of[name] for name in held], [p for p, _ in self._held])
-        self._after = digests([p for p, _ in self._held])  # writing to `p.data` leaves no other trace
         self.renew()
 
     def before(self) -> Mapping[str, Tensor]:
@@ -207,27 +237,24 @@ class Shifted:
 
     def renew(self) -> None:
         """Count what has been written so far as no touch."""
-        self._written = [_written(p) for p, _ in self._held]
+        self._after = digests([p for p, _ in self._held])
 
     def untouched(self, current: Collection[Tensor]) -> bool:
-        """Whether all are still in `current`, and none was written to."""
+        """Whether all are still in `current`, and have the values that they had, on whatever device."""
         identities = {id(p) for p in current}
         parameters = [p for p, _ in self._held]
-        if any(id(p) not in identities for p in parameters) or [*map(_written, parameters)] != self._written:
-            return False
-        return digests(parameters) == self._after
+        return all(id(p) in identities for p in parameters) and digests(parameters) == self._after
 
     @torch.no_grad()
     def take_back(self, current: Collection[Tensor]) -> bool:
         """To the last bit what they were, if they are untouched."""
         if not self.untouched(current):
             return False
-        for p, copy in self._held:
-            local(p).copy_(local(copy))
+        _copy_back([p for p, _ in self._held], [copy for _, copy in self._held])
         return True
 
 
-def _written(parameter: Tensor) -> tuple[int, int]:
-    """Changes with every write to a parameter."""
-    here = local(parameter)
-    return here._version, here.data_ptr()
+@torch.no_grad()
+def _copy_back(parameters: Sequence[Tensor], copies: Sequence[Tensor]) -> None:
+    for p, copy in zip(parameters, copies, strict=True):
+        local(p).copy_(local(copy))

@@ -63,7 +63,12 @@ def parametrize(
     _refuse_tied(model, anchors)
     for name in anchors:
         _refuse_unfit(found[name])
-    recipe = {"seed": seed, "sigma": named(sigma), "unit": unit, "gains": gains}
+    recipe = {
+        "seed": seed,
+        "sigma": named(sigma, unit, [found[name] for name in anchors]),
+        "unit": unit,
+        "gains": gains,
+    }
     if start == "shift":  # planned before the model is touched: this may raise
         shift = {name: anchor - gains if is_gain(found[name]) else anchor for name, anchor in anchors.items()}
         plan = once.plan(found, shift, once.line(recipe), resumed=False)

@@ -17,17 +17,17 @@ FORMATS = {
 }
 
 # A compiled step would compile these for every name. torch.compiler.disable would import the compiler, for seconds.
-_eager = getattr(torch, "_disable_dynamo", lambda function: function)
+eager = getattr(torch, "_disable_dynamo", lambda function: function)
 
 
-@_eager
+@eager
 def stream(seed: int, count: int, name: str, device: torch.device) -> torch.Generator:
     """The random bits of the `count`-th sum of the tensor `name`: alike in every process, and in none twice."""
     key = hashlib.blake2b(f"{seed}\0{count}\0{name}".encode(), digest_size=7).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(key, "little"))
 
 
-@_eager
+@eager
 def add_rounded_(
     target: Tensor, anchor: Tensor, amount: float, bits: torch.Generator, scale: Tensor | None = None
 ) -> None:
@@ -52,6 +52,7 @@ def add_rounded_(
     target.copy_(exact)
 
 
+@eager
 def entries(tensors: list[Tensor], start: int, end: int, parts: int) -> list[Tensor] | None:
     """Parts `start` to `end` of `parts` equal ones of the entries of tensors of one shape, the same of each; or None.
 

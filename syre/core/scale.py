@@ -164,7 +164,7 @@ def _fan(slot: Slot) -> _Fan:
 
 def _listed(slot: Slot) -> int | None:
     """By the table, and by the names of bare parameters."""
-    if (d := _in_table(slot.module, slot.leaf)) is None and slot.leaf in BARE:
+    if (d := _in_table(slot.module, slot.leaf)) is None and slot.leaf in BARE and slot.parameter.dim():
         return _by_channel(slot.parameter) or slot.parameter.shape[-1]
     return d
 
@@ -289,6 +289,12 @@ def decayable(parameter: Tensor) -> bool:
     return parameter.dtype in (torch.float32, torch.float64)
 
 
+def padding(slot: Slot) -> list[int]:
+    """The rows of an embedding that stand for no token: torch gives them no gradient, and they begin as 0."""
+    ends = [end.module for end in (slot, *slot.ties) if isinstance(end.module, nn.Embedding | nn.EmbeddingBag)]
+    return [module.padding_idx for module in ends if module.padding_idx is not None]
+
+
 def scale_of(slot: Slot, sigma: Sigma, unit: str = "relative") -> Scale:
     """What one parameter gets, as `anchor_std` says.
 
@@ -308,8 +314,9 @@ def scale_of(slot: Slot, sigma: Sigma, unit: str = "relative") -> Scale:
     if answered:
         return Scale(**common, std=value, fan_in=None, rule="sigma(name, parameter)", known=True)
     fan = _fan(slot)
-    if fan.d is None:
-        return Scale(**common, std=None, fan_in=None, rule=fan.rule, known=False)
+    if not fan.d:
+        rule = fan.rule if fan.d is None else "empty, or of an empty input"
+        return Scale(**common, std=None, fan_in=None, rule=rule, known=False)
     if unit == "absolute":
         return Scale(**common, std=value, fan_in=None, rule="sigma", known=True)
     return Scale(**common, std=value / math.sqrt(fan.d), fan_in=fan.d, rule=fan.rule, known=fan.known)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 
 # Where wrappers keep the optimizer that they step: accelerate, Lightning and DeepSpeed; SAM; Lookahead and others.
@@ -49,11 +50,22 @@ def as_model(model: Any) -> nn.Module:
     if isinstance(model, nn.Module):
         return model
     if isinstance(model, Mapping) and model and all(isinstance(one, nn.Module) for one in model.values()):
-        return nn.ModuleDict(cast(dict[str, nn.Module], dict(model)))
+        return nn.ModuleDict({name: _plain(one) for name, one in cast(dict[str, nn.Module], dict(model)).items()})
     if isinstance(model, list | tuple) and model and all(isinstance(one, nn.Module) for one in model):
-        return nn.ModuleList(model)
+        return nn.ModuleList(map(_plain, model))
     kind = type(model).__name__
     raise TypeError(f"model must be a torch.nn.Module, or a list or dict of several, got {kind}")
+
+
+def is_wrapper(model: nn.Module) -> bool:
+    """Whether a model is one, or a list of them, in other clothes: torch.compile's, a parallel one, a `ModuleList`."""
+    kinds = nn.ModuleList | nn.ModuleDict | DataParallel | DistributedDataParallel
+    return isinstance(model, kinds) or hasattr(model, "_orig_mod")
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    """The model inside a wrapper of torch's whose `module` a name would keep, in the middle of it."""
+    return cast(nn.Module, model.module) if isinstance(model, DataParallel | DistributedDataParallel) else model
 
 
 def surround(
