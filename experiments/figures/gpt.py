@@ -15,6 +15,7 @@ from experiments.analysis.arms import (
     beats,
     costs,
     decay,
+    difference,
     final,
     look,
     same,
@@ -22,8 +23,9 @@ from experiments.analysis.arms import (
     width,
 )
 from experiments.analysis.claims import MIN_SEEDS, Claim
+from experiments.analysis.notes import Numbers
 from experiments.analysis.results import Arm, Results, ResultsError, select
-from experiments.analysis.summaries import Finding
+from experiments.analysis.summaries import Finding, table
 from experiments.analysis.words import interval, less, mean, word
 
 TITLE = "a GPT on source code: loss, rank of attention and plasticity over the decay"
@@ -44,6 +46,11 @@ SYRES: dict[str, tuple[str, dict[str, Any]]] = {  # as ids say them, and claims
     "absolute-0.01": ("absolute σ = 0.01", {"sigma": 0.01, "unit": "absolute"}),
 }
 KEEP: dict[str, Any] = {"sigma": 1, "start": "keep"}
+OFFSET = arm("offset", sigma=1)  # decay to 0, from the start of syre at sigma = 1
+
+
+def offset(gamma: float) -> Arm:
+    return {**OFFSET, GAMMA: gamma}
 
 
 def first_text(results: Results) -> Results:
@@ -141,6 +148,14 @@ def _further() -> Iterator[Claim]:
         yield _before(same(f"advanced-rank-{g}", text, "ours", _rank("query_key"), advanced, plain, RANKS))
 
 
+def _of_the_start() -> Iterator[Claim]:
+    """syre at sigma = 1 against decay to 0 from the same start, init + b: is it the anchor, or the larger weights?"""
+    text = "At γ = 0.1 decay to 0 from syre's start (σ = 1) has syre's loss on held-out text, within 0.02 nats."
+    yield _before(same("start-0.1", text, "ours", LOSS, syre(gamma=0.1, sigma=1), offset(gamma=0.1), NATS))
+    text = "At γ = 1 syre (σ = 1) has a lower loss on held-out text than decay to 0 from its start, by 0.02 nats."
+    yield _before(beats("anchor-1", text, "ours", LOSS, syre(gamma=1, sigma=1), offset(gamma=1), NATS))
+
+
 CLAIMS: tuple[Claim, ...] = (
     *_low_rank(),
     *_low_rank(**MATRICES),
@@ -148,6 +163,7 @@ CLAIMS: tuple[Claim, ...] = (
     *_plastic(),
     *(claim for key in SYRES for claim in _syre(key)),
     *_further(),
+    *_of_the_start(),
 )
 
 NOTES = """
@@ -164,7 +180,8 @@ that are held out are tables of encodings (13 % of the bytes), and most of their
 on. AdamW at 0.002, batches of 16, 3,000 steps: 1,500 on the text, then 1,500 on other windows of it with its bytes
 renamed by a permutation of all 256, each with a warm-up and a cosine of its own, so that ηγt is 1.5 γ on each; Adam's
 moments, and the anchors, stay. Most bytes are renamed to ones that the first text does not have, and whose embeddings
-have only decayed, or moved to their anchors. 23 arms, three seeds; from run to run losses scatter by 0.01 to 0.015
+have only decayed, or moved to their anchors. 25 arms, three seeds (the last two, decay to 0 from the start of
+σ = 1, and their two claims, came after the first seed of the others); from run to run losses scatter by 0.01 to 0.015
 nats, so that on three seeds effects of the size of the margin mostly stay open.
 
 **Deviations.** Han et al. fine-tune large models on other tasks, and vary the decay of the pretraining alone; here the
@@ -189,10 +206,66 @@ LINES = {
     look("syre", 0.01, unit="absolute"): syre(sigma=0.01, unit="absolute"),
     look("syre_advanced", 0.01): arm("syre_advanced", sigma=0.01),
     SAME_START: syre(**KEEP),
+    look("offset"): OFFSET,
     look("weight_decay", scope="matrices"): decay(**MATRICES),
     look("syre", 0.01, scope="matrices"): syre(sigma=0.01, **MATRICES),
     look("syre", 1, scope="matrices"): syre(sigma=1, **MATRICES),
 }
+
+
+SHOWN = {"loss, first text": (LOSS, True, 3), "loss, second text": (LOSS, False, 3)}
+SHOWN |= {f"rank of {written}": (_rank(product), True, 1) for product, written in PRODUCTS.items()}
+SHOWN |= {"rank, residual stream": (STREAM, True, 1)}
+
+
+def further(results: Results) -> str:
+    """For the report: every arm, in losses (nats a byte) and effective ranks, the mean over seeds."""
+    say = {True: Numbers(first_text(results)), False: Numbers(results)}
+    arms = {("vanilla", "0"): VANILLA}
+    for own, rows in LINES.items():
+        arms |= {(own.label, f"{g:g}"): {**rows, GAMMA: g} for g in GAMMAS if _there(results, rows, g)}
+    cells = [
+        [label, g, *(say[first].final(metric, digits)(own) for metric, first, digits in SHOWN.values())]
+        for (label, g), own in arms.items()
+    ]
+    said = (
+        "Means over seeds; ranks are effective ones, after the first text, of at most 32 (a head) and 128 (the stream)."
+    )
+    return "\n".join(table(["arm", "γ", *SHOWN], cells)) + f"\n\n{said}"
+
+
+def _there(results: Results, rows: Arm, gamma: float) -> bool:
+    return not select(results.runs, **{**rows, GAMMA: gamma}).empty
+
+
+def notes(results: Results) -> str:
+    say, first = Numbers(results), Numbers(first_text(results))
+
+    def more(arm: Arm, control: Arm, text: Numbers = first, metric: str = LOSS, digits: int = 3) -> str:
+        """How much more of a metric an arm has."""
+        return text.interval(difference(metric, arm, control), digits)
+
+    def on_both(arm: Arm, control: Arm) -> str:
+        return f"{more(arm, control)} nats on the first text and {more(arm, control, say)} on the second"
+
+    one, tenth = decay(gamma=1), decay(gamma=0.1)
+    kept, shifted = ([syre(gamma=g, sigma=1, **own) for g in STRONG] for own in ({"start": "keep"}, {"start": "shift"}))
+    key, value = (_rank(product) for product in PRODUCTS)
+    return f"""{NOTES}
+**What it shows** (differences, a loss that is larger being worse). Decay of γ = 1 changes the effective rank of
+W_Q^T W_K by {more(one, VANILLA, metric=key, digits=1)} and that of W_O W_V by
+{more(one, VANILLA, metric=value, digits=1)}, and the loss by {on_both(one, VANILLA)}; γ = 0.1 changes the loss by
+{on_both(tenth, VANILLA)}. At γ = 1 syre with σ = 1 changes the loss against decay alone by {on_both(shifted[1], one)},
+and against no decay by {on_both(shifted[1], VANILLA)}; with σ = 0.01, against decay alone, by
+{on_both(syre(gamma=1, sigma=0.01), one)}.
+
+**The anchor or the start.** With σ = 1 syre starts from init + b, and so from weights that are several times as large
+as GPT-2's (of 128 inputs a std of 0.09 instead of 0.02), which alone may change what is learnt. Decay to 0 from that
+start changes the loss, against decay from its own, by {on_both(offset(0.1), tenth)} (γ = 0.1) and by
+{on_both(offset(1), one)} (γ = 1); the anchor, syre against decay to 0 from the same start, by
+{on_both(shifted[0], offset(0.1))} and by {on_both(shifted[1], offset(1))}. From decay's own start syre changes it,
+against decay alone at the same γ, by {on_both(kept[0], tenth)} and by {on_both(kept[1], one)}.
+"""
 
 
 def draw(results: Results) -> Figure:

@@ -1,6 +1,7 @@
 """The GPT's claims and picture, on results made up for its runs: each claim can hold, fail, and be of its own text."""
 
 import hashlib
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -52,6 +53,7 @@ def expected(metric, second, arm):
     if metric != "loss":
         return METRICS[metric] - (0 if syre else 8 * strength(arm))
     change = 0.1 * strength(arm) if arm["name"] == "weight_decay" else 0.0
+    change += 0.3 * (arm["name"] == "offset" and strength(arm) == 3)
     return METRICS["loss"] + (-change - 0.5 * syre if second else change)
 
 
@@ -120,6 +122,20 @@ def test_of_a_few_runs_there_is_a_report_that_says_nothing_was_learnt_yet(made):
     report = pages.Report(name="gpt", module=gpt, results=few, verdicts=())
     assert (pages._learnt(report), pages._finding(report)["finding"]) == ("", "")
     assert pages._learnt(replace(report, results=whole))  # control
+
+
+def test_the_notes_say_by_how_much_and_the_table_has_every_arm_once(made):
+    said = " ".join(pages.notes(pages.Report(name="gpt", module=gpt, results=made(expected), verdicts=())).split())
+    decayed = "nats on the first text and −0.300 [−0.300, −0.300] on the second"
+    assert f"and the loss by 0.300 [0.300, 0.300] {decayed}; γ = 0.1" in re.sub(r"0\.(2\d\d|30\d)", "0.300", said)
+    lines = gpt.further(made(expected)).splitlines()
+    assert len(lines) == 2 + 25 + 2
+    assert len({tuple(line.split("|")[1:3]) for line in lines[2:27]}) == 25
+    assert "| weight decay | 1 | 1.800 | 1.200 | −4.0 | −4.0 | 36.0 |" in lines
+    few = pages.Report(
+        name="gpt", module=gpt, results=replace(made(expected), metrics=made(expected).metrics[:0]), verdicts=()
+    )
+    assert "What it shows" not in "".join(pages.notes(few))
 
 
 def test_the_finding_says_which_way_decay_moves_the_losses(made):
