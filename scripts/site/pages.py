@@ -262,9 +262,11 @@ def further_of(lead: str) -> str:
 
 
 def split_notes(notes: str) -> tuple[str, str]:
-    """What a figure shows, and its settings: the notes begin with the one, up to their next paragraph with a name."""
-    found = re.match(r"\*\*What it shows\.?\*\*\s*(.*?)(?=^\*\*|\Z)", notes, re.DOTALL | re.MULTILINE)
-    return (found.group(1).strip(), notes[found.end() :].strip()) if found else ("", notes)
+    """What a figure shows, up to the next paragraph of the notes that has a name; and the rest, its settings."""
+    found = re.search(r"^\*\*What it shows\.?\*\*\s*(.*?)(?=^\*\*|\Z)", notes, re.DOTALL | re.MULTILINE)
+    if not found:
+        return "", notes
+    return found.group(1).strip(), f"{notes[: found.start()]}{notes[found.end() :]}".strip()
 
 
 def _shown(figure: Figure, picture: Picture | None, pages: Mapping[str, str]) -> str:

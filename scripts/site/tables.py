@@ -81,7 +81,8 @@ def label(name: str) -> str:
     if found := re.fullmatch(r"(fig|table)(\d+b?)(?:_(\w+))?", name):
         kind, number, variant = found.groups()
         return f"{'Figure' if kind == 'fig' else 'Table'} {number}" + f" ({variant})" * bool(variant)
-    return "At a glance" if name == "front" else name.replace("_", " ").capitalize()
+    own = {"front": "At a glance", "gpt": "GPT"}
+    return own.get(name) or name.replace("_", " ").capitalize()
 
 
 def claims(results: Path) -> list[Row]:

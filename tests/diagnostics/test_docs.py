@@ -9,7 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-TEXT = (Path(__file__).parents[2] / "docs/diagnose.md").read_text()
+PAGE = Path(__file__).parents[2] / "docs/diagnose.md"
+if not PAGE.exists():
+    pytest.skip("of the checkout", allow_module_level=True)
+TEXT = PAGE.read_text()
 
 
 def blocks(language):
