@@ -127,15 +127,17 @@ def test_the_tests_of_the_source_distribution_ask_for_no_part_that_it_lacks(buil
     """Where one needs the checkout it is left out (`pytest.importorskip`), and the others run: `make matrix` does."""
     with tarfile.open(built.source) as archive:
         texts = {e.name: archive.extractfile(e).read() for e in archive if e.name.endswith(".py") and e.isfile()}
-    here = {name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in LIBRARY}
-    asked = {}
+    tests = [name.partition("/")[2] for name in texts if "/tests/" in name]
+    here = {name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in (*LIBRARY, *tests)}
+    here |= {name.rpartition(".")[0] for name in here}  # folders
+    asked, parts = {}, ("syre", "experiments", "scripts", "tests")
     for name, source in texts.items():
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.ImportFrom) and node.level == 0:
                 asked.setdefault(node.module, name)
             elif isinstance(node, ast.Import):
                 asked |= {alias.name: name for alias in node.names if alias.name not in asked}
-    own = {module: name for module, name in asked.items() if module.split(".")[0] in ("syre", "experiments", "scripts")}
+    own = {module: name for module, name in asked.items() if module.split(".")[0] in parts}
     assert {module: name for module, name in own.items() if module not in here} == {}
     assert len(own) > 10
 
