@@ -291,7 +291,7 @@ def draw(results: Results) -> Figure:
 
 def _require_seeds(results: Results) -> None:
     """Raise ResultsError while there are too few seeds for any interval: a sentence would call all of it unclear."""
-    for shown in (VANILLA, decay(gamma=1), syre(sigma=1, gamma=1)):
+    for shown in (VANILLA, decay(gamma=1), syre(sigma=1, gamma=1), offset(1)):
         if len(results.final(LOSS, **shown)) < MIN_SEEDS:
             raise ResultsError(f"fewer than {MIN_SEEDS} seeds")
 
@@ -316,16 +316,20 @@ def finding(results: Results) -> Finding:
 
 
 def learnt(results: Results) -> str:
-    """Both sides of decay in a language model, and where syre is better or worse than decay alone and than none."""
+    """Both sides of decay in a language model, and where syre beats decay, no decay and decay from its own start."""
     _require_seeds(results)
-    first, arms = first_text(results), {"none": VANILLA, "decay": decay(gamma=1), "syre": syre(sigma=1, gamma=1)}
+    first = first_text(results)
+    arms = {"none": VANILLA, "decay": decay(gamma=1), "syre": syre(sigma=1, gamma=1), "start": offset(1)}
     nats = [{name: final(LOSS, arm)(of) for name, arm in arms.items()} for of in (first, results)]
-    none, alone, anchored = (mean(final(_rank("query_key"), arm)(first), 1) for arm in arms.values())
+    none, alone, anchored, _ = (mean(final(_rank("query_key"), arm)(first), 1) for arm in arms.values())
     moved = ("lowers", "does not clearly change", "raises")
     one, two = (word(less(of["decay"], of["none"]), moved, NATS) for of in nats)
     ways = ("better than", "not clearly other than", "worse than")
-    said = [[word(less(of["syre"], of[other]), ways, NATS) for other in ("decay", "none")] for of in nats]
-    on_one, on_two = (f"{decayed} that of decay and {plain} that of no decay" for decayed, plain in said)
+    said = [[word(less(of["syre"], of[other]), ways, NATS) for other in ("decay", "none", "start")] for of in nats]
+    on_one, on_two = (
+        f"{decayed} that of decay, {plain} that of no decay and {own} that of decay to 0 from its own, larger start"
+        for decayed, plain, own in said
+    )
     return (
         f"In a GPT of 0.9 million parameters decay (γ = 1) takes the effective rank of attention from {none} to "
         f"{alone} of {HEAD}, {one} the loss of its first text and {two} that of a second; syre at σ = 1 has rank "
