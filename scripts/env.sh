@@ -60,7 +60,12 @@ if [[ $venv != .venv-frameworks ]]; then
   awk '/^uv==/ {on = 1} on {print} on && !/\\$/ {exit}' requirements.lock >$venv/uv.lock
   install $venv/bin/python -m pip install --disable-pip-version-check --require-hashes -r $venv/uv.lock
   install $venv/bin/uv pip install --python $venv/bin/python --require-hashes -r $lock
-  [[ $venv != .venv ]] || install .venv/bin/uv pip install --python .venv/bin/python --no-deps -e .
+  if [[ $venv == .venv ]]; then
+    install .venv/bin/uv pip install --python .venv/bin/python --no-deps -e .
+    # uv compiles nothing, and where PYTHONDONTWRITEBYTECODE is set each process would compile these anew, in three times the time
+    env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -c "import torch, torchvision, pandas, wandb, matplotlib.pyplot" \
+      >"$log" 2>&1 || true  # what needs one that fails says so
+  fi
 else  # the packages of .venv come after its own; a .pth file that only named their folder would lose their own .pth files
   install "$base" -m venv "$(readlink -f $venv)" --without-pip
   .venv/bin/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \

@@ -23,6 +23,7 @@ case "${0##*/} $1 $2" in
     [[ ! -L $3 ]] || exit 1
     mkdir -p "$3/bin" "$3/lib/python3.11/site-packages"; touch "$3/pyvenv.cfg"
     cp "$0" "$3/bin/python"; cp "$0" "$3/bin/uv" ;;
+  *" -c import torch,"*) echo "compiles ${PYTHONDONTWRITEBYTECODE:-and writes}" >>"$CALLS"; exit 1 ;;
   *" -m pip") [[ -z $OFFLINE ]] || { echo retrying; echo "no route to host"; echo; exit 1; } ;;
   uv*)
     [[ -z $KILLED || "$*" != *" -e ." ]] || kill -9 $PPID
@@ -87,13 +88,22 @@ def test_it_is_built_once_by_the_uv_of_the_lock(checkout):
     checkout.builds()
     checkout.make("-B")
     steps = [line.replace(str(checkout.python), "") for line in checkout.calls.read_text().splitlines()]
-    assert steps[-4:] == [
+    assert steps[-6:-2] == [
         f"python3.11 -m venv {checkout.root}/.venv",
         "python -m pip install --disable-pip-version-check --require-hashes -r .venv/uv.lock",
         "uv pip install --python .venv/bin/python --require-hashes -r requirements.lock",
         "uv pip install --python .venv/bin/python --no-deps -e .",
     ]
     assert (checkout.root / ".venv/uv.lock").read_text() == "uv==0.1 \\\n    --hash=sha256:0\n"
+
+
+def test_what_every_run_imports_is_compiled_once_even_where_a_variable_forbids_it_to_each_process(checkout):
+    checkout.builds(PYTHONDONTWRITEBYTECODE="1")
+    checkout.make("-B", PYTHONDONTWRITEBYTECODE="1")
+    *_, before, imports, compiles = checkout.calls.read_text().splitlines()
+    assert before.endswith("--no-deps -e .")
+    assert imports.startswith("python -c import torch, torchvision")
+    assert compiles == "compiles and writes"  # and where one of them fails, the environment is there all the same
 
 
 def test_it_is_built_again_when_the_lock_changes(checkout):
