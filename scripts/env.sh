@@ -62,7 +62,7 @@ if [[ $venv != .venv-frameworks ]]; then
   install $venv/bin/uv pip install --python $venv/bin/python --require-hashes -r $lock
   if [[ $venv == .venv ]]; then
     install .venv/bin/uv pip install --python .venv/bin/python --no-deps -e .
-    # uv compiles nothing, and where PYTHONDONTWRITEBYTECODE is set each process would compile these anew, in three times the time
+    # uv compiles nothing: where PYTHONDONTWRITEBYTECODE is set each process would compile these anew (8 s more)
     env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -c "import torch, torchvision, pandas, wandb, matplotlib.pyplot" \
       >"$log" 2>&1 || true  # what needs one that fails says so
   fi
