@@ -10,8 +10,7 @@ import pytest
 
 from experiments.analysis import pages, plotting
 from experiments.analysis.claims import NOT_REPRODUCED, REPRODUCED, Equivalence, evaluate
-from experiments.analysis.results import LATER, Results, flatten
-from experiments.engine.expand import expand
+from experiments.analysis.results import LATER, Results
 from experiments.figures import gpt
 
 STEPS = (0, 1500, 3000)
@@ -20,26 +19,15 @@ METRICS = {"loss": 1.5, "rank/effective": 60, "query_key/rank/effective": 20, "o
 
 
 @pytest.fixture
-def made(composed):
+def made(made_up):
     """Results of the experiment's own runs: `value(metric, second, arm)`, and a little noise of each run."""
-    runs = expand(config := composed("experiment=gpt", "scale=cpu"), lambda words: composed("experiment=gpt", *words))
+    return lambda value: made_up("gpt", METRICS, STEPS, lambda metric, step, arm: value(metric, step > HALF, arm))
+
+
+def test_there_are_two_texts_and_an_evaluation_at_the_end_of_the_first(composed):
+    config = composed("experiment=gpt", "scale=cpu")
     assert config.data.tasks == 2
-    assert config.train.evaluations % 2 == 0  # one at the end of the first text
-
-    def call(value):
-        rng, rows, metrics = np.random.default_rng(0), [], []
-        for run in runs:
-            settings = dict(flatten({"regularizer": run.config["regularizer"]}))
-            rows.append({"id": run.id, "scale": "cpu", "status": "done", "seed": run.seed, **settings})
-            for metric, step in ((m, s) for m in METRICS for s in STEPS):
-                number = value(metric, step > HALF, run.config["regularizer"]) + rng.normal(0, 1e-4)
-                metrics.append({"id": run.id, "step": step, "split": "test", "metric": metric, "value": number})
-        frame = pd.DataFrame(rows).replace("", np.nan)
-        for column in ("weight_decay", "sigma", "gains"):
-            frame[f"regularizer.{column}"] = pd.to_numeric(frame[f"regularizer.{column}"])
-        return Results(experiment="gpt", scale="cpu", runs=frame, metrics=pd.DataFrame(metrics))
-
-    return call
+    assert config.train.evaluations % 2 == 0
 
 
 def strength(arm) -> float:
