@@ -18,12 +18,23 @@ from .sharded import is_sharded, shard_like
 
 
 def named(sigma: Sigma, unit: str, slots: Iterable[Slot]) -> float | str:
-    """What stands for sigma in a state: the number, or a function's name and a digest of what it gives these."""
+    """What stands for sigma in a state: the number, or a function's name and a digest of what it gives a model.
+
+    Of all its parameters, whichever decay by now: they may be thawed one after the other.
+    """
     if not callable(sigma):
         return sigma
-    stds = repr([(slot.name, scale_of(slot, sigma, unit).std) for slot in slots])
+    stds = repr([(slot.name, _answer(slot, sigma, unit)) for slot in slots])
     digest = hashlib.blake2b(stds.encode(), digest_size=4).hexdigest()
     return f"{getattr(sigma, '__qualname__', 'function')}:{digest}"
+
+
+def _answer(slot: Slot, sigma: Sigma, unit: str) -> float | str | None:
+    """Of a parameter that may never decay, so that what the function does with it is its own affair."""
+    try:
+        return scale_of(slot, sigma, unit).std
+    except Exception as error:
+        return type(error).__name__
 
 
 def philox(seed: int, purpose: str, name: str) -> np.random.Generator:

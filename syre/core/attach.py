@@ -67,7 +67,8 @@ def attach(
       - In the shift form, what an optimizer keeps of the weights in its state is theta, but for the average of ASGD.
       - A decoupled pull near the last digit of a float32 weight (eta lambda < 2^-15) is rounded stochastically, and
         given to one of 64 parts of the entries at a time, 64 times as much: so it arrives at every learning rate.
-      - A learning rate that is a tensor on a GPU is read back once per step where it is needed (decoupled decay).
+      - A learning rate that is a tensor on a GPU is read back in each step, by group, where it is needed (decoupled
+        decay).
       - Frozen parameters are anchored but not shifted, and pulled only once they get gradients; those that could not
         be decayed (bfloat16, quantised) have no anchor.
       - Parameters that are not of a kind of torch's get the scale of a general rule (see `fan_in`), and one warning
@@ -75,8 +76,10 @@ def attach(
       - Parameters are followed by identity. Those that begin to decay later, as a group that is added does, get their
         anchors then, as with start="keep"; one that is replaced in the model and in the optimizer, or sharded
         (`fully_shard`, tensor parallel), keeps its anchor, of which each rank holds its shard.
-      - The shift form goes on from w if a step fails, and surrounds an optimizer's own `eval()` and `train()` too.
-      - Until the first step a copy of the weights is kept, to take the shift back if a resume turns up.
+      - The shift form goes on from w if `optimizer.step()` fails, but not if what fails is a `step` that somebody took
+        hold of before this call; it surrounds an optimizer's own `eval()` and `train()` too.
+      - Until the first step at a learning rate above 0 a copy of the weights is kept, to take the shift back if a
+        resume turns up, here or in an optimizer that is built anew.
 
     Args:
         optimizer: a torch optimizer, or a wrapper that holds one (accelerate's, SAM): the one inside is attached to.
@@ -120,13 +123,16 @@ def attach(
     """
     optimizer, one = stepped(optimizer), as_model(model)
     sigma = sigma if callable(sigma) else _number("sigma", sigma)
-    seed, sigma_d, gains = operator.index(seed), _number("sigma_d", sigma_d), _number("gains", gains)
+    sigma_d, gains = _number("sigma_d", sigma_d), _number("gains", gains)
+    try:
+        seed = operator.index(seed)
+    except TypeError:
+        raise TypeError(f"seed must be an integer, got {seed!r}") from None
     weight_decay = None if weight_decay is None else _number("weight_decay", weight_decay)
     if not isinstance(anchor_dtype, torch.dtype | None):
         raise TypeError(f"anchor_dtype must be a torch.dtype, as torch.bfloat16, or None, got {anchor_dtype!r}")
     if (handle := attached(optimizer)) is not None:
-        own = {name: slot for name, slot in slots(one).items() if name in handle.anchors}
-        recipe = {"seed": seed, "sigma": named(sigma, unit, own.values()), "unit": unit, "gains": gains}
+        recipe = {"seed": seed, "sigma": named(sigma, unit, slots(one).values()), "unit": unit, "gains": gains}
         if handle.is_what(
             one, recipe | {"sigma_d": sigma_d}, weight_decay, form, start, anchor_dtype, stochastic_rounding
         ):
@@ -167,7 +173,7 @@ def _attach(
         return anchors, draw_scales(model, sigma_d=sigma_d, seed=seed, parameters=anchors, whole=full)
 
     anchors, scales = draw(names)
-    recipe = drawn | {"sigma": named(sigma, unit, [found[name] for name in anchors]), "sigma_d": sigma_d}
+    recipe = drawn | {"sigma": named(sigma, unit, found.values()), "sigma_d": sigma_d}
     handle = _bind(
         optimizer, found, model, anchors, scales, start=start, form=form, recipe=recipe, stochastic=stochastic,
         less={name: gains for name in anchors if gains and is_gain(found[name])},
@@ -228,14 +234,14 @@ def _bind(
     sharded = any(is_sharded(found[name].parameter) for name in centres)
     handle = SyreHandle(
         optimizer, model, centres, scales, form=form, recipe=recipe, line=by, stochastic=stochastic, asked=asked,
-        whole=full() if sharded else None,
+        less=less, whole=full() if sharded else None,
     )  # fmt: skip
     try:
-        handle.resume(saved)
         if plan is not None:
             if shared and plan.anchors:
                 warn_of_shared(handle)  # which may be an error
             handle.begin(plan)
+        handle.resume(saved)  # what another optimizer's handle has shifted may have to be taken back
     except BaseException:
         handle.detach()
         raise

@@ -94,6 +94,7 @@ class Followed:
         self._plain = {id(p): p for p in decaying if id(p) not in self._names}
         self._frozen = [p for p in self._plain.values() if not p.requires_grad]
         self._displaced: dict[int, Tensor] = {}  # of `_plain`: others have their names, and their anchors
+        self._changed = False  # some group, since it was last looked at which parameters there are
         # by group: its parameters and their dtypes, and what was made of them
         self._parts: dict[int, tuple[list[Tensor], list[torch.dtype], list[Part]]] = {}
 
@@ -102,6 +103,7 @@ class Followed:
         other = copy(self)
         other.anchors, other.scales = anchors, scales
         other._names, other._known, other._plain, other._frozen, other._parts = {}, {}, {}, [], {}
+        other._displaced = {}
         return other
 
     def known(self) -> Mapping[str, Tensor]:
@@ -125,26 +127,24 @@ class Followed:
 
     def decayed(self, optimizer: Optimizer) -> Iterator[tuple[dict[str, Any], Part]]:
         """What decays now, part by part, each with its group."""
-        self._take_again()
-        if self._frozen and any(p.requires_grad for p in self._frozen):  # are trained since: asked about anew
-            for p in self._frozen:
-                self._plain.pop(id(p), None)
-            self._frozen = []
-            self._parts.clear()
+        self._ask_again()
         for index, group in enumerate(optimizer.param_groups):
             if group.get("weight_decay", 0) != 0:
                 for part in self._of(index, group):
                     yield group, part
+        self._tidy(optimizer)
 
     def anchored(self, optimizer: Optimizer) -> list[Part]:
         """What decays, or has anchors from when it did."""
-        self._take_again()
-        return [
+        self._ask_again()
+        parts = [
             part
             for index, group in enumerate(optimizer.param_groups)
             if group.get("weight_decay", 0) != 0 or any(id(p) in self._names for p in group["params"])
             for part in self._of(index, group)
         ]
+        self._tidy(optimizer)
+        return parts
 
     def _of(self, index: int, group: Mapping[str, Any]) -> list[Part]:
         """The parts of a group: those of the step before, unless the group has changed."""
@@ -154,9 +154,31 @@ class Followed:
         if not as_they_were or [p.dtype for p in parameters] != dtypes:  # a part of the model may be cast since
             if unknown := [p for p in parameters if id(p) not in self._names and id(p) not in self._plain]:
                 self._adopt(unknown)
-            parts = self._make(parameters)
+            parts, self._changed = self._make(parameters), True
             self._parts[index] = list(parameters), [p.dtype for p in parameters], parts
         return parts
+
+    def _ask_again(self) -> None:
+        """Ask anew about those that were frozen, and about those that others have displaced."""
+        if self._frozen and any(p.requires_grad for p in self._frozen):  # are trained since
+            for p in self._frozen:
+                self._plain.pop(id(p), None)
+            self._frozen = []
+            self._parts.clear()
+        self._take_again()
+
+    def _tidy(self, optimizer: Optimizer) -> None:
+        """Keep no parameter that the optimizer has not any more: the anchor of its name waits, should it come back."""
+        if not self._changed and len(self._parts) <= len(optimizer.param_groups):
+            return
+        self._changed = False
+        still = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        self._plain = {key: p for key, p in self._plain.items() if key in still}
+        self._displaced = {key: p for key, p in self._displaced.items() if key in still}
+        self._frozen = [p for p in self._frozen if id(p) in still]
+        self._known = {name: p for name, p in self._known.items() if id(p) in still}
+        self._names = {key: name for key, name in self._names.items() if key in still}
+        self._parts = {i: parts for i, parts in self._parts.items() if i < len(optimizer.param_groups)}
 
     def _take_again(self) -> None:
         """Follow those again that others had displaced, and that are trained, in the model, once more."""

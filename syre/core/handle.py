@@ -45,12 +45,13 @@ class SyreHandle(Handle):
     def __init__(
         self, optimizer: Optimizer, model: nn.Module, anchors: Named, scales: Named, *, form: str,
         recipe: Mapping[str, Any], line: str, whole: str | None = None, stochastic: bool = False,
-        asked: tuple[Any, ...] = (),
+        asked: tuple[Any, ...] = (), less: Mapping[str, float] | None = None,
     ) -> None:  # fmt: skip
         """`line` says which anchors these are; `whole` is their checksum, if only shards of them are here.
 
-        `asked`: with which further options it was attached.
+        `asked`: with which further options it was attached. `less`: the means of some anchors, no part of the shift.
         """
+        self._less = dict(less or {})
         self.anchors, self.scales, self.form, self.line = anchors, scales, form, line
         self._recipe, self._asked = dict(recipe), asked
         # A wrapper or a list, that nobody else may hold. In the shift form the optimizer is in a cycle, and would keep
@@ -63,8 +64,9 @@ class SyreHandle(Handle):
             self._form = Pull(self._followed, type(optimizer), int(recipe.get("seed", 0)))
         self._shifted: once.Shifted | None = None  # the way back until the first step
         self._start = ""  # a digest of the weights before the shift: which shift it was
-        self._fresh, self._idle = True, False  # no step has been seen; one at learning rate 0 is under way
-        self._probe: RemovableHandle | None = None  # until a first step has called the hooks
+        self._fresh, self._idle = True, False  # no step has moved anything yet; one at learning rate 0 is under way
+        self._called = False  # whether a step has called the hooks, or it was said that none does
+        self._probes: list[RemovableHandle] = []  # until the first step that moves anything
         self._seen: int | None = None  # the version of a weight at the last backward pass
         self._moved = 0
         self._resuming: dict[int, Any] = {}  # what an optimizer state that is being loaded says of each group
@@ -95,9 +97,11 @@ class SyreHandle(Handle):
                 if callable(getattr(optimizer, mode, None)):
                     to_theta = partial(shift.to_theta, optimizer)
                     self._undo.append(surround(optimizer, mode, to_theta, shift.restore, shift.restore))
-        if probed := [p for p in self._followed.known().values() if p.requires_grad and p.is_leaf]:
-            self._probe = probed[0].register_post_accumulate_grad_hook(Probe(self))
-            self._undo.append(self._probe.remove)
+        self._undo.append(partial(_remove_all, self._probes))  # no cycle: this handle may hold the model
+        for p in self._followed.known().values():
+            if p.requires_grad and p.is_leaf:
+                probe = Probe(self, watches=not self._probes)
+                self._probes.append(p.register_post_accumulate_grad_hook(probe))
 
     # ------------------------------------------------------------------------------------------------- what it is asked
 
@@ -154,7 +158,7 @@ class SyreHandle(Handle):
         return given and (self._recipe, self._asked) == (recipe, asked) and form in (None, self.form)
 
     def begin(self, plan: once.Plan) -> None:
-        """Carry out the shift to init + b; it can be taken back until the first step."""
+        """Carry out the shift to init + b, or find that another optimizer's has been; either can be taken back."""
         self._shifted = plan.carry_out()
         if self._shifted is not None:
             self._start = self._shifted.start
@@ -176,9 +180,10 @@ class SyreHandle(Handle):
         """A handle that is detached, for the hooks stay with the optimizer: attach to the copy of that."""
         copied = object.__new__(type(self))
         memo[id(self)] = copied
-        vars(copied).update(vars(self) | {"hooks": (), "_undo": [], "_whole": None, "_shifted": None, "_probe": None})
+        vars(copied).update(vars(self) | {"hooks": (), "_undo": [], "_whole": None, "_shifted": None, "_probes": []})
         copied.anchors, copied.scales = deepcopy((self.anchors, self.scales), memo)
         copied._followed = self._followed.copied(copied.anchors, copied.scales)
+        copied._form = type(self._form).__new__(type(self._form))  # never asked for anything, and holds no parameter
         copied._optimizer, copied._model = cast(Any, _none), cast(Any, _none)
         return copied
 
@@ -210,11 +215,12 @@ class SyreHandle(Handle):
         # Copies from before the model was sharded are whole, and are laid out as the anchors are by now.
         before = {} if self._shifted is None else self._shifted.before()
         before = {name: shard_like(copy, self.anchors[name]) for name, copy in before.items()}
-        fresh = bool(before) and once.lacks(before, self.anchors)
+        fresh = bool(before) and once.lacks(before, self.anchors, self._less)
         if not fresh and self._take_back():
             return
         trained = {name: p for name, p in self._followed.known().items() if p.requires_grad}
-        held, error = once.share([*trained.values()], [self.anchors[name] for name in trained])
+        less = [self._less.get(name, 0.0) for name in trained]
+        held, error = once.share([*trained.values()], [self.anchors[name] for name in trained], less)
         if held > 1.5 and held - 1 > once.SURE * error:
             raise ValueError(
                 f"the weights hold the anchors {held:.2f} +- {error:.2f} times: they were shifted twice. Load the "
@@ -224,12 +230,14 @@ class SyreHandle(Handle):
     # ------------------------------------------------------------------------------------------------------ its hooks
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._called = True
         if self._fresh:
             # torch's distributed checkpoint takes a step at learning rate 0 before it loads, to have a state.
             if any(float(group.get("lr", 1)) != 0 for group in optimizer.param_groups):
+                if self._shifted is not None:
+                    self._shifted.touched()
                 self._fresh, self._shifted = False, None
-                if self._probe is not None:
-                    self._probe.remove()
+                _remove_all(self._probes)
             elif self._shifted is not None and self._shifted.untouched(self._current()):
                 self._idle = True
         return self._form.before(optimizer, args, kwargs)
@@ -252,20 +260,25 @@ class SyreHandle(Handle):
             self._shifted.renew()
 
     def _current(self) -> list[Tensor]:
-        model = self._model()
-        return [] if model is None else list(model.parameters())
+        """The model's parameters; the optimizer's, if the model was made for the call alone."""
+        model, optimizer = self._model(), self._optimizer()
+        if model is not None:
+            return list(model.parameters())
+        return [] if optimizer is None else [p for group in optimizer.param_groups for p in group["params"]]
 
-    def backward(self, parameter: Tensor) -> None:
-        """Of the first steps: whether the weights move from one backward pass to the next, and no hook was called.
+    def backward(self, parameter: Tensor, watches: bool) -> None:
+        """Before the first step, of each parameter; one `watches` whether the weights move, and no hook is called.
 
         Twice, since a method may take two gradients for a step (SAM does).
         """
         self._go_last()
+        if not watches:
+            return
         now = local(parameter)._version
         self._moved += self._seen is not None and now != self._seen
         self._seen = now
-        if self._fresh and self._moved == 2 and (optimizer := self._optimizer()) is not None:
-            self._fresh = False
+        if not self._called and self._moved == 2 and (optimizer := self._optimizer()) is not None:
+            self._called = True
             kind = type(optimizer).__name__
             warnings.warn(
                 f"syre does nothing: the weights move, and {kind}.step, to which it is attached, is not called (or "
@@ -303,12 +316,12 @@ class SyreHandle(Handle):
 
         Its own state (accelerate saves and loads it while it prepares) does not say that the weights were loaded.
         """
-        if saved and any(entry["start"] != self._start for entry in saved.values()):
+        if saved and any(entry.get("start", "") != self._start for entry in saved.values()):
             self._take_back()
-            self._start = next(iter(saved.values()))["start"]
+            self._start = next(iter(saved.values())).get("start", "")
         if isinstance(self._form, Pull) and (optimizer := self._optimizer()) is not None:
             for index, entry in saved.items():
-                names, steps = self._followed.names(optimizer.param_groups[index]["params"]), entry["rounded"]
+                names, steps = self._followed.names(optimizer.param_groups[index]["params"]), entry.get("rounded", 0)
                 self._form.steps |= steps if isinstance(steps, dict) else dict.fromkeys(names, steps)
 
     def _take_back(self) -> bool:
@@ -320,12 +333,12 @@ class SyreHandle(Handle):
 class Probe:
     """The hook on a gradient that asks a handle, while it lives, whether its hooks are called."""
 
-    def __init__(self, handle: SyreHandle) -> None:
-        self._handle = weakref.ref(handle)
+    def __init__(self, handle: SyreHandle, *, watches: bool) -> None:
+        self._handle, self._watches = weakref.ref(handle), watches
 
     def __call__(self, parameter: Tensor) -> None:
         if (handle := self._handle()) is not None:
-            handle.backward(parameter)
+            handle.backward(parameter, self._watches)
 
 
 def attached(optimizer: Optimizer) -> SyreHandle | None:
@@ -394,6 +407,11 @@ def warn_of_copies(optimizer: Optimizer) -> Callable[[], None]:
 def _in_order(hooks: Any) -> "OrderedDict[int, Any]":
     """The hooks as torch keeps and calls them."""
     return cast("OrderedDict[int, Any]", hooks)
+
+
+def _remove_all(hooks: list[RemovableHandle]) -> None:
+    while hooks:
+        hooks.pop().remove()
 
 
 def _nothing() -> None:

@@ -9,11 +9,12 @@ known by four things:
    before the shift (a learning-rate finder puts them back): then they are shifted anew. Other anchors than the mark's
    are an error. Weights that are drawn anew in place keep the mark, until `forget`. Those that were not shifted, and
    are pulled all the same (frozen, or not there, when the others were), are marked as such: once trained, they are not
-   shifted either.
+   shifted either. (A copy whose modules are then exchanged around their parameters, as for synchronised batch norms,
+   has lost the marks of these.)
 2. **The optimizer's state dict** says in its groups which anchors, and a digest of the weights before the shift.
    Loading that of another shift is a resume. If it comes after `attach`, and the weights have not been touched since,
-   they had been loaded before, shifted already: the shift is taken back, to the last bit. If it came before, `attach`
-   finds it in the groups and moves nothing.
+   they had been loaded before, shifted already: the shift is taken back, to the last bit, whichever optimizer made it.
+   If it came before, `attach` finds it in the groups and moves nothing.
 3. **The handle's state dict**: loading it is a resume as well.
 4. **The weights**: `b` is random, so what the weights hold of it can be measured, |b|^2 -> <w, b>. Large networks that
    were loaded without any of the above are recognised, with a warning; this asks for 8 standard errors.
@@ -25,12 +26,14 @@ nothing there can tell, and `start="keep"` has to say so. That holds for checkpo
 import hashlib
 import math
 import warnings
+import weakref
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from .decay import shift_
 from .names import Slot
@@ -47,30 +50,49 @@ def line(recipe: Mapping[str, Any]) -> str:
     return " ".join(f"{key}={recipe[key]}" for key in ("seed", "sigma", "unit", "gains") if key in recipe)
 
 
+def _samples(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Of each, entries at equal distances, on the CPU: read from a device in one go for each dtype."""
+    flat = [local(p).detach().reshape(-1) for p in parameters]
+    flat = [entries[:: max(1, len(entries) // SAMPLE)][:SAMPLE] for entries in flat]
+    alike: dict[Any, list[int]] = {}
+    for index, entries in enumerate(flat):
+        alike.setdefault((entries.device, entries.dtype), []).append(index)
+    found: dict[int, Tensor] = {}
+    for indices in alike.values():
+        read = torch.cat([flat[i] for i in indices]).cpu().split([len(flat[i]) for i in indices])
+        found |= dict(zip(indices, read, strict=True))
+    return [found[index] for index in range(len(flat))]
+
+
 def digests(parameters: Sequence[Tensor]) -> list[str]:
-    """Of each, a digest of its shape and of entries at equal distances: read from the device in one go."""
-    if not parameters:
-        return []
-    samples = [local(p).detach().reshape(-1) for p in parameters]
-    samples = [flat[:: max(1, len(flat) // SAMPLE)][:SAMPLE] for flat in samples]
-    values = iter(torch.cat([sample.double().cpu() for sample in samples]).split([len(s) for s in samples]))
+    """Of each, a digest of its shape and of entries at equal distances, whatever its device and its precision."""
     return [
-        hashlib.blake2b(repr(tuple(p.shape)).encode() + next(values).numpy().tobytes(), digest_size=8).hexdigest()
-        for p in parameters
+        hashlib.blake2b(repr(tuple(p.shape)).encode() + values.double().numpy().tobytes(), digest_size=8).hexdigest()
+        for p, values in zip(parameters, _samples(parameters), strict=True)
     ]
 
 
-def share(weights: Sequence[Tensor], anchors: Sequence[Tensor]) -> tuple[float, float]:
+def _sums(parameters: Sequence[Tensor]) -> list[str]:
+    """Of each, the sum of all its entries as integers, exact on every device: what trains a few rows changes it."""
+    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    found = [local(p).detach() for p in parameters]
+    return [f"{int(p.view(integers[p.element_size()]).sum(dtype=torch.int64)):x}" for p in found]
+
+
+def share(weights: Sequence[Tensor], anchors: Sequence[Tensor], means: Sequence[float] = ()) -> tuple[float, float]:
     """How much of b the weights hold: 0 before a shift, 1 after it, 2 after two; and its standard error.
 
     `sum_t a_t <w_t, b_t> / sum_t a_t |b_t|^2` over the tensors t, a_t = 1 / mean square of w_t. As b is independent of
     weights that never saw it, the numerator has variance `sum_t a_t^2 |w_t|^2 std(b_t)^2`. Without anchors (0, inf).
     Of sharded tensors it asks all ranks, which have to call it together.
+
+    means: those of the anchors, which are no part of the shift, and are taken off them; none: all 0.
     """
     numbers = []
-    for weight, anchor in zip(weights, anchors, strict=True):
+    for weight, anchor, mean in zip(weights, anchors, means or [0.0] * len(weights), strict=True):
         w, b = (t.detach().to(torch.promote_types(t.dtype, torch.float32)) for t in (weight, anchor))
-        numbers.append(torch.stack([_dot(w, b), _dot(b, b), _dot(w, w)]).double().cpu())
+        b = b - mean if mean else b
+        numbers.append(torch.stack([_dot(w, b), _dot(b, b), _dot(w, w)]).cpu().double())
     over = signal = noise = 0.0
     for weight, (both, own, power) in zip(weights, (n.tolist() for n in numbers), strict=True):
         count = weight.numel()
@@ -100,22 +122,31 @@ class Plan:
     unmoved: Collection[str]  # frozen now, and pulled if they are trained later
 
     def carry_out(self) -> "Shifted | None":
-        """Move and mark; what can be taken back until the first step, if anything moved."""
+        """Move and mark, or neither; the way back until the first step, if anything moved, now or before."""
         parameters = [self.slots[name].parameter for name in self.anchors]
         before = dict(zip(self.anchors, digests(parameters), strict=True))
         copies = [p.detach().clone() for p in parameters]
+        slots = [self.slots[name] for name in (*self.marked, *self.unmoved)]
+        marks = [_marks_of(slot) for slot in slots]
         try:
             self._shift(parameters)
+            moved = []
+            for name in self.marked:
+                earlier = _mark_of(self.slots[name]) or {}
+                if name in before or not earlier.get("kept"):
+                    mark = {"by": self.by, "before": before.get(name, earlier.get("before", ""))}
+                    _mark(self.slots[name], mark)
+                    moved += [mark] * (name in before)
+            keep(self.slots, self.unmoved, self.by)
+            if not parameters:
+                return way_back([self.slots[name].parameter for name in self.marked], self.by)
+            held = {name: (p, copy) for name, p, copy in zip(self.anchors, parameters, copies, strict=True)}
+            return Shifted(held, before, moved, self.by)
         except BaseException:
             _copy_back(parameters, copies)
+            for slot, own in zip(slots, marks, strict=True):
+                _put_back_marks(slot, own)
             raise
-        for name in self.marked:
-            earlier = _mark_of(self.slots[name]) or {}
-            if name in before or not earlier.get("kept"):
-                _mark(self.slots[name], {"by": self.by, "before": before.get(name, earlier.get("before", ""))})
-        keep(self.slots, self.unmoved, self.by)
-        held = {name: (p, copy) for name, p, copy in zip(self.anchors, parameters, copies, strict=True)}
-        return Shifted(held, before) if held else None
 
     @torch.no_grad()
     def _shift(self, parameters: Sequence[Tensor]) -> None:
@@ -138,12 +169,15 @@ def plan(
     Raises:
         ValueError: the weights were shifted by other anchors.
     """
-    trained = [name for name in anchors if slots[name].parameter.requires_grad]
+    trained, means = [name for name in anchors if slots[name].parameter.requires_grad], less or {}
     marks = {name: mark for name in trained if (mark := _mark_of(slots[name])) is not None}
     marks = {name: mark for name, mark in marks.items() if mark["by"] == by or not mark.get("kept")}
     known = [*marks]
     now = dict(zip(known, digests([slots[name].parameter for name in known]), strict=True))
-    back = {name for name in known if marks[name]["before"] == now[name]}  # put back since
+    kept = [name for name in known if marks[name].get("kept")]
+    sums = dict(zip(kept, _sums([slots[name].parameter for name in kept]), strict=True))
+    back = {name for name in known if marks[name]["before"] == now[name]}  # put back since, or never trained
+    back -= {name for name in kept if marks[name].get("sum", sums[name]) != sums[name]}
     for name in known:
         if name not in back and marks[name]["by"] != by:
             other = marks[name]["by"]
@@ -151,22 +185,27 @@ def plan(
                 f"parameter {name!r} was shifted by other anchors ({other}; these are {by}), which is not undone: "
                 "build the model anew, or train on toward these anchors with start='keep'"
             )
-    _doubt(slots, anchors, [name for name in known if name not in back and not marks[name].get("kept")])
+    _doubt(slots, anchors, [name for name in known if name not in back and name not in kept], means)
     new = [name for name in trained if name not in marks]
-    if resumed or _hold(slots, anchors, new):
+    if resumed or _hold(slots, anchors, new, means):
         new = []
     moved = [name for name in trained if name in new or (name in back and not resumed)]
-    means = {name: mean for name, mean in (less or {}).items() if name in moved}
     unmoved = [name for name in anchors if name not in trained and _mark_of(slots[name]) is None]
     own = {name: anchors[name] for name in moved}
-    return Plan(slots=slots, anchors=own, less=means, by=by, marked=trained, unmoved=unmoved)
+    less = {name: mean for name, mean in means.items() if name in moved}
+    return Plan(slots=slots, anchors=own, less=less, by=by, marked=trained, unmoved=unmoved)
 
 
 def keep(slots: Mapping[str, Slot], names: Collection[str], by: str) -> None:
-    """Mark parameters that are pulled toward their anchors without having been shifted."""
-    here = [name for name in names if name in slots]
-    for name, digest in zip(here, digests([slots[name].parameter for name in here]), strict=True):
-        _mark(slots[name], {"by": by, "before": digest, "kept": True})
+    """Mark parameters that are pulled toward their anchors without having been shifted.
+
+    Those that are trained by now are never shifted; the others are by a new optimizer, until they are trained.
+    """
+    here = [name for name in names if name in slots and (_mark_of(slots[name]) or {"kept": True}).get("kept")]
+    parameters = [slots[name].parameter for name in here]
+    for name, digest, total in zip(here, digests(parameters), _sums(parameters), strict=True):
+        trained = slots[name].parameter.requires_grad
+        _mark(slots[name], {"by": by, "before": "" if trained else digest, "sum": total, "kept": True})
 
 
 def _mark(slot: Slot, mark: dict[str, Any]) -> None:
@@ -180,9 +219,30 @@ def _mark_of(slot: Slot) -> dict[str, Any] | None:
     return getattr(slot.parameter, MARK, None) if mark is None else mark
 
 
-def _hold(slots: Mapping[str, Slot], anchors: Mapping[str, Tensor], names: Sequence[str]) -> bool:
+def _marks_of(slot: Slot) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """That on the module and that on the parameter."""
+    return vars(slot.module).get(MARK, {}).get(slot.leaf), getattr(slot.parameter, MARK, None)
+
+
+def _put_back_marks(slot: Slot, marks: tuple[dict[str, Any] | None, dict[str, Any] | None]) -> None:
+    places = (vars(slot.module).setdefault(MARK, {}), slot.leaf), (vars(slot.parameter), MARK)
+    for (place, key), mark in zip(places, marks, strict=True):
+        place.pop(key, None)
+        if mark is not None:
+            place[key] = mark
+
+
+def _share_of(
+    weights: Mapping[str, Tensor], anchors: Mapping[str, Tensor], means: Mapping[str, float]
+) -> tuple[float, float]:
+    return share([*weights.values()], [anchors[name] for name in weights], [means.get(name, 0.0) for name in weights])
+
+
+def _hold(
+    slots: Mapping[str, Slot], anchors: Mapping[str, Tensor], names: Sequence[str], means: Mapping[str, float]
+) -> bool:
     """Whether unmarked weights hold their anchors already, beyond doubt; with a word if they do."""
-    held, error = share([slots[name].parameter for name in names], [anchors[name] for name in names])
+    held, error = _share_of({name: slots[name].parameter for name in names}, anchors, means)
     if not (held > 0.5 and held > SURE * error):
         return False
     warnings.warn(
@@ -193,11 +253,13 @@ def _hold(slots: Mapping[str, Slot], anchors: Mapping[str, Tensor], names: Seque
     return True
 
 
-def _doubt(slots: Mapping[str, Slot], anchors: Mapping[str, Tensor], names: Sequence[str]) -> None:
+def _doubt(
+    slots: Mapping[str, Slot], anchors: Mapping[str, Tensor], names: Sequence[str], means: Mapping[str, float]
+) -> None:
     """A word if marked weights hold much less of the anchors than once, beyond doubt: they may have been drawn anew."""
     weights = {name: slots[name].parameter for name in names}
-    if lacks(weights, anchors):
-        held, error = share([*weights.values()], [anchors[name] for name in names])
+    if lacks(weights, anchors, means):
+        held, error = _share_of(weights, anchors, means)
         warnings.warn(
             f"the weights were shifted before, and hold {held:.2f} +- {error:.2f} of the anchors by now; they are not "
             "shifted again. If they have been drawn anew since, call syre.core.forget(model) first",
@@ -205,9 +267,9 @@ def _doubt(slots: Mapping[str, Slot], anchors: Mapping[str, Tensor], names: Sequ
         )
 
 
-def lacks(weights: Mapping[str, Tensor], anchors: Mapping[str, Tensor]) -> bool:
+def lacks(weights: Mapping[str, Tensor], anchors: Mapping[str, Tensor], means: Mapping[str, float]) -> bool:
     """Whether weights hold much less of their anchors than once, beyond doubt."""
-    held, error = share([*weights.values()], [anchors[name] for name in weights])
+    held, error = _share_of(weights, anchors, means)
     return held < 0.5 and 1 - held > SURE * error
 
 
@@ -220,38 +282,71 @@ def forget(model: nn.Module) -> None:
 class Shifted:
     """Weights that were shifted just now, and what they were: the way back until they are touched.
 
+    An optimizer that is built anew before the first step finds it (`way_back`). It keeps no parameter alive.
+
     Attributes:
         start: a digest of what they were, the same on every rank: what follows from it has to be, too.
+        by: the `line` of the anchors.
     """
 
-    def __init__(self, held: Mapping[str, tuple[Tensor, Tensor]], digest_of: Mapping[str, str]) -> None:
-        """By name: a parameter and a copy of what it was; and the digest of that."""
+    def __init__(
+        self, held: Mapping[str, tuple[Tensor, Tensor]], digest_of: Mapping[str, str], marks: Sequence[dict[str, Any]],
+        by: str,
+    ) -> None:  # fmt: skip
+        """By name: a parameter and a copy of what it was; and the digest of that. `marks`: what says so."""
         self._copies = {name: copy for name, (_, copy) in held.items()}
-        self._held = list(held.values())
-        self.start = agreed([digest_of[name] for name in held], [p for p, _ in self._held])
+        self._parameters = [weakref.ref(p) for p, _ in held.values()]
+        self._marks, self.by = marks, by
+        self.start = agreed([digest_of[name] for name in held], [p for p, _ in held.values()])
         self.renew()
+        for p, _ in held.values():
+            _ways[p] = self
 
     def before(self) -> Mapping[str, Tensor]:
         """What the weights were."""
         return self._copies
 
+    def _living(self) -> list[Tensor]:
+        return [p for ref in self._parameters if (p := ref()) is not None]
+
     def renew(self) -> None:
         """Count what has been written so far as no touch."""
-        self._after = digests([p for p, _ in self._held])
+        self._after = _samples(self._living())
+
+    def touched(self) -> None:
+        """There is no way back any more."""
+        for p in self._living():
+            if _ways.get(p) is self:
+                del _ways[p]
 
     def untouched(self, current: Collection[Tensor]) -> bool:
-        """Whether all are still in `current`, and have the values that they had, on whatever device."""
-        identities = {id(p) for p in current}
-        parameters = [p for p, _ in self._held]
-        return all(id(p) in identities for p in parameters) and digests(parameters) == self._after
+        """Whether all are still in `current`, and have the values that they had, on whatever device, cast or not."""
+        identities, parameters = {id(p) for p in current}, self._living()
+        if len(parameters) < len(self._parameters) or not all(id(p) in identities for p in parameters):
+            return False
+        pairs = zip(_samples(parameters), self._after, strict=True)
+        return all(torch.equal(now, then.to(now.dtype)) for now, then in pairs)
 
     @torch.no_grad()
     def take_back(self, current: Collection[Tensor]) -> bool:
-        """To the last bit what they were, if they are untouched."""
+        """To the last bit what they were, if they are untouched. They had been shifted before, and are marked so."""
         if not self.untouched(current):
             return False
-        _copy_back([p for p, _ in self._held], [copy for _, copy in self._held])
+        _copy_back(self._living(), [*self._copies.values()])
+        self.touched()
+        for mark in self._marks:
+            mark["before"] = ""
         return True
+
+
+_ways = WeakIdKeyDictionary()  # parameter -> the `Shifted` that may be taken back
+
+
+def way_back(parameters: Sequence[Tensor], by: str) -> Shifted | None:
+    """That of a shift of these parameters by these anchors, if they are untouched since."""
+    found = {id(way): way for p in parameters if (way := _ways.get(p)) is not None}
+    ways = [way for way in found.values() if way.by == by and way.untouched(parameters)]
+    return ways[0] if len(ways) == 1 else None
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ eager = getattr(torch, "_disable_dynamo", lambda function: function)
 
 @eager
 def stream(seed: int, count: int, name: str, device: torch.device) -> torch.Generator:
-    """The random bits of the `count`-th sum of the tensor `name`: alike in every process, and in none twice."""
+    """The random bits of the `count`-th sum of `name`, a tensor or several in one: alike in every process."""
     key = hashlib.blake2b(f"{seed}\0{count}\0{name}".encode(), digest_size=7).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(key, "little"))
 
@@ -31,9 +31,10 @@ def stream(seed: int, count: int, name: str, device: torch.device) -> torch.Gene
 def add_rounded_(
     target: Tensor, anchor: Tensor, amount: float, bits: torch.Generator, scale: Tensor | None = None
 ) -> None:
-    """`w += amount b`, or with D `w += amount ((1 - D) w + D b)`, rounded stochastically: E[result] is the exact sum.
+    """`w += amount b`, or with D `w += amount ((1 - D) w + D b)`, rounded stochastically: E[result] is the sum.
 
-    In place. Same shapes; `target` of float32, bfloat16 or float16. Where nothing is added, w stays bit for bit. On a
+    In place. Same shapes; `target` of float32, bfloat16 or float16, whose sum is one of float64 or float32 (`FORMATS`).
+    Where nothing is added, w stays bit for bit; where the sum is no number, neither is the result. On a
     device without float64 (MPS) float32 is rounded to the nearest, as torch does.
     """
     wide, integers, lacking = FORMATS[target.dtype]
@@ -48,8 +49,15 @@ def add_rounded_(
         exact.add_(exact - own * exact + own * anchor, alpha=amount)
     noise = torch.empty((exact.numel() + 1) // 2, dtype=torch.int64, device=target.device).random_(generator=bits)
     noise = noise.view(torch.int32)[: exact.numel()].bitwise_and_((1 << lacking) - 1).view(exact.shape)
-    exact.view(integers).add_(noise).bitwise_and_(-(1 << lacking))
-    target.copy_(exact)
+    broken = exact.isnan()  # the last bits of one may carry
+    if target.dtype is torch.float16:  # whose numbers below 2^-14 are 2^-24 apart
+        exponent = exact.view(integers).bitwise_right_shift(23).bitwise_and_(0xFF).clamp_(min=127 - 14)
+        apart = exponent.sub_(10).bitwise_left_shift_(23).view(wide)
+        rounded = (exact.abs().div_(apart).add_(noise.to(wide).div_(1 << lacking))).floor_().mul_(apart)
+        exact = torch.copysign(rounded, exact, out=exact)
+    else:
+        exact.view(integers).add_(noise).bitwise_and_(-(1 << lacking))
+    target.copy_(exact.masked_fill_(broken, torch.nan))
 
 
 @eager
