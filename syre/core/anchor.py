@@ -17,24 +17,15 @@ from .scale import Sigma, anchored, is_gain, padding, scale_of
 from .sharded import is_sharded, shard_like
 
 
-def named(sigma: Sigma, unit: str, slots: Iterable[Slot]) -> float | str:
-    """What stands for sigma in a state: the number, or a function's name and a digest of what it gives a model.
-
-    Of all its parameters, whichever decay by now: they may be thawed one after the other.
-    """
-    if not callable(sigma):
-        return sigma
-    stds = repr([(slot.name, _answer(slot, sigma, unit)) for slot in slots])
-    digest = hashlib.blake2b(stds.encode(), digest_size=4).hexdigest()
-    return f"{getattr(sigma, '__qualname__', 'function')}:{digest}"
+def named(sigma: Sigma) -> float | str:
+    """What stands for sigma in a state: the number, or a function's name (and `given_by` for what it gives)."""
+    return getattr(sigma, "__qualname__", "function") if callable(sigma) else sigma
 
 
-def _answer(slot: Slot, sigma: Sigma, unit: str) -> float | str | None:
-    """Of a parameter that may never decay, so that what the function does with it is its own affair."""
-    try:
-        return scale_of(slot, sigma, unit).std
-    except Exception as error:
-        return type(error).__name__
+def given_by(sigma: Sigma, unit: str, slots: Iterable[Slot]) -> dict[str, float]:
+    """Name -> std of what a function gives these; of a number nothing, for it says all."""
+    found = {slot.name: scale_of(slot, sigma, unit).std for slot in slots} if callable(sigma) else {}
+    return {name: std for name, std in found.items() if std is not None}
 
 
 def philox(seed: int, purpose: str, name: str) -> np.random.Generator:

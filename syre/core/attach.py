@@ -9,7 +9,7 @@ import math
 import operator
 import warnings
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from . import forms, once
-from .anchor import checksum, draw_anchors, draw_scales, named
+from .anchor import checksum, draw_anchors, draw_scales, given_by, named
 from .decay import AddAnchor, require_decayable, require_start
 from .follow import Named
 from .handle import GROUP, SyreHandle, attached, check_saved, warn_of_shared
@@ -132,10 +132,10 @@ def attach(
     if not isinstance(anchor_dtype, torch.dtype | None):
         raise TypeError(f"anchor_dtype must be a torch.dtype, as torch.bfloat16, or None, got {anchor_dtype!r}")
     if (handle := attached(optimizer)) is not None:
-        recipe = {"seed": seed, "sigma": named(sigma, unit, slots(one).values()), "unit": unit, "gains": gains}
-        if handle.is_what(
-            one, recipe | {"sigma_d": sigma_d}, weight_decay, form, start, anchor_dtype, stochastic_rounding
-        ):
+        own = [slot for name, slot in slots(one).items() if name in handle.anchors]
+        recipe = {"seed": seed, "sigma": named(sigma), "unit": unit, "gains": gains, "sigma_d": sigma_d}
+        asked = start, anchor_dtype, stochastic_rounding
+        if handle.is_what(one, recipe, given_by(sigma, unit, own), weight_decay, form, *asked):
             return handle
     with _decaying(optimizer, weight_decay):
         drawn = sigma, unit, gains, seed, sigma_d
@@ -173,13 +173,14 @@ def _attach(
         return anchors, draw_scales(model, sigma_d=sigma_d, seed=seed, parameters=anchors, whole=full)
 
     anchors, scales = draw(names)
-    recipe = drawn | {"sigma": named(sigma, unit, found.values()), "sigma_d": sigma_d}
+    recipe = drawn | {"sigma": named(sigma), "sigma_d": sigma_d}
     handle = _bind(
         optimizer, found, model, anchors, scales, start=start, form=form, recipe=recipe, stochastic=stochastic,
         less={name: gains for name in anchors if gains and is_gain(found[name])},
         by=once.line(recipe),
         full=lambda: checksum(_sorted_draws(draw, [*anchors, *(f"{name}:scale" for name in scales)])),
         asked=(start, anchor_dtype, stochastic), shared=True,
+        stds_of=lambda several: given_by(sigma, unit, several),
     )  # fmt: skip
     handle.draw_later(draw)
     return handle
@@ -199,11 +200,12 @@ def _bind(
     optimizer: Optimizer, found: Mapping[str, Slot], model: nn.Module, anchors: Named, scales: Named, *, start: str,
     form: str | None, recipe: Mapping[str, Any], by: str, full: Callable[[], str],
     less: Mapping[str, float] | None = None, stochastic: bool = False, asked: tuple[Any, ...] = (),
-    shared: bool = False,
+    shared: bool = False, stds_of: Callable[[Iterable[Slot]], dict[str, float]] = lambda several: {},
 ) -> SyreHandle:  # fmt: skip
     """Check all, then hook the optimizer, then move the weights, if they are not where they belong.
 
     `shared`: warn if another model has the same anchors (those of a copy are its original's, and should be).
+    `stds_of`: the stds of the anchors of some, where a function gives them.
     """
     require_start(start)
     form = forms.choose(type(optimizer), form, has_scales=bool(scales))
@@ -229,12 +231,15 @@ def _bind(
     if outside := [name for name in centres if id(found[name].parameter) not in inside]:
         raise ValueError(f"parameter {outside[0]!r} has an anchor or a scale, but is not in the optimizer")
 
-    saved = check_saved([group.get(GROUP) for group in optimizer.param_groups], by)
-    plan = once.plan(found, anchors, by, resumed=bool(saved), less=less) if start == "shift" else None
+    stds = stds_of(found[name] for name in anchors)
+    saved = check_saved([group.get(GROUP) for group in optimizer.param_groups], by, stds)
+    plan = None
+    if start == "shift":
+        plan = once.plan(found, anchors, by, resumed=bool(saved), less=less, stds=stds)
     sharded = any(is_sharded(found[name].parameter) for name in centres)
     handle = SyreHandle(
         optimizer, model, centres, scales, form=form, recipe=recipe, line=by, stochastic=stochastic, asked=asked,
-        less=less, whole=full() if sharded else None,
+        less=less, whole=full() if sharded else None, stds_of=stds_of,
     )  # fmt: skip
     try:
         if plan is not None:

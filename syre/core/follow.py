@@ -168,17 +168,20 @@ class Followed:
         self._take_again()
 
     def _tidy(self, optimizer: Optimizer) -> None:
-        """Keep no parameter that the optimizer has not any more: the anchor of its name waits, should it come back."""
-        if not self._changed and len(self._parts) <= len(optimizer.param_groups):
+        """Keep no parameter that neither optimizer nor model has: the anchor of its name waits, should it come back."""
+        if not self._changed and max(self._parts, default=-1) < len(optimizer.param_groups):
             return
         self._changed = False
+        self._parts = {i: parts for i, parts in self._parts.items() if i < len(optimizer.param_groups)}
+        if (model := self.model()) is None:
+            return  # a parameter may be out of the optimizer for a while
         still = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        still |= {id(p) for p in model.parameters()}
         self._plain = {key: p for key, p in self._plain.items() if key in still}
         self._displaced = {key: p for key, p in self._displaced.items() if key in still}
         self._frozen = [p for p in self._frozen if id(p) in still]
         self._known = {name: p for name, p in self._known.items() if id(p) in still}
         self._names = {key: name for key, name in self._names.items() if key in still}
-        self._parts = {i: parts for i, parts in self._parts.items() if i < len(optimizer.param_groups)}
 
     def _take_again(self) -> None:
         """Follow those again that others had displaced, and that are trained, in the model, once more."""

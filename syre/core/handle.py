@@ -3,7 +3,7 @@
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any, cast
@@ -17,7 +17,7 @@ from . import once
 from .decay import Effect, Handle
 from .follow import Draw, Followed, Named
 from .forms import Pull, Shift
-from .names import slots
+from .names import Slot, slots
 from .scale import GuessedScale
 from .sharded import local, shard_like
 from .wrapped import is_wrapper, outside, surround
@@ -46,12 +46,15 @@ class SyreHandle(Handle):
         self, optimizer: Optimizer, model: nn.Module, anchors: Named, scales: Named, *, form: str,
         recipe: Mapping[str, Any], line: str, whole: str | None = None, stochastic: bool = False,
         asked: tuple[Any, ...] = (), less: Mapping[str, float] | None = None,
+        stds_of: Callable[[Iterable[Slot]], dict[str, float]] = lambda several: {},
     ) -> None:  # fmt: skip
         """`line` says which anchors these are; `whole` is their checksum, if only shards of them are here.
 
         `asked`: with which further options it was attached. `less`: the means of some anchors, no part of the shift.
+        `stds_of`: the stds of the anchors of some, where a function gives them.
         """
-        self._less = dict(less or {})
+        self._less, self._stds_of = dict(less or {}), stds_of
+        self._stds = stds_of(slot for name, slot in slots(model).items() if name in anchors)
         self.anchors, self.scales, self.form, self.line = anchors, scales, form, line
         self._recipe, self._asked = dict(recipe), asked
         # A wrapper or a list, that nobody else may hold. In the shift form the optimizer is in a cycle, and would keep
@@ -98,6 +101,7 @@ class SyreHandle(Handle):
                     to_theta = partial(shift.to_theta, optimizer)
                     self._undo.append(surround(optimizer, mode, to_theta, shift.restore, shift.restore))
         self._undo.append(partial(_remove_all, self._probes))  # no cycle: this handle may hold the model
+        weakref.finalize(self, _remove_all, self._probes)
         for p in self._followed.known().values():
             if p.requires_grad and p.is_leaf:
                 probe = Probe(self, watches=not self._probes)
@@ -146,22 +150,26 @@ class SyreHandle(Handle):
         self._followed.draw = draw
         self._recipe |= new
         self.line = once.line(self._recipe)
+        self._stds, self._stds_of = {}, lambda several: {}
 
     def is_what(
-        self, model: nn.Module, recipe: Mapping[str, Any], weight_decay: float | None, form: str | None, *asked: Any
-    ) -> bool:
+        self, model: nn.Module, recipe: Mapping[str, Any], stds: Mapping[str, float], weight_decay: float | None,
+        form: str | None, *asked: Any,
+    ) -> bool:  # fmt: skip
         """Whether attaching this once more would be the same again."""
         held, optimizer = self._model(), self._optimizer()
         if held is None or optimizer is None or [*map(id, held.parameters())] != [*map(id, model.parameters())]:
             return False
         given = weight_decay is None or all(group["weight_decay"] == weight_decay for group in optimizer.param_groups)
-        return given and (self._recipe, self._asked) == (recipe, asked) and form in (None, self.form)
+        mine = self._recipe, self._stds, self._asked
+        return given and mine == (recipe, stds, asked) and form in (None, self.form)
 
     def begin(self, plan: once.Plan) -> None:
         """Carry out the shift to init + b, or find that another optimizer's has been; either can be taken back."""
         self._shifted = plan.carry_out()
         if self._shifted is not None:
             self._start = self._shifted.start
+            self._shifted.remember()
 
     def detach(self) -> None:
         """Remove the hooks: from now on the optimizer decays toward 0 again.
@@ -233,12 +241,13 @@ class SyreHandle(Handle):
         self._called = True
         if self._fresh:
             # torch's distributed checkpoint takes a step at learning rate 0 before it loads, to have a state.
-            if any(float(group.get("lr", 1)) != 0 for group in optimizer.param_groups):
-                if self._shifted is not None:
-                    self._shifted.touched()
+            rates = [group.get("lr") for group in optimizer.param_groups]
+            if any(rate is None or float(rate) != 0 for rate in rates):
+                if (model := self._model()) is not None:
+                    once.forget_ways(model)
                 self._fresh, self._shifted = False, None
                 _remove_all(self._probes)
-            elif self._shifted is not None and self._shifted.untouched(self._current()):
+            elif self._shifted is not None and self._shifted.untouched():
                 self._idle = True
         return self._form.before(optimizer, args, kwargs)
 
@@ -253,18 +262,13 @@ class SyreHandle(Handle):
         self._form.after(optimizer, args, kwargs)
         self._go_last()
         if self._followed.adopted and (model := self._model()) is not None:
-            once.keep(slots(model), self._followed.adopted, self.line)
+            found = slots(model)
+            self._stds |= self._stds_of(found[name] for name in self._followed.adopted if name in found)
+            once.keep(found, self._followed.adopted, self.line, self._stds)
             self._followed.adopted.clear()
         if self._idle and self._shifted is not None:
             self._idle = False
             self._shifted.renew()
-
-    def _current(self) -> list[Tensor]:
-        """The model's parameters; the optimizer's, if the model was made for the call alone."""
-        model, optimizer = self._model(), self._optimizer()
-        if model is not None:
-            return list(model.parameters())
-        return [] if optimizer is None else [p for group in optimizer.param_groups for p in group["params"]]
 
     def backward(self, parameter: Tensor, watches: bool) -> None:
         """Before the first step, of each parameter; one `watches` whether the weights move, and no hook is called.
@@ -289,7 +293,10 @@ class SyreHandle(Handle):
     def _saving(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
         for index, group in enumerate(state["param_groups"]):
             steps = self._steps_of(optimizer.param_groups[index]["params"])
-            group[GROUP] = {"anchors": self.line, "start": self._start, "rounded": steps}
+            names = self._followed.names(optimizer.param_groups[index]["params"])
+            stds = {name: self._stds[name] for name in names if name in self._stds}
+            entry = {"anchors": self.line, "start": self._start, "rounded": steps}
+            group[GROUP] = entry | ({"stds": stds} if stds else {})
 
     def _steps_of(self, parameters: Sequence[Tensor]) -> dict[str, int] | int:
         """In how many steps the pull of each was rounded; one number where it is the same of all."""
@@ -301,7 +308,7 @@ class SyreHandle(Handle):
 
     def _loading(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         groups = [dict(group) for group in state["param_groups"]]
-        self._resuming = check_saved([group.pop(GROUP, None) for group in groups], self.line)
+        self._resuming = check_saved([group.pop(GROUP, None) for group in groups], self.line, self._stds)
         return {**state, "param_groups": groups}
 
     def _loaded(self, optimizer: Optimizer) -> None:
@@ -327,7 +334,7 @@ class SyreHandle(Handle):
     def _take_back(self) -> bool:
         """Undo the shift of weights that were shifted before they were loaded; whether there was anything to undo."""
         shifted, self._shifted = self._shifted, None
-        return shifted is not None and shifted.take_back(self._current())
+        return shifted is not None and shifted.take_back()
 
 
 class Probe:
@@ -347,7 +354,7 @@ def attached(optimizer: Optimizer) -> SyreHandle | None:
     return None if held is None else held()
 
 
-def check_saved(saved: Sequence[Any], line: str) -> dict[int, Any]:
+def check_saved(saved: Sequence[Any], line: str, stds: Mapping[str, float]) -> dict[int, Any]:
     """What a saved optimizer state says, by group: of those that say anything.
 
     Raises:
@@ -357,6 +364,12 @@ def check_saved(saved: Sequence[Any], line: str) -> dict[int, Any]:
         if entry["anchors"] != line:
             was = entry["anchors"]
             raise ValueError(f"this optimizer state was trained with other anchors ({was}) than are attached ({line})")
+        for name, std in entry.get("stds", {}).items():
+            if stds.get(name, std) != std:
+                raise ValueError(
+                    "this optimizer state was trained with other anchors than are attached: that of "
+                    f"{name!r} had a std of {std:g}, and has {stds[name]:g} now"
+                )
     return {index: entry for index, entry in enumerate(saved) if entry}
 
 

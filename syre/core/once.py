@@ -29,11 +29,10 @@ import warnings
 import weakref
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.weak import WeakIdKeyDictionary
 
 from .decay import shift_
 from .names import Slot
@@ -72,11 +71,14 @@ def digests(parameters: Sequence[Tensor]) -> list[str]:
     ]
 
 
-def _sums(parameters: Sequence[Tensor]) -> list[str]:
-    """Of each, the sum of all its entries as integers, exact on every device: what trains a few rows changes it."""
+def _sums(parameters: Sequence[Tensor]) -> list[tuple[str, int]]:
+    """Of each, its dtype and the sum of all its entries as integers, exact on every device.
+
+    What trains a few rows changes it.
+    """
     integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     found = [local(p).detach() for p in parameters]
-    return [f"{int(p.view(integers[p.element_size()]).sum(dtype=torch.int64)):x}" for p in found]
+    return [(str(p.dtype), int(p.view(integers[p.element_size()]).sum(dtype=torch.int64))) for p in found]
 
 
 def share(weights: Sequence[Tensor], anchors: Sequence[Tensor], means: Sequence[float] = ()) -> tuple[float, float]:
@@ -120,6 +122,7 @@ class Plan:
     by: str
     marked: Collection[str]  # all that are shifted after it, or were not to be
     unmoved: Collection[str]  # frozen now, and pulled if they are trained later
+    stds: Mapping[str, float]  # of the anchors, where a function gave them
 
     def carry_out(self) -> "Shifted | None":
         """Move and mark, or neither; the way back until the first step, if anything moved, now or before."""
@@ -130,22 +133,28 @@ class Plan:
         marks = [_marks_of(slot) for slot in slots]
         try:
             self._shift(parameters)
-            moved = []
             for name in self.marked:
                 earlier = _mark_of(self.slots[name]) or {}
                 if name in before or not earlier.get("kept"):
-                    mark = {"by": self.by, "before": before.get(name, earlier.get("before", ""))}
-                    _mark(self.slots[name], mark)
-                    moved += [mark] * (name in before)
-            keep(self.slots, self.unmoved, self.by)
-            if not parameters:
-                return way_back([self.slots[name].parameter for name in self.marked], self.by)
-            held = {name: (p, copy) for name, p, copy in zip(self.anchors, parameters, copies, strict=True)}
-            return Shifted(held, before, moved, self.by)
+                    own = {"before": before.get(name, earlier.get("before", ""))}
+                    _mark(self.slots[name], own | _made_by(self.by, name, self.stds))
+            keep(self.slots, self.unmoved, self.by, self.stds)
+            ways = {
+                name: Way(module=weakref.ref(slot.module), leaf=slot.leaf, copy=copy, digest=before[name], by=self.by,
+                          after=after)
+                for name, copy, after in zip(self.anchors, copies, _samples(parameters), strict=True)
+                for slot in [self.slots[name]]
+            }  # fmt: skip
+            for name in self.marked:
+                slot = self.slots[name]
+                way = _ways.get(slot.module, {}).get(slot.leaf)
+                if name not in ways and way is not None and way.by == self.by and _untouched([way]):
+                    ways[name] = way
+            return Shifted(ways) if ways else None
         except BaseException:
             _copy_back(parameters, copies)
-            for slot, own in zip(slots, marks, strict=True):
-                _put_back_marks(slot, own)
+            for slot, both in zip(slots, marks, strict=True):
+                _put_back_marks(slot, both)
             raise
 
     @torch.no_grad()
@@ -157,7 +166,7 @@ class Plan:
 
 def plan(
     slots: Mapping[str, Slot], anchors: Mapping[str, Tensor], by: str, *, resumed: bool,
-    less: Mapping[str, float] | None = None,
+    less: Mapping[str, float] | None = None, stds: Mapping[str, float] | None = None,
 ) -> Plan:  # fmt: skip
     """What the start w = init + b takes: nothing of weights that are shifted already. Frozen ones stay.
 
@@ -165,24 +174,29 @@ def plan(
         by: the `line` of the anchors.
         resumed: the optimizer's state says that the weights are those of a run with these anchors.
         less: name -> the mean of its anchor, where that is no part of the shift (gains).
+        stds: name -> the std of its anchor, where `by` does not say it all (a function).
 
     Raises:
         ValueError: the weights were shifted by other anchors.
     """
     trained, means = [name for name in anchors if slots[name].parameter.requires_grad], less or {}
+    stds = stds or {}
     marks = {name: mark for name in trained if (mark := _mark_of(slots[name])) is not None}
-    marks = {name: mark for name, mark in marks.items() if mark["by"] == by or not mark.get("kept")}
+    others = {name: mark for name, mark in marks.items() if not _is_made_by(mark, by, name, stds)}
+    marks = {name: mark for name, mark in marks.items() if name not in others or not mark.get("kept")}
     known = [*marks]
     now = dict(zip(known, digests([slots[name].parameter for name in known]), strict=True))
     kept = [name for name in known if marks[name].get("kept")]
     sums = dict(zip(kept, _sums([slots[name].parameter for name in kept]), strict=True))
     back = {name for name in known if marks[name]["before"] == now[name]}  # put back since, or never trained
-    back -= {name for name in kept if marks[name].get("sum", sums[name]) != sums[name]}
+    for name in kept:
+        (was, total), (is_now, its) = marks[name].get("sum", sums[name]), sums[name]
+        back -= {name} if was == is_now and total != its else set()  # a few rows were trained
     for name in known:
-        if name not in back and marks[name]["by"] != by:
-            other = marks[name]["by"]
+        if name not in back and name in others:
+            was, mine = (_said(made) for made in (marks[name], _made_by(by, name, stds)))
             raise ValueError(
-                f"parameter {name!r} was shifted by other anchors ({other}; these are {by}), which is not undone: "
+                f"parameter {name!r} was shifted by other anchors ({was}; these are {mine}), which is not undone: "
                 "build the model anew, or train on toward these anchors with start='keep'"
             )
     _doubt(slots, anchors, [name for name in known if name not in back and name not in kept], means)
@@ -193,10 +207,23 @@ def plan(
     unmoved = [name for name in anchors if name not in trained and _mark_of(slots[name]) is None]
     own = {name: anchors[name] for name in moved}
     less = {name: mean for name, mean in means.items() if name in moved}
-    return Plan(slots=slots, anchors=own, less=less, by=by, marked=trained, unmoved=unmoved)
+    return Plan(slots=slots, anchors=own, less=less, by=by, stds=stds, marked=trained, unmoved=unmoved)
 
 
-def keep(slots: Mapping[str, Slot], names: Collection[str], by: str) -> None:
+def _made_by(by: str, name: str, stds: Mapping[str, float]) -> dict[str, Any]:
+    """What a mark says of the anchor."""
+    return {"by": by, "std": stds[name]} if name in stds else {"by": by}
+
+
+def _said(made: Mapping[str, Any]) -> str:
+    return f"{made['by']}, std {made['std']:g}" if "std" in made else str(made["by"])
+
+
+def _is_made_by(mark: Mapping[str, Any], by: str, name: str, stds: Mapping[str, float]) -> bool:
+    return bool(mark["by"] == by and mark.get("std") == stds.get(name))
+
+
+def keep(slots: Mapping[str, Slot], names: Collection[str], by: str, stds: Mapping[str, float]) -> None:
     """Mark parameters that are pulled toward their anchors without having been shifted.
 
     Those that are trained by now are never shifted; the others are by a new optimizer, until they are trained.
@@ -205,7 +232,8 @@ def keep(slots: Mapping[str, Slot], names: Collection[str], by: str) -> None:
     parameters = [slots[name].parameter for name in here]
     for name, digest, total in zip(here, digests(parameters), _sums(parameters), strict=True):
         trained = slots[name].parameter.requires_grad
-        _mark(slots[name], {"by": by, "before": "" if trained else digest, "sum": total, "kept": True})
+        own = {"before": "" if trained else digest, "sum": total, "kept": True}
+        _mark(slots[name], own | _made_by(by, name, stds))
 
 
 def _mark(slot: Slot, mark: dict[str, Any]) -> None:
@@ -279,74 +307,101 @@ def forget(model: nn.Module) -> None:
         vars(owner).pop(MARK, None)
 
 
-class Shifted:
-    """Weights that were shifted just now, and what they were: the way back until they are touched.
+@dataclass(kw_only=True)
+class Way:
+    """The way back of one parameter: what it was before its shift, and some entries after it, to tell a touch by.
 
-    An optimizer that is built anew before the first step finds it (`way_back`). It keeps no parameter alive.
+    It holds the module, weakly, and not the parameter: torch swaps only tensors that nobody refers to weakly.
 
     Attributes:
-        start: a digest of what they were, the same on every rank: what follows from it has to be, too.
+        digest: of what it was.
         by: the `line` of the anchors.
     """
 
-    def __init__(
-        self, held: Mapping[str, tuple[Tensor, Tensor]], digest_of: Mapping[str, str], marks: Sequence[dict[str, Any]],
-        by: str,
-    ) -> None:  # fmt: skip
-        """By name: a parameter and a copy of what it was; and the digest of that. `marks`: what says so."""
-        self._copies = {name: copy for name, (_, copy) in held.items()}
-        self._parameters = [weakref.ref(p) for p, _ in held.values()]
-        self._marks, self.by = marks, by
-        self.start = agreed([digest_of[name] for name in held], [p for p, _ in held.values()])
-        self.renew()
-        for p, _ in held.values():
-            _ways[p] = self
+    module: "weakref.ref[nn.Module]"
+    leaf: str
+    copy: Tensor
+    digest: str
+    by: str
+    after: Tensor
+
+    def parameter(self) -> Tensor | None:
+        """What is there now."""
+        if (module := self.module()) is None:
+            return None
+        found = module._parameters.get(self.leaf)
+        if found is None and self.leaf in getattr(module, "parametrizations", ()):
+            found = getattr(cast(Any, module).parametrizations[self.leaf], "original", None)
+        return found
+
+
+class Shifted:
+    """Weights that were shifted, by this optimizer or one before it, and not touched since: the way back.
+
+    Attributes:
+        start: a digest of what they were, the same on every rank: what follows from it has to be, too.
+    """
+
+    def __init__(self, ways: Mapping[str, Way]) -> None:
+        """By name."""
+        self._ways = ways
+        digests, parameters = [way.digest for way in ways.values()], [way.parameter() for way in ways.values()]
+        self.start = agreed(digests, [p for p in parameters if p is not None])
 
     def before(self) -> Mapping[str, Tensor]:
         """What the weights were."""
-        return self._copies
-
-    def _living(self) -> list[Tensor]:
-        return [p for ref in self._parameters if (p := ref()) is not None]
+        return {name: way.copy for name, way in self._ways.items()}
 
     def renew(self) -> None:
         """Count what has been written so far as no touch."""
-        self._after = _samples(self._living())
+        there = [(way, p) for way in self._ways.values() if (p := way.parameter()) is not None]
+        for (way, _), entries in zip(there, _samples([p for _, p in there]), strict=True):
+            way.after = entries
 
-    def touched(self) -> None:
-        """There is no way back any more."""
-        for p in self._living():
-            if _ways.get(p) is self:
-                del _ways[p]
+    def remember(self) -> None:
+        """Let an optimizer that is built anew find the way back, until `forget_ways`."""
+        for way in self._ways.values():
+            if (module := way.module()) is not None:
+                _ways.setdefault(module, {})[way.leaf] = way
 
-    def untouched(self, current: Collection[Tensor]) -> bool:
-        """Whether all are still in `current`, and have the values that they had, on whatever device, cast or not."""
-        identities, parameters = {id(p) for p in current}, self._living()
-        if len(parameters) < len(self._parameters) or not all(id(p) in identities for p in parameters):
-            return False
-        pairs = zip(_samples(parameters), self._after, strict=True)
-        return all(torch.equal(now, then.to(now.dtype)) for now, then in pairs)
+    def untouched(self) -> bool:
+        """Whether all have the values that they had, on whatever device, cast or not."""
+        return _untouched([*self._ways.values()])
 
     @torch.no_grad()
-    def take_back(self, current: Collection[Tensor]) -> bool:
+    def take_back(self) -> bool:
         """To the last bit what they were, if they are untouched. They had been shifted before, and are marked so."""
-        if not self.untouched(current):
-            return False
-        _copy_back(self._living(), [*self._copies.values()])
-        self.touched()
-        for mark in self._marks:
-            mark["before"] = ""
-        return True
+        ways = [*self._ways.values()]
+        taken = _untouched(ways)
+        for way in ways:
+            module, p = way.module(), way.parameter()
+            if taken and module is not None and p is not None:
+                local(p).copy_(local(way.copy))
+                for mark in (vars(module).get(MARK, {}).get(way.leaf), getattr(p, MARK, None)):
+                    if mark is not None:
+                        mark["before"] = ""
+            if module is not None and _ways.get(module, {}).get(way.leaf) is way:
+                del _ways[module][way.leaf]
+        return taken
 
 
-_ways = WeakIdKeyDictionary()  # parameter -> the `Shifted` that may be taken back
+_ways: "weakref.WeakKeyDictionary[nn.Module, dict[str, Way]]" = weakref.WeakKeyDictionary()
 
 
-def way_back(parameters: Sequence[Tensor], by: str) -> Shifted | None:
-    """That of a shift of these parameters by these anchors, if they are untouched since."""
-    found = {id(way): way for p in parameters if (way := _ways.get(p)) is not None}
-    ways = [way for way in found.values() if way.by == by and way.untouched(parameters)]
-    return ways[0] if len(ways) == 1 else None
+def forget_ways(model: nn.Module) -> None:
+    """Once the weights are trained there is no way back."""
+    for module in model.modules():
+        _ways.pop(module, None)
+
+
+def _untouched(ways: Sequence[Way]) -> bool:
+    parameters = [p for way in ways if (p := way.parameter()) is not None]
+    if len(parameters) < len(ways):
+        return False
+    pairs = [(now, way.after.to(now.dtype)) for now, way in zip(_samples(parameters), ways, strict=True)]
+    return all(
+        now.shape == then.shape and torch.allclose(now, then, rtol=0, atol=0, equal_nan=True) for now, then in pairs
+    )
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 from torch.optim import Optimizer
 
 from . import once
-from .anchor import draw_anchors, draw_scales, named
+from .anchor import draw_anchors, draw_scales, given_by, named
 from .attach import attach_anchors
 from .decay import AddAnchor, require_decayable, require_start, require_whole
 from .names import Slot, slots, walk
@@ -63,15 +63,11 @@ def parametrize(
     _refuse_tied(model, anchors)
     for name in anchors:
         _refuse_unfit(found[name])
-    recipe = {
-        "seed": seed,
-        "sigma": named(sigma, unit, [found[name] for name in anchors]),
-        "unit": unit,
-        "gains": gains,
-    }
+    recipe = {"seed": seed, "sigma": named(sigma), "unit": unit, "gains": gains}
+    stds = given_by(sigma, unit, [found[name] for name in anchors])
     if start == "shift":  # planned before the model is touched: this may raise
         shift = {name: anchor - gains if is_gain(found[name]) else anchor for name, anchor in anchors.items()}
-        plan = once.plan(found, shift, once.line(recipe), resumed=False)
+        plan = once.plan(found, shift, once.line(recipe), resumed=False, stds=stds)
     if optimizer is not None:  # before the model is touched: this may raise
         scales = draw_scales(model, sigma_d=sigma_d, seed=seed, parameters=anchors)
         attach_anchors(optimizer, model, {}, scales=scales, recipe={"seed": seed, "sigma_d": sigma_d})

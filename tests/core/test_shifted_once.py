@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from syre.core import attach, once
+from syre.core import attach, attach_anchors, draw_anchors, once
 from syre.core.rounding import add_rounded_, stream
 
 OPTIONS = {"sigma": 0.5, "seed": 3}
@@ -351,7 +351,7 @@ def test_a_warm_up_from_zero_is_no_optimizer_that_is_not_called_and_ends_the_way
         schedule.step()
     assert not [w for w in recwarn if "syre does nothing" in str(w.message)]
     assert handle._shifted is None
-    assert once.way_back([*model.parameters()], handle.line) is None
+    assert not [m for m in model.modules() if once._ways.get(m)]
 
 
 @pytest.mark.parametrize("unused", [0, 2])
@@ -394,3 +394,187 @@ def test_what_is_not_a_number_stays_none(dtype, bits):
     target = torch.zeros(64, dtype=dtype)
     add_rounded_(target, broken, 1.0, stream(0, 1, "", target.device))
     assert target.isnan().all()
+
+
+# ---- who finds the way back, and who forgets it ----------------------------------------------------------------------
+
+
+def of_another_run(optimizer):
+    """Its state, as that of a run which began elsewhere."""
+    state = copy.deepcopy(optimizer.state_dict())
+    for group in state["param_groups"]:
+        group["syre"]["start"] = "0123456789abcdef"
+    return state
+
+
+def anchored(optimizer, model, **options):
+    attach(optimizer, model, **OPTIONS | options)
+    return optimizer
+
+
+@pytest.mark.parametrize("then", ["one optimizer", "one for each layer", "thawed"])
+def test_whichever_optimizers_come_after_the_one_that_shifted_they_take_it_back_for_good(then):
+    model = network()
+    model[2].requires_grad_(then != "thawed")
+    loaded = copied(model)
+    anchored(sgd(model), model)
+    model.requires_grad_(True)
+    sets = [[*model[0].parameters()], [*model[2].parameters()]] if "each" in then else [[*model.parameters()]]
+    for parameters in sets:
+        optimizer = anchored(sgd(parameters), model)
+        optimizer.load_state_dict(of_another_run(optimizer))
+    assert off(model.parameters(), loaded) == 0
+    for parameters in sets:
+        anchored(sgd(parameters), model)
+    assert off(model.parameters(), loaded) == 0
+
+
+def weights_alive(shape):
+    gc.collect()
+    return sum(type(t) in (torch.Tensor, nn.Parameter) and t.shape == shape for t in gc.get_objects())
+
+
+@pytest.mark.parametrize("how", ["loaded after the line", "trained from the start", "built anew with start='keep'"])
+def test_once_the_weights_are_trained_no_copy_of_them_is_kept(how):
+    shape = (67, 61)
+    model = nn.Linear(*shape[::-1], bias=False)
+    optimizer = anchored(sgd(model), model)
+    if how == "loaded after the line":
+        state = of_another_run(optimizer)
+        model.load_state_dict({"weight": torch.randn(shape)})
+        optimizer.load_state_dict(state)
+    elif how.startswith("built"):
+        optimizer = anchored(sgd(model), model, start="keep")
+    assert weights_alive(shape) == 2 + ("loaded" not in how)  # w and b; the control: and the copy
+    for _ in range(2):
+        step(optimizer, model, torch.ones(1, shape[1]))
+    optimizer.zero_grad()
+    assert weights_alive(shape) == 2
+    assert not once._ways.get(model)
+
+
+def test_parameters_may_be_swapped_for_others_after_the_line():
+    model = nn.Linear(4, 4)
+    optimizer = anchored(sgd(model), model)
+    now = copied(model)
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        model.double()
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    assert off(model.parameters(), now) == 0
+    step(optimizer, model, torch.ones(1, 4).double())
+
+
+def test_one_weight_that_is_no_number_does_not_keep_the_others_from_being_taken_back():
+    model = network()
+    with torch.no_grad():
+        model[0].weight[0, 0] = torch.nan
+    loaded = copied(model)
+    optimizer = anchored(sgd(model), model)
+    optimizer.load_state_dict(of_another_run(optimizer))
+    assert all(torch.equal(p.nan_to_num(), w.nan_to_num()) for p, w in zip(model.parameters(), loaded, strict=True))
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_parameter_that_is_out_of_the_optimizer_for_a_step_decays_as_before(alone):
+    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
+    optimizer = sgd(model)
+    if alone:  # a model that was made for the call
+        attach(optimizer, nn.Sequential(*model), form="shift", **OPTIONS)
+    else:
+        attach_anchors(optimizer, model, {"0.weight": torch.ones(4, 4)})
+
+    def still():
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p)
+        optimizer.step()
+
+    still()
+    parameters = optimizer.param_groups[0]["params"]
+    taken = parameters.pop()
+    still()
+    parameters.append(taken)
+    before, anchor = taken.detach().clone(), 0.0
+    if alone:
+        anchor = draw_anchors(nn.Sequential(*model), **OPTIONS)["1.weight"]
+    still()
+    assert torch.allclose(taken, before - ETA * LAMBDA * (before - anchor))
+
+
+def test_an_undecayed_parameter_that_comes_later_changes_no_anchor_of_a_function():
+    model = nn.Module()
+    model.a = nn.Linear(4, 4, bias=False)
+    anchored(sgd(model), model, sigma=lambda name, parameter: 0.02)
+    model.temperature = nn.Parameter(torch.ones(3))
+    now = model.a.weight.detach().clone()
+    anchored(sgd([model.a.weight]), model, sigma=lambda name, parameter: 0.02)
+    assert torch.equal(model.a.weight, now)
+
+
+def test_a_state_of_a_function_that_gives_other_scales_is_refused_and_names_the_parameter(checkpoint):
+    model = network()
+    optimizer = anchored(sgd(model), model, sigma=lambda name, parameter: 0.1)
+    state = copy.deepcopy(optimizer.state_dict())
+    other = network(1)
+    second = anchored(sgd(other), other, sigma=lambda name, parameter: 0.2)
+    now = copied(other)
+    with pytest.raises(ValueError, match=r"that of '0.weight' had a std of 0.1, and has 0.2 now"):
+        second.load_state_dict(state)
+    assert off(other.parameters(), now) == 0
+
+
+def test_a_frozen_layer_that_was_cast_before_it_is_thawed_is_shifted_with_a_new_optimizer():
+    model = nn.Linear(4, 4)
+    model.weight.requires_grad_(False)
+    frozen = model.weight.detach().clone()
+    anchored(sgd(model), model)
+    model.double().weight.requires_grad_(True)
+    anchors = attach(sgd(model), model, **OPTIONS).anchors
+    assert off([model.weight], [frozen.double() + anchors["weight"]]) < 1e-7
+
+
+def test_handles_that_are_gone_leave_no_hook_on_any_parameter():
+    model = network()
+    for _ in range(3):
+        optimizer = anchored(sgd(model), model)
+    gc.collect()
+    assert [len(p._post_accumulate_grad_hooks or ()) for p in model.parameters()] == [1] * 4
+    step(optimizer, model)
+    assert [len(p._post_accumulate_grad_hooks or ()) for p in model.parameters()] == [0] * 4
+
+
+def test_the_last_group_may_go_where_one_without_decay_stands_before_it():
+    model = nn.Sequential(*(nn.Linear(3, 3, bias=False) for _ in range(3)))
+    decays = (LAMBDA, 0.0, LAMBDA)
+    groups = [{"params": [*one.parameters()], "weight_decay": d} for one, d in zip(model, decays, strict=True)]
+    optimizer = torch.optim.SGD(groups, lr=ETA)
+    handle = attach(optimizer, model, **OPTIONS)
+    step(optimizer, model, torch.ones(1, 3))
+    gone = weakref.ref(model[2].weight)
+    del optimizer.param_groups[2], model[2], groups
+    step(optimizer, model, torch.ones(1, 3))
+    optimizer.state.clear()
+    gc.collect()
+    assert gone() is None
+    assert "2.weight" in handle.anchors
+
+
+def test_a_group_without_a_learning_rate_of_its_own_takes_a_step():
+    class Relative(Other):
+        """As Adafactor with a relative step: the rate is found in the step."""
+
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.data.sub_(0.1 * (p.grad + group["weight_decay"] * p))
+
+    model = network()
+    optimizer = sgd(model, Relative)
+    optimizer.param_groups[0]["lr"] = None
+    handle = attach(optimizer, model, **OPTIONS)
+    before = model[0].weight.detach().clone()
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    assert torch.allclose(model[0].weight, before - 0.1 * LAMBDA * (before - handle.anchors["0.weight"]))
