@@ -141,7 +141,7 @@ class Plan:
             keep(self.slots, self.unmoved, self.by, self.stds)
             ways = {
                 name: Way(module=weakref.ref(slot.module), leaf=slot.leaf, copy=copy, digest=before[name], by=self.by,
-                          after=after)
+                          after=_packed(after))
                 for name, copy, after in zip(self.anchors, copies, _samples(parameters), strict=True)
                 for slot in [self.slots[name]]
             }  # fmt: skip
@@ -316,6 +316,7 @@ class Way:
     Attributes:
         digest: of what it was.
         by: the `line` of the anchors.
+        after: the entries, as `_packed` has them.
     """
 
     module: "weakref.ref[nn.Module]"
@@ -323,7 +324,7 @@ class Way:
     copy: Tensor
     digest: str
     by: str
-    after: Tensor
+    after: tuple[torch.dtype, bytes]
 
     def parameter(self) -> Tensor | None:
         """What is there now."""
@@ -356,7 +357,7 @@ class Shifted:
         """Count what has been written so far as no touch."""
         there = [(way, p) for way in self._ways.values() if (p := way.parameter()) is not None]
         for (way, _), entries in zip(there, _samples([p for _, p in there]), strict=True):
-            way.after = entries
+            way.after = _packed(entries)
 
     def remember(self) -> None:
         """Let an optimizer that is built anew find the way back, until `forget_ways`."""
@@ -394,11 +395,20 @@ def forget_ways(model: nn.Module) -> None:
         _ways.pop(module, None)
 
 
+def _packed(entries: Tensor) -> tuple[torch.dtype, bytes]:
+    """Out of torch's memory, which is counted."""
+    return entries.dtype, entries.contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def _unpacked(dtype: torch.dtype, content: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(content), dtype=dtype) if content else torch.empty(0, dtype=dtype)
+
+
 def _untouched(ways: Sequence[Way]) -> bool:
     parameters = [p for way in ways if (p := way.parameter()) is not None]
     if len(parameters) < len(ways):
         return False
-    pairs = [(now, way.after.to(now.dtype)) for now, way in zip(_samples(parameters), ways, strict=True)]
+    pairs = [(now, _unpacked(*way.after).to(now.dtype)) for now, way in zip(_samples(parameters), ways, strict=True)]
     return all(
         now.shape == then.shape and torch.allclose(now, then, rtol=0, atol=0, equal_nan=True) for now, then in pairs
     )
