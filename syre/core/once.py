@@ -330,7 +330,7 @@ class Way:
         """What is there now."""
         if (module := self.module()) is None:
             return None
-        found = module._parameters.get(self.leaf)
+        found = dict(module._parameters.items()).get(self.leaf)  # that of a scripted module is no dict
         if found is None and self.leaf in getattr(module, "parametrizations", ()):
             found = getattr(cast(Any, module).parametrizations[self.leaf], "original", None)
         return found
