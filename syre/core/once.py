@@ -72,10 +72,7 @@ def digests(parameters: Sequence[Tensor]) -> list[str]:
 
 
 def _sums(parameters: Sequence[Tensor]) -> list[tuple[str, int]]:
-    """Of each, its dtype and the sum of all its entries as integers, exact on every device.
-
-    What trains a few rows changes it.
-    """
+    """Of each, its dtype and the sum of all its entries as integers, exact on every device: a few rows change it."""
     integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     found = [local(p).detach() for p in parameters]
     return [(str(p.dtype), int(p.view(integers[p.element_size()]).sum(dtype=torch.int64))) for p in found]
@@ -406,12 +403,10 @@ def _unpacked(dtype: torch.dtype, content: bytes) -> Tensor:
 
 def _untouched(ways: Sequence[Way]) -> bool:
     parameters = [p for way in ways if (p := way.parameter()) is not None]
-    if len(parameters) < len(ways):
+    if [local(p).shape for p in parameters] != [local(way.copy).shape for way in ways]:  # gone, sharded or cut since
         return False
     pairs = [(now, _unpacked(*way.after).to(now.dtype)) for now, way in zip(_samples(parameters), ways, strict=True)]
-    return all(
-        now.shape == then.shape and torch.allclose(now, then, rtol=0, atol=0, equal_nan=True) for now, then in pairs
-    )
+    return all(torch.allclose(now, then, rtol=0, atol=0, equal_nan=True) for now, then in pairs)
 
 
 @torch.no_grad()

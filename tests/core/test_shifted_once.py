@@ -466,6 +466,15 @@ def test_parameters_may_be_swapped_for_others_after_the_line():
     step(optimizer, model, torch.ones(1, 4).double())
 
 
+def test_what_was_cut_after_the_line_is_a_touch_even_where_it_looks_alike():
+    model = nn.LayerNorm(128)
+    optimizer = anchored(sgd(model), model, sigma=0.0)
+    for p in model.parameters():
+        p.data = p.data[:64].clone()
+    optimizer.load_state_dict(of_another_run(optimizer))
+    assert [p.shape for p in model.parameters()] == [(64,), (64,)]
+
+
 def test_one_weight_that_is_no_number_does_not_keep_the_others_from_being_taken_back():
     model = network()
     with torch.no_grad():
