@@ -72,14 +72,14 @@ def _best(gamma: float) -> Arm:
     return arms.syre({STEM: "imagenet"}, gamma=gamma, by=LAST)
 
 
-def _gap(arm: Arm) -> Samples:
+def gap(arm: Arm) -> Samples:
     """Seed by seed, the accuracy of the penultimate layer minus that of the last one."""
     return lambda results: paired_differences(results.by_seed(PENULTIMATE, arm), results.by_seed(LAST, arm))
 
 
 def _closed(results: Results) -> pd.Series:
     """How much of the gap of decay alone the last layer gains at sigma = 0.01, less the paper's share."""
-    return arms.difference(LAST, SYRE_001, DECAY)(results) / _gap(DECAY)(results) - CLOSED
+    return arms.difference(LAST, SYRE_001, DECAY)(results) / gap(DECAY)(results) - CLOSED
 
 
 def _lower(id: str, where: str, treatment: Arm, control: Arm, source: str, **options: Any) -> Superiority:
@@ -164,8 +164,8 @@ SMALL_STEM = final(PENULTIMATE, VARIANTS["decay"].at(USUAL, "cifar"), less=0.6)
 HALF, LEVEL = "most: over half", "a level: the lower end of what others report"
 CLAIMS: tuple[Claim, ...] = (
     Superiority("low-decay", MOST, "6.5", final(LOW, DECAY, less=0.5), paper="70 %", scale="paper", argued=HALF),
-    Superiority("gap", GAP, "6.5", _gap(DECAY), margin=arms.POINT, paper="46.8 % > 22.2 %"),
-    Superiority("gap-stays", GAP_STAYS, "6.5", _gap(SYRE_001), margin=arms.POINT, paper="46.8 % > 32.5 %"),
+    Superiority("gap", GAP, "6.5", gap(DECAY), margin=arms.POINT, paper="46.8 % > 22.2 %"),
+    Superiority("gap-stays", GAP_STAYS, "6.5", gap(SYRE_001), margin=arms.POINT, paper="46.8 % > 32.5 %"),
     Equivalence("closed", SHARED, "6.5", _closed, margin=0.15, paper=f"{CLOSED:.0%}", scale="paper"),
     *(_none(key, VARIANTS[key].words, VARIANTS[key].at(USUAL)) for key in OF_PAPER),
     _none("best", BEST, _best(USUAL)),

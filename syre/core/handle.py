@@ -227,8 +227,7 @@ class SyreHandle(Handle):
         if not fresh and self._take_back():
             return
         trained = {name: p for name, p in self._followed.known().items() if p.requires_grad}
-        less = [self._less.get(name, 0.0) for name in trained]
-        held, error = once.share([*trained.values()], [self.anchors[name] for name in trained], less)
+        held, error = once.share_of(trained, self.anchors, self._less)
         if held > 1.5 and held - 1 > once.SURE * error:
             raise ValueError(
                 f"the weights hold the anchors {held:.2f} +- {error:.2f} times: they were shifted twice. Load the "

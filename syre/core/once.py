@@ -257,9 +257,10 @@ def _put_back_marks(slot: Slot, marks: tuple[dict[str, Any] | None, dict[str, An
             place[key] = mark
 
 
-def _share_of(
+def share_of(
     weights: Mapping[str, Tensor], anchors: Mapping[str, Tensor], means: Mapping[str, float]
 ) -> tuple[float, float]:
+    """`share`, by name."""
     return share([*weights.values()], [anchors[name] for name in weights], [means.get(name, 0.0) for name in weights])
 
 
@@ -267,7 +268,7 @@ def _hold(
     slots: Mapping[str, Slot], anchors: Mapping[str, Tensor], names: Sequence[str], means: Mapping[str, float]
 ) -> bool:
     """Whether unmarked weights hold their anchors already, beyond doubt; with a word if they do."""
-    held, error = _share_of({name: slots[name].parameter for name in names}, anchors, means)
+    held, error = share_of({name: slots[name].parameter for name in names}, anchors, means)
     if not (held > 0.5 and held > SURE * error):
         return False
     warnings.warn(
@@ -284,7 +285,7 @@ def _doubt(
     """A word if marked weights hold much less of the anchors than once, beyond doubt: they may have been drawn anew."""
     weights = {name: slots[name].parameter for name in names}
     if lacks(weights, anchors, means):
-        held, error = _share_of(weights, anchors, means)
+        held, error = share_of(weights, anchors, means)
         warnings.warn(
             f"the weights were shifted before, and hold {held:.2f} +- {error:.2f} of the anchors by now; they are not "
             "shifted again. If they have been drawn anew since, call syre.core.forget(model) first",
@@ -294,7 +295,7 @@ def _doubt(
 
 def lacks(weights: Mapping[str, Tensor], anchors: Mapping[str, Tensor], means: Mapping[str, float]) -> bool:
     """Whether weights hold much less of their anchors than once, beyond doubt."""
-    held, error = _share_of(weights, anchors, means)
+    held, error = share_of(weights, anchors, means)
     return held < 0.5 and 1 - held > SURE * error
 
 

@@ -151,27 +151,11 @@ def test_a_cast_to_fewer_digits_between_the_line_and_the_state_is_no_touch(check
 # ---- marks -----------------------------------------------------------------------------------------------------------
 
 
-def head_then_all(optimizer_of, adopts):
-    """A model that is shifted whole; then its head's optimizer adopts the rest, and takes a step."""
+@pytest.mark.parametrize("shifted_before", [False, True])
+def test_what_another_optimizer_adopts_and_takes_one_step_with_is_not_shifted_by_a_new_one(shifted_before):
     model = network()
-    anchors = attach(sgd(model), model, **OPTIONS).anchors
-    optimizer = optimizer_of(model[2].parameters())
-    attach(optimizer, model, **OPTIONS)
-    if adopts:
-        optimizer.add_param_group({"params": [*model[0].parameters()], "weight_decay": LAMBDA})
-    step(optimizer, model)
-    return model, anchors
-
-
-def test_a_parameter_that_was_shifted_and_is_adopted_by_another_optimizer_is_not_shifted_again():
-    model, _ = head_then_all(sgd, adopts=True)
-    now = copied(model)
-    attach(sgd(model), model, **OPTIONS)
-    assert off(model.parameters(), now) == 0
-
-
-def test_what_is_added_and_takes_one_step_is_not_shifted_by_a_new_optimizer():
-    model = network()
+    if shifted_before:
+        attach(sgd(model), model, **OPTIONS)
     optimizer = sgd(model[2].parameters())
     attach(optimizer, model, **OPTIONS)
     optimizer.add_param_group({"params": [*model[0].parameters()], "weight_decay": LAMBDA})
@@ -184,7 +168,6 @@ def test_what_is_added_and_takes_one_step_is_not_shifted_by_a_new_optimizer():
 def test_a_thawed_embedding_of_which_a_few_rows_were_trained_is_not_shifted_and_one_of_which_none_were_is():
     model = nn.Sequential(nn.Embedding(1000, 64), nn.Flatten(), nn.Linear(64, 3))
     model[0].requires_grad_(False)
-    anchors = {}
     for trains in (False, True):
         own = copy.deepcopy(model)
         optimizer = torch.optim.SGD(own.parameters(), lr=1e-3, weight_decay=1e-5)
@@ -249,8 +232,6 @@ def test_whatever_fails_after_the_weights_have_moved_moves_them_back_and_leaves_
 
     monkeypatch.setattr(once, fails_in, fails)
     optimizer = sgd(model)
-    if fails_in == "digests":  # is called again for what is frozen alone
-        model[0].weight.data.add_(0)
     with pytest.raises(MemoryError):
         attach(optimizer, model, **OPTIONS)
     assert moved
