@@ -262,6 +262,11 @@ def thinned(records: list[Row], curves: Collection[str]) -> list[Row]:
     return [row for row in records if row["metric"] in curves or row is last[row["split"], row["metric"]]]
 
 
+def temporary(name: str, own: str = "*") -> str:
+    """What `write_files` calls a file until it is whole; without `own` a pattern of all that were begun."""
+    return f".{name}.{own}.tmp"
+
+
 def write_files(files: Mapping[Path, bytes]) -> None:
     """Write all of `files` or none: each to a temporary file first, renamed when all are on the disk.
 
@@ -269,23 +274,23 @@ def write_files(files: Mapping[Path, bytes]) -> None:
     Raises: `ResultsError`, with every old file as it was.
     """
     own = uuid4().hex[:8]  # the disk may be shared with machines where another process has our number
-    temporary = {path: path.with_name(f".{path.name}.{own}.tmp") for path in files}
+    begun = {path: path.with_name(temporary(path.name, own)) for path in files}
     try:
         changed = [path for path, data in files.items() if not (path.is_file() and path.read_bytes() == data)]
         for path in changed:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary[path], "wb") as file:
+            with open(begun[path], "wb") as file:
                 file.write(files[path])
                 file.flush()
                 os.fsync(file.fileno())  # some file systems report a full disk only here
         for path in changed:
-            os.replace(temporary[path], path)
+            os.replace(begun[path], path)
     except OSError as error:
         names = ", ".join(path.name for path in files)
         folder = next(iter(files)).parent
         raise ResultsError(f"cannot write {names} in {folder}: {error.strerror or error}") from error
     finally:
-        for path in temporary.values():
+        for path in begun.values():
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 

@@ -12,7 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -173,9 +173,20 @@ class RunStore:
     def all_finished(self, group: Group) -> bool:
         return all(self.finished(run.id) for run in group.runs)
 
-    def hold(self, group_id: str) -> AbstractContextManager[bool]:
-        """Hold a group against all other processes, to train it (`locks.hold`)."""
-        return hold(self.file(group_id, ".lock"))
+    @contextmanager
+    def hold(self, group_id: str) -> Iterator[bool]:
+        """Hold a group against all other processes, to train it (`locks.hold`).
+
+        Whoever held it before does not write any more: a checkpoint that it was killed in the middle of is removed.
+        """
+        with hold(self.file(group_id, ".lock")) as ours:
+            for file in self._cut_short(group_id) if ours else ():
+                file.unlink(missing_ok=True)
+            yield ours
+
+    def _cut_short(self, group_id: str = "*") -> Iterator[Path]:
+        """Checkpoints that are being written, or were when their process was killed."""
+        return (self.folder / "groups").glob(results.temporary(f"{group_id}.pt"))
 
     def holder(self, group_id: str) -> str | None:
         """Who trains a group now, in words; None if nobody does."""
@@ -217,13 +228,17 @@ class RunStore:
             self.file(group_id, suffix).unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Remove what a process has left that was killed after its runs had ended, before it came to `discard`."""
+        """Remove what processes have left that were killed, of runs that have ended since, or before `discard`."""
         left = {path.stem for path in (self.folder / "groups").glob("*") if path.suffix in REMAINS}
+        left |= {path.name.split(".")[1] for path in self._cut_short()}
         for file, group in self.groups() if left else ():
             if file.stem in left and isinstance(group, Group) and self.all_finished(group):
                 with self.hold(group.id) as ours:
                     if ours:
                         self.discard(group.id)
+        for file in (self.folder / "runs").glob(f"*/{results.temporary('*')}"):
+            if self.finished(file.parent.name):  # nobody writes it again
+                file.unlink(missing_ok=True)
 
 
 HEADER = "step,split,metric,value\n"
