@@ -230,6 +230,13 @@ def tau(results: Results, metric: str, arm: Arm, over: str) -> pd.Series:
     return monotonicity(one_run_each(rows, metric, "seed", over), over, metric)
 
 
+@per_seed
+def grown(results: Results, metric: str, arm: Arm, after: int = -1) -> pd.Series:
+    """A metric at the end, less that at the first record after a step; NaN for a run that has failed."""
+    curve = results.curve(metric, **arm).query("step > @after").sort_values("step")
+    return results.by_seed(metric, arm) - curve.groupby("seed")[metric].first()
+
+
 def beats(
     id: str, text: str, source: str, metric: str, treatment: Arm, control: Arm, margin: float = 0.0, **options: Any
 ) -> Superiority:

@@ -166,7 +166,7 @@ CLAIMS: tuple[Claim, ...] = (
     *_of_the_start(),
 )
 
-NOTES = """
+SETTINGS = """
 **Two hypotheses.** Kobayashi et al. (NeurIPS 2024, arXiv 2410.23819): decay lowers the rank of W_Q^T W_K and W_O W_V,
 and can hurt language models. Han et al. (2026, arXiv 2602.11137): more decay makes language models more plastic, even
 where it makes them worse before. Here both, with decay towards 0 and towards syre's anchor.
@@ -181,8 +181,7 @@ on. AdamW at 0.002, batches of 16, 3,000 steps: 1,500 on the text, then 1,500 on
 renamed by a permutation of all 256, each with a warm-up and a cosine of its own, so that ηγt is 1.5 γ on each; Adam's
 moments, and the anchors, stay. Most bytes are renamed to ones that the first text does not have, and whose embeddings
 have only decayed, or moved to their anchors. 25 arms, three seeds (the last two, decay to 0 from the start of
-σ = 1, and their two claims, came after the first seed of the others); from run to run losses scatter by 0.01 to 0.015
-nats, so that on three seeds effects of the size of the margin mostly stay open.
+σ = 1, and their two claims, came after the first seed of the others).
 
 **Deviations.** Han et al. fine-tune large models on other tasks, and vary the decay of the pretraining alone; here the
 decay goes on through the second text, which is as hard as the first, so that the losses of the two compare. What a
@@ -239,6 +238,8 @@ def _there(results: Results, rows: Arm, gamma: float) -> bool:
 
 
 def notes(results: Results) -> str:
+    if not _judged(results):
+        return SETTINGS
     say, first = Numbers(results), Numbers(first_text(results))
 
     def more(arm: Arm, control: Arm, text: Numbers = first, metric: str = LOSS, digits: int = 3) -> str:
@@ -251,7 +252,21 @@ def notes(results: Results) -> str:
     one, tenth = decay(gamma=1), decay(gamma=0.1)
     kept, shifted = ([syre(gamma=g, sigma=1, **own) for g in STRONG] for own in ({"start": "keep"}, {"start": "shift"}))
     key, value = (_rank(product) for product in PRODUCTS)
-    return f"""{NOTES}
+
+    def of_the_rank(product: str) -> str:
+        """What the start, the anchor, and the anchor without the larger start change, at γ = 0.1 and at 1."""
+        alone, started = (tenth, one), [offset(g) for g in STRONG]
+        said = (
+            " and ".join(more(*pair, metric=_rank(product), digits=1) for pair in zip(arms, controls, strict=True))
+            for arms, controls in ((started, alone), (shifted, started), (kept, alone))
+        )
+        return "{} by the start, {} by the anchor, and {} by the anchor from decay's own start".format(*said)
+
+    return f"""{SETTINGS}
+**How sure.** From seed to seed the losses of an arm scatter by {first.told(_scatter)} nats on the first text and by
+{say.told(_scatter)} on the second, whose renaming is the seed's (root mean square over the arms). On three seeds
+effects of the size of the margin, 0.02, mostly stay open.
+
 **What it shows** (differences, a loss that is larger being worse). Decay of γ = 1 changes the effective rank of
 W_Q^T W_K by {more(one, VANILLA, metric=key, digits=1)} and that of W_O W_V by
 {more(one, VANILLA, metric=value, digits=1)}, and the loss by {on_both(one, VANILLA)}; γ = 0.1 changes the loss by
@@ -265,7 +280,17 @@ start changes the loss, against decay from its own, by {on_both(offset(0.1), ten
 {on_both(offset(1), one)} (γ = 1); the anchor, syre against decay to 0 from the same start, by
 {on_both(shifted[0], offset(0.1))} and by {on_both(shifted[1], offset(1))}. From decay's own start syre changes it,
 against decay alone at the same γ, by {on_both(kept[0], tenth)} and by {on_both(kept[1], one)}.
+
+The claims that syre with σ = 1 keeps a higher rank ask the two at once, and near the anchors the rank is that of the
+anchors, which is near that of the start. Apart, at γ = 0.1 and 1, the effective rank of W_Q^T W_K changes by
+{of_the_rank("query_key")}; that of W_O W_V by {of_the_rank("output_value")}.
 """
+
+
+def _scatter(results: Results) -> str:
+    """The standard deviation of the final losses over the seeds of an arm, root mean square over the arms."""
+    arms = [VANILLA, *({**rows, GAMMA: g} for rows in LINES.values() for g in GAMMAS if _there(results, rows, g))]
+    return f"{sum(results.by_seed(LOSS, own).var() for own in arms) ** 0.5 / len(arms) ** 0.5:.3f}"
 
 
 def draw(results: Results) -> Figure:
@@ -289,11 +314,18 @@ def draw(results: Results) -> Figure:
     return plotting.with_legend(figure, loc="outside lower center", ncols=4)
 
 
+def _judged(results: Results) -> bool:
+    """Whether there are the seeds that an interval takes: with fewer a sentence would call all of it unclear."""
+    shown = (VANILLA, decay(gamma=1), syre(sigma=1, gamma=1), offset(1))
+    try:
+        return all(len(results.final(LOSS, **own)) >= MIN_SEEDS for own in shown)
+    except ResultsError:  # nothing is recorded
+        return False
+
+
 def _require_seeds(results: Results) -> None:
-    """Raise ResultsError while there are too few seeds for any interval: a sentence would call all of it unclear."""
-    for shown in (VANILLA, decay(gamma=1), syre(sigma=1, gamma=1), offset(1)):
-        if len(results.final(LOSS, **shown)) < MIN_SEEDS:
-            raise ResultsError(f"fewer than {MIN_SEEDS} seeds")
+    if not _judged(results):
+        raise ResultsError(f"fewer than {MIN_SEEDS} seeds")
 
 
 def finding(results: Results) -> Finding:
@@ -321,7 +353,7 @@ def learnt(results: Results) -> str:
     first = first_text(results)
     arms = {"none": VANILLA, "decay": decay(gamma=1), "syre": syre(sigma=1, gamma=1), "start": offset(1)}
     nats = [{name: final(LOSS, arm)(of) for name, arm in arms.items()} for of in (first, results)]
-    none, alone, anchored, _ = (mean(final(_rank("query_key"), arm)(first), 1) for arm in arms.values())
+    none, alone, anchored, started = (mean(final(_rank("query_key"), arm)(first), 1) for arm in arms.values())
     moved = ("lowers", "does not clearly change", "raises")
     one, two = (word(less(of["decay"], of["none"]), moved, NATS) for of in nats)
     ways = ("better than", "not clearly other than", "worse than")
@@ -333,5 +365,6 @@ def learnt(results: Results) -> str:
     return (
         f"In a GPT of 0.9 million parameters decay (γ = 1) takes the effective rank of attention from {none} to "
         f"{alone} of {HEAD}, {one} the loss of its first text and {two} that of a second; syre at σ = 1 has rank "
-        f"{anchored}. Its loss on the first text is {on_one}; on the second it is {on_two}."
+        f"{anchored}, decay to 0 from the same start {started}. The loss of syre on the first text is {on_one}; on the "
+        f"second it is {on_two}."
     )

@@ -1,6 +1,7 @@
 """Arms are spelt, drawn and compared in one way: settings that are not given stay open, and sigma is chosen fairly."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -241,3 +242,17 @@ def test_samples_are_levels_and_differences_of_final_values():
     gap = arms.difference("loss", decay(gamma=0.4), decay(AT))
     assert gap(results).to_dict() == pytest.approx(dict.fromkeys(range(3), 0.3))
     assert (arms.minus(gap)(results) == -gap(results)).all()
+
+
+def test_what_a_metric_has_grown_by_is_nothing_for_a_run_that_failed():
+    """Recorded at steps 0, 1 and 2 as 2 less, 1 less, and as it is; seed 1 ends in NaN, seed 2 failed after its end."""
+    results = sweep()
+    own = select(results.runs, **decay(AT)).set_index("seed")["id"]
+    value = results.metrics["value"]
+    records = [results.metrics.assign(step=step, value=value - 2 + step) for step in range(3)]
+    records[2] = records[2].assign(value=value.mask(results.metrics["id"] == own[1]))
+    status = results.runs["status"].mask(results.runs["id"] == own[2], "failed")
+    results = replace(results, runs=results.runs.assign(status=status), metrics=pd.concat(records))
+    nothing = {1: np.nan, 2: np.nan}
+    assert arms.grown("loss", decay(AT))(results).to_dict() == pytest.approx({0: 2.0, **nothing}, nan_ok=True)
+    assert arms.grown("loss", decay(AT), after=0)(results).to_dict() == pytest.approx({0: 1.0, **nothing}, nan_ok=True)

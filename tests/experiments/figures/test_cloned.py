@@ -1,11 +1,13 @@
 """The time at which equal units come apart, and what is claimed of it, on curves made up for it."""
 
 import itertools
+from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.analysis.claims import NOT_REPRODUCED, REPRODUCED, evaluate
+from experiments.analysis.claims import INCONCLUSIVE, NOT_REPRODUCED, REPRODUCED, evaluate
 from experiments.analysis.results import Results
 from experiments.figures import cloned
 from experiments.figures.cloned import CLAIMS, LEAVE, NOISE, STAY, SYRE
@@ -65,6 +67,45 @@ def test_what_was_learnt_names_the_quick_first_and_those_that_never_part_them():
     assert "syre (σ = 0.01, γ = 0.001) not within 1,000" in slow
     assert "end apart" not in said
     assert slow.endswith("They end apart also with ReDo (threshold 0.1, every 100 steps).")
+
+
+def test_in_how_many_seeds_they_come_apart_is_said_where_it_is_not_in_all():
+    results = made(as_thought)
+    late = results.runs[(results.runs["regularizer.name"] == "dropout") & (results.runs["seed"] == SEEDS[0])]["id"]
+    metrics = results.metrics.assign(value=results.metrics["value"].where(~results.metrics["id"].isin(late), 0.0))
+    said = cloned.learnt(replace(results, metrics=metrics))
+    assert f"dropout (rate 0.1) after 600 ({len(SEEDS) - 1} of {len(SEEDS)} seeds)" in said
+    assert "seeds)" not in cloned.learnt(results)
+
+
+def test_a_run_that_failed_has_no_time_of_escape():
+    results = made(as_thought)
+    lost = results.runs["regularizer.name"].eq("noisy") & results.runs["seed"].eq(SEEDS[0])
+    results = replace(results, runs=results.runs.assign(status=np.where(lost, "nan", "done")))
+    times = cloned.escape(results, NOISE).set_index("seed")
+    assert times["steps"].isna().tolist() == [seed == SEEDS[0] for seed in times.index]
+    assert not times.loc[SEEDS[0], "apart"]
+    verdicts = {claim.id: evaluate(claim, results).verdict for claim in CLAIMS}
+    assert verdicts["faster-noise"] == INCONCLUSIVE
+
+
+def test_equal_products_are_no_trend_however_their_factors_are_rounded():
+    """0.1 * 0.003 and 0.01 * 0.03 differ in their last digit: that is no larger gamma sigma."""
+    assert 0.1 * 0.003 != 0.01 * 0.03
+    pairs = [(0.1, 0.003, 300), (0.01, 0.03, 200), (0.01, 0.1, 100), (0.1, 0.1, 50)]
+    runs = pd.DataFrame(
+        [{"id": f"{k:012x}", "scale": "cpu", "status": "done", "seed": 0, "regularizer.name": "syre",
+          "regularizer.start": "keep", "regularizer.unit": "relative", "regularizer.scope": "all",
+          "regularizer.weight_decay": gamma, "regularizer.sigma": sigma} for k, (gamma, sigma, _) in enumerate(pairs)]
+    )  # fmt: skip
+    rows = [
+        {"id": f"{k:012x}", "step": step, "split": "test", "metric": "distance", "value": 0.5 * (step >= time)}
+        for k, (*_, time) in enumerate(pairs)
+        for step in range(0, 401, 50)
+    ]
+    results = Results(experiment="cloned", scale="cpu", runs=runs, metrics=pd.DataFrame(rows))
+    claim = next(claim for claim in CLAIMS if claim.id == "sooner")
+    assert claim.samples(results).tolist() == [1.0]
 
 
 def test_it_is_drawn():

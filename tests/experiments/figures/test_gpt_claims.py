@@ -124,6 +124,32 @@ def test_the_notes_say_by_how_much_and_the_table_has_every_arm_once(made):
         name="gpt", module=gpt, results=replace(made(expected), metrics=made(expected).metrics[:0]), verdicts=()
     )
     assert "What it shows" not in "".join(pages.notes(few))
+    two = made(expected)
+    two = replace(two, runs=two.runs[two.runs["seed"] < 2])  # no interval says anything yet
+    assert "What it shows" not in gpt.notes(two)
+    assert "**Settings.**" in gpt.notes(two)
+
+
+def test_the_notes_tell_the_start_from_the_anchor_in_the_ranks_too(made):
+    """Made up: at syre's start a rank is 7 more than at decay's, and the anchor adds 2 at γ = 1 only."""
+
+    def apart(metric, second, own):
+        rank = METRICS[metric]
+        if "rank" in metric and "decay" not in own["name"]:
+            larger = own["name"] == "offset" or (own.get("sigma") == 1 and own.get("start") != "keep")
+            anchored = own["name"] == "syre" and own.get("sigma") == 1 and own["weight_decay"] == 1
+            rank += 7 * larger + 2 * anchored
+        return rank
+
+    said = " ".join(gpt.notes(made(apart)).split())
+    start, anchor, kept = re.search(
+        r"W_Q\^T W_K changes by (.+?) by the start, (.+?) by the anchor, and (.+?) by the anchor from", said
+    ).groups()
+    assert (start, anchor, kept) == (
+        "7.0 [7.0, 7.0] and 7.0 [7.0, 7.0]",
+        "0.0 [0.0, 0.0] and 2.0 [2.0, 2.0]",
+        "0.0 [0.0, 0.0] and 2.0 [2.0, 2.0]",
+    )
 
 
 def test_the_finding_says_which_way_decay_moves_the_losses(made):

@@ -50,7 +50,7 @@ def test_each_place_is_filled_from_the_committed_results_and_changes_with_them(n
     # what has no number yet is not printed; of what has ended, every number is there
     assert MISSING not in (notes(name, results) if name in TRAINING else pages.module_of(name).notes(results))
     filled = places(name, results, monkeypatch)
-    assert filled
+    assert filled or name in TRAINING  # which may have too few seeds to say anything
     assert not re.search(r"nan|inf\b|\{", "".join(filled))
     others = []
     for seed in (0, 1):  # a number of three digits may be what it was by chance, in one of them
@@ -122,7 +122,7 @@ def test_the_sigmas_that_the_pages_advise_are_those_of_the_map() -> None:
         assert f"never {harms:g} or more" in text_of(name)
     lost, undone = (front.over_sigma(results, what) for what in ("lost", "undone"))
     assert lost.loc[0.01].max() < 0.5, "at no cost"
-    assert lost.loc[0.1].max() < 0.5, "to be sure that nothing is harmed: at most 0.1"
+    assert lost.loc[0.1].max() < 0.5, "to be sure to lose little: at most 0.1"
     assert undone.loc[0.3].mean() > 40, "or 0.3 to be careful"
 
 

@@ -101,6 +101,32 @@ def test_a_best_number_at_the_end_of_those_that_were_tried_is_said():
     assert rivals.further(made(lowest)).count("so that others may do better, of ReDo (γ = 0.1).") == 2
 
 
+def test_of_settings_that_tie_one_in_the_middle_is_no_end_and_the_tie_is_said():
+    def tied(method, gamma, seed):
+        return 1.0 if method == "redo" and gamma < 0.25 else best_in_the_middle(method, gamma, seed)
+
+    text = rivals.further(made(tied))
+    assert text.count("so that others may do better, of none. Several settings are best") == 2
+    assert text.count("and the first was taken, of ReDo (2 of 3).") == 2
+    assert "Several settings" not in rivals.further(made(best_in_the_middle))
+
+
+def test_all_that_are_first_are_named():
+    def two(method, gamma, seed):
+        return 0.995 if method in {"noisy", "redo"} else best_in_the_middle(method, gamma, seed)
+
+    assert rivals.learnt(made(two)).count("behind ReDo and noise in the gradient (0.995), where 2 of all 16 ") == 2
+    assert rivals.finding(made(two)).finding.count("(0.900; 2 others 0.995)") == 2
+
+
+def test_a_method_is_not_judged_by_the_seeds_that_it_survived():
+    lost = made(best_in_the_middle, status=lambda m, g, s: "nan" if (m, s) == ("noisy", JUDGING[0]) else "done")
+    assert "syre is number 1 of 13" in rivals.learnt(lost)
+    assert "beaten by none" in rivals.learnt(lost)
+    row = next(line for line in rivals.further(lost).splitlines() if line.startswith("| noise in the gradient"))
+    assert row.endswith("| no |")
+
+
 def test_what_was_learnt_says_where_syre_is_beaten():
     text = rivals.learnt(made(best_in_the_middle))
     assert text.count("syre is number 2 of 13") == 2
@@ -116,7 +142,7 @@ def test_the_finding_has_the_place_of_syre_and_its_distance_from_the_best_of_the
     found = rivals.finding(made(best_in_the_middle))
     assert found.finding.count("number 2 of 13 on ") == 2
     assert found.finding.count("(0.900; noise in the gradient 0.95") == 2
-    assert found.ours.count("] points against noise in the gradient") == 2
+    assert found.ours.count("] points against the best of the others there") == 2
     first = rivals.finding(
         made(lambda m, g, s: best_in_the_middle("syre" if m == "noisy" else m, g, s) - (m == "noisy"))
     )
