@@ -86,6 +86,9 @@ def fetch(archive: Archive) -> None:
     archive.path.parent.mkdir(parents=True, exist_ok=True)
     part = archive.path.with_name(archive.path.name + ".part")
     reasons: dict[str, str] = {}
+    if part.exists() and md5_of(part) == archive.md5:  # killed when all of it was there
+        part.replace(archive.path)
+        return
     for url in archive.urls:
         host = urlsplit(url).netloc
         for attempt in range(ATTEMPTS):

@@ -37,6 +37,7 @@ import tarfile
 import time
 from argparse import RawDescriptionHelpFormatter as Raw
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -110,7 +111,8 @@ def collect(experiment: Experiment) -> list[int]:
     missing = {run.seed for run in experiment.missing()}
     complete = [seed for seed in seeds(experiment) if seed not in missing]
     if len(complete) >= min(SEEDS, len(seeds(experiment))):
-        experiment.collect([run for run in experiment.runs if run.seed in complete])
+        with experiment.sole():
+            experiment.collect([run for run in experiment.runs if run.seed in complete])
     return complete
 
 
@@ -257,23 +259,36 @@ def give(bundle: Path, experiments: Sequence[Experiment], outputs: Path) -> None
     buffer, count, left = io.BytesIO(), len(finished), []
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
         for path in chain(state, *finished):
-            tar.add(path, path.relative_to(outputs))
-        for path in sorted(checkpoints, key=lambda path: path.stat().st_size):
-            if buffer.tell() + path.stat().st_size > BUNDLE_BYTES:
-                left.append(f"{path.relative_to(outputs)} ({path.stat().st_size >> 20} MiB)")
+            _add(tar, path.relative_to(outputs), path.read_bytes())
+        for path in sorted(checkpoints, key=_size):
+            if buffer.tell() + _size(path) > BUNDLE_BYTES:
+                left.append(f"{path.relative_to(outputs)} ({_size(path) >> 20} MiB)")
                 continue
-            for part in (path.with_suffix(".json"), path):
-                tar.add(part, part.relative_to(outputs))
+            with suppress(FileNotFoundError):  # another process trains, and has ended it since
+                for part, content in [(part, part.read_bytes()) for part in (path.with_suffix(".json"), path)]:
+                    _add(tar, part.relative_to(outputs), content)
     content = buffer.getvalue()
     parts = [content[start : start + FILE_BYTES] for start in range(0, len(content), FILE_BYTES)]
     if len(parts) > FILES:
         raise results.ResultsError(f"{count} runs do not fit into {FILES} files: raise FILES in {__file__}")
-    for old in bundle.glob(f"{BUNDLE}.*"):
-        old.unlink()
-    results.write_files({bundle / f"{BUNDLE}.{k}": part for k, part in enumerate(parts)})
+    new = {bundle / f"{BUNDLE}.{k}": part for k, part in enumerate(parts)}
+    results.write_files(new)  # the one before stays until this one is there: it may be all that is left of a slice
+    results.remove([*({*bundle.glob(f"{BUNDLE}.*")} - new.keys()), *bundle.glob(results.temporary(f"{BUNDLE}.*"))])
     print(f"{bundle}: {count} runs in {len(parts)} files, {len(content) >> 10} KiB")
     for name in left:
         print(f"left behind, too large: {name}")
+
+
+def _size(path: Path) -> int:
+    """In bytes; 0 of a file that is gone."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def _add(tar: tarfile.TarFile, name: Path, content: bytes) -> None:
+    """Add a file as it was read: one in training changes meanwhile."""
+    member = tarfile.TarInfo(name.as_posix())
+    member.size, member.mtime = len(content), int(time.time())
+    tar.addfile(member, io.BytesIO(content))
 
 
 def take(bundle: Path, outputs: Path) -> None:
@@ -289,15 +304,21 @@ def take(bundle: Path, outputs: Path) -> None:
                 if file is None:
                     raise results.ResultsError(f"{bundle} holds {member.name}, which is no part of a bundle")
                 path, content = outputs / member.name, file.read()
-                if path.name == STATE:
-                    content = _merged(path, content)
-                elif not _wanted(path, content):
-                    continue
-                count += path.name == "done"
-                results.write_files({path: content})
+                with _free(path) as ours:
+                    if path.name == STATE:
+                        content = _merged(path, content)
+                    elif not ours or not _wanted(path, content):
+                        continue
+                    count += path.name == "done"
+                    results.write_files({path: content})
     except (tarfile.TarError, EOFError, OSError) as error:
         raise results.ResultsError(f"the bundle in {bundle} is damaged: {one_line(error)}") from error
     print(f"{bundle}: {count} runs taken")
+
+
+def _free(path: Path) -> AbstractContextManager[bool]:
+    """Hold the group of a checkpoint while it is replaced; False where another process trains it."""
+    return RunStore(path.parents[1]).hold(path.stem) if path.suffix == ".pt" else nullcontext(True)
 
 
 def _merged(path: Path, content: bytes) -> bytes:

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import os
+import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,7 +90,9 @@ def refuse_bad(outputs: dict[str, Path | None], checkpoint: Path) -> None:
 
 def write(diagnosis: Diagnosis, page: Path | None, numbers: Path | None) -> None:
     """All files or none: each beside its place first, and renamed when all are written."""
-    beside = {path: path.with_name(f".{os.getpid()}.{path.name}") for path in (page, numbers) if path is not None}
+    beside = {
+        path: path.with_name(f".{secrets.token_hex(4)}.{path.name}") for path in (page, numbers) if path is not None
+    }
     try:
         if page is not None:
             diagnosis.save(beside[page])

@@ -207,8 +207,8 @@ def test_control_a_planted_violation_in_each_room_of_the_library_is_found(tmp_pa
         ("experiments.analysis.stats", "import torch", "torch"),
         ("experiments.figures.fig4", "from experiments.engine.config import Run", "experiments.engine.config.Run"),
         ("experiments.figures.fig4", "from syre import attach", "syre.attach"),
-        ("experiments.engine.locks", "from experiments import report", "experiments.report"),
-        ("experiments.engine.locks", "from experiments.figures import fig4", "experiments.figures.fig4"),
+        ("experiments.engine.store", "from experiments import report", "experiments.report"),
+        ("experiments.engine.store", "from experiments.figures import fig4", "experiments.figures.fig4"),
     ],
 )
 def test_control_a_planted_violation_in_each_room_is_found(tmp_path, module, line, wrong):

@@ -6,14 +6,17 @@
 
 import contextlib
 import csv
+import glob
 import io
 import json
 import os
 import re
+import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from textwrap import shorten
 from uuid import uuid4
@@ -27,6 +30,7 @@ STATUSES = ("done", "nan", "failed")
 LEAD = ("id", "scale", "status", "seed")
 # Timing and origin: the columns (and groups of columns, as in `versions.torch`) that may differ between equal results.
 PROVENANCE = ("git_sha", "dirty", "device", "threads", "seconds", "versions")
+ABANDONED = 3600.0  # seconds after which a file that was begun is being written no more
 METRICS = ("id", "step", "split", "metric", "value")
 # In the YAML of a model, a regularizer, ...: those of its keys that came after the first committed results, each with
 # the value at which nothing changes. A run that has this value keeps the id that it had before there was the key.
@@ -126,7 +130,7 @@ def load(results: Path, experiment: str) -> Results:
     metrics = pd.read_csv(
         folder / "metrics.csv", dtype={"id": str}, na_values={"value": ["nan"]}, keep_default_na=False
     )
-    if runs.empty or not set(metrics["id"]) <= set(runs["id"]):
+    if runs.empty or not set(runs.loc[runs["status"] == "done", "id"]) <= set(metrics["id"]) <= set(runs["id"]):
         raise ResultsError(f"the tables in {folder} do not match each other: `make {experiment}` collects them again")
     scale = max(runs["scale"], key=SCALES.index)
     runs = _filled(runs[runs["scale"] == scale].reset_index(drop=True), later(CONFIGS))
@@ -248,8 +252,10 @@ def collect(folder: Path, scale: str, runs: Mapping[str, tuple[Row, list[Row]]])
     metrics.sort(key=lambda row: (place[row["id"]], row["split"], row["metric"], _order(row["step"])))
     write_files(
         {
-            folder / "metrics.csv": _to_csv(METRICS, metrics),  # first: a kill between the two shows in `load`
+            # In this order: after a kill between the two the next collection finds other numbers than it has, and
+            # keeps no provenance that is not theirs; and a new run without its records shows in `load`.
             folder / "runs.csv": _to_csv([*LEAD, *config, *origin], rows),
+            folder / "metrics.csv": _to_csv(METRICS, metrics),
         }
     )
 
@@ -267,10 +273,20 @@ def temporary(name: str, own: str = "*") -> str:
     return f".{name}.{own}.tmp"
 
 
+def abandoned(folder: Path, name: str = "*") -> list[Path]:
+    """Files of such a name that `write_files` began over an hour ago: their process was killed."""
+    found = []
+    for path in folder.glob(temporary(name)):
+        with contextlib.suppress(OSError):  # it has just been renamed
+            found += [path] if time.time() - path.stat().st_mtime > ABANDONED else []
+    return found
+
+
 def write_files(files: Mapping[Path, bytes]) -> None:
     """Write all of `files` or none: each to a temporary file first, renamed when all are on the disk.
 
-    A file that already has these bytes is left alone, so that redrawing unchanged results touches nothing.
+    A file that already has these bytes is left alone, so that redrawing unchanged results touches nothing. What a
+    process has left of it that was killed meanwhile is removed.
     Raises: `ResultsError`, with every old file as it was.
     """
     own = uuid4().hex[:8]  # the disk may be shared with machines where another process has our number
@@ -285,14 +301,20 @@ def write_files(files: Mapping[Path, bytes]) -> None:
                 os.fsync(file.fileno())  # some file systems report a full disk only here
         for path in changed:
             os.replace(begun[path], path)
+        remove(chain.from_iterable(abandoned(path.parent, glob.escape(path.name)) for path in changed))
     except OSError as error:
         names = ", ".join(path.name for path in files)
         folder = next(iter(files)).parent
         raise ResultsError(f"cannot write {names} in {folder}: {error.strerror or error}") from error
     finally:
-        for path in begun.values():
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+        remove(begun.values())
+
+
+def remove(files: Iterable[Path]) -> None:
+    """Remove files that may be there, where that can be done."""
+    for path in files:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def read_table(path: Path) -> list[Row]:

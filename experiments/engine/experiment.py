@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -15,6 +15,7 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.analysis import results
+from experiments.analysis.locks import hold
 from experiments.engine.config import Run
 from experiments.engine.expand import Compose, Group, expand, pack, split
 from experiments.engine.store import RunStore, set_aside
@@ -139,9 +140,18 @@ class Experiment:
 
     # ---- tables
 
+    @contextmanager
+    def sole(self) -> Iterator[None]:
+        """Be the only process that writes its tables. Raises: ResultsError where another has, for ten minutes."""
+        with hold(self.place / f".{self.name}.lock", patience=600) as ours:
+            if not ours:
+                raise results.ResultsError(f"another sweep has been writing {self.place / self.name} for ten minutes")
+            yield
+
     def collect(self, runs: Iterable[Run], place: Path | None = None) -> Path:
         """Write these runs, which have ended, into the tables; their folder.
 
+        Inside `sole`: it reads what is there, of other scales too, and writes it again.
         Raises: ResultsError, also where the tables have others of its runs, which would be lost with them.
         """
         folder, chosen, mine = (

@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 import yaml
 
 from experiments.analysis import results
+from experiments.analysis.locks import hold, holder
 from experiments.analysis.results import ResultsError, Row, cell, cells, flatten, named
 from experiments.engine.config import Run
 from experiments.engine.errors import ConfigError
 from experiments.engine.expand import Group
-from experiments.engine.locks import hold, holder
 
 Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml: ten times faster
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -132,9 +132,11 @@ class RunStore:
         for row in results.read_table(tables / "metrics.csv") if taken else ():
             if row["id"] in records:
                 records[row["id"]].append((int(row["step"]), row["split"], row["metric"], float(row["value"])))
-        for run_id, run in taken.items():
-            self.write(run, records[run_id], _facts_of(rows[run_id]))
-        return len(taken)
+        whole = {run_id: run for run_id, run in taken.items() if records[run_id] or rows[run_id]["status"] != "done"}
+        for run_id, run in whole.items():
+            if not self.finished(run_id):  # another process may have ended it since
+                self.write(run, records[run_id], _facts_of(rows[run_id]))
+        return len(whole)
 
     def adopted(self, run_id: str) -> bool:
         """Whether a run that has ended was taken over from tables: one that was trained says in which group."""
@@ -180,11 +182,11 @@ class RunStore:
         Whoever held it before does not write any more: a checkpoint that it was killed in the middle of is removed.
         """
         with hold(self.file(group_id, ".lock")) as ours:
-            for file in self._cut_short(group_id) if ours else ():
-                file.unlink(missing_ok=True)
+            if ours:
+                results.remove(self._begun(group_id))
             yield ours
 
-    def _cut_short(self, group_id: str = "*") -> Iterator[Path]:
+    def _begun(self, group_id: str = "*") -> Iterator[Path]:
         """Checkpoints that are being written, or were when their process was killed."""
         return (self.folder / "groups").glob(results.temporary(f"{group_id}.pt"))
 
@@ -226,19 +228,25 @@ class RunStore:
         """Remove what is of use only while a group trains."""
         for suffix in REMAINS:
             self.file(group_id, suffix).unlink(missing_ok=True)
+        results.remove(self._begun(group_id))
 
-    def tidy(self) -> None:
-        """Remove what processes have left that were killed, of runs that have ended since, or before `discard`."""
+    def tidy(self, runs: Iterable[Run] = ()) -> None:
+        """Remove what processes have left that were killed, of runs that have ended since, or before `discard`.
+
+        `runs`: some that may have trained alone, in a group that is not written down.
+        """
         left = {path.stem for path in (self.folder / "groups").glob("*") if path.suffix in REMAINS}
-        left |= {path.name.split(".")[1] for path in self._cut_short()}
-        for file, group in self.groups() if left else ():
-            if file.stem in left and isinstance(group, Group) and self.all_finished(group):
+        left |= {path.name.split(".")[1] for path in self._begun()}
+        alone = (Group(runs=[run]) for run in runs if left)
+        known = {group.id: group for group in alone if group.id in left}
+        known |= {file.stem: group for file, group in self.groups() if file.stem in left and isinstance(group, Group)}
+        for group in known.values():
+            if self.all_finished(group):
                 with self.hold(group.id) as ours:
                     if ours:
                         self.discard(group.id)
-        for file in (self.folder / "runs").glob(f"*/{results.temporary('*')}"):
-            if self.finished(file.parent.name):  # nobody writes it again
-                file.unlink(missing_ok=True)
+        for folder in {path.parent for path in (self.folder / "runs").glob(f"*/{results.temporary('*')}")}:
+            results.remove(results.abandoned(folder))
 
 
 HEADER = "step,split,metric,value\n"

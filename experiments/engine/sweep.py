@@ -22,7 +22,6 @@ from experiments.engine.config import Run
 from experiments.engine.errors import ConfigError, Killed, one_line
 from experiments.engine.expand import Compose, Group, data_at, split
 from experiments.engine.experiment import Experiment
-from experiments.engine.locks import hold
 from experiments.engine.mirror import Mirror
 from experiments.engine.processes import world
 from experiments.engine.progress import Sight, of_sweep, shown
@@ -175,10 +174,8 @@ def _tables(experiment: Experiment) -> bool:
     name, place, runs = experiment.name, experiment.place, experiment.runs
     if experiment.config.train_nothing:
         runs = [run for run in runs if experiment.store.ended(run.id)]
-    experiment.store.tidy()
-    with hold(place / f".{name}.lock", patience=600) as ours:
-        if not ours:
-            raise ResultsError(f"another sweep has been writing {place / name} for ten minutes")
+    experiment.store.tidy(experiment.runs)
+    with experiment.sole():
         smoke, before = experiment.scale == "smoke", receipt.on_disk(Path(experiment.config.results), name)
         made = experiment.collect(runs)
         if not smoke:

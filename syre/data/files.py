@@ -3,12 +3,15 @@
 root/MNIST/raw  root/FashionMNIST/raw  root/cifar-10-batches-py  root/cifar-100-python
 """
 
+import glob
 import gzip
 import hashlib
 import os
+import secrets
 import tarfile
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 
 from syre.extras import extra
 
+ABANDONED = 3600.0  # seconds after which a file that was begun is being written no more
 SETS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
 # torchvision publishes the md5 of the MNIST-style archives only; these are of the files they hold. What one holds that
@@ -163,8 +167,15 @@ def _members(path: Path) -> Iterator[Iterable[tuple[str, Any]]]:
 
 
 def write(path: Path, stream: Any, md5: str | None) -> None:
-    """Copy `stream` to `path` if it has this md5 (None: any): through a file beside it, synced, then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Copy `stream` to `path` if it has this md5 (None: any): through a file beside it, synced, then renamed.
+
+    What processes have left of it that were killed meanwhile is removed.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # no pid: the disk may be another machine's too
+    for other in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with suppress(OSError):
+            if time.time() - other.stat().st_mtime > ABANDONED:
+                other.unlink()
     try:
         digest = hashlib.md5(usedforsecurity=False)
         with temporary.open("wb") as file:

@@ -43,11 +43,15 @@ def write(diagnosis: Mapping[str, Any], path: str | Path) -> Path:
     target = Path(os.path.realpath(path))  # a link stays one
     temporary = target.with_name(f".{secrets.token_hex(8)}.html")
     try:
-        temporary.write_bytes(content)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # some file systems report a full disk only here
         os.replace(temporary, target)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
 
 

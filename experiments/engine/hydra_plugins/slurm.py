@@ -91,7 +91,7 @@ class Slurm(Launcher):
         """An array of jobs, which is also written down, for a later command to find it."""
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-        from experiments.analysis.results import write_files
+        from experiments.analysis.results import ResultsError, write_files
         from experiments.engine.config import ConfigError
 
         count = len(overrides)
@@ -103,7 +103,10 @@ class Slurm(Launcher):
             raise ConfigError(f"hydra/launcher=slurm: {error}") from None
         array = jobs[0].job_id.split("_")[0]
         kept = {job.job_id: list(words) for job, words in zip(jobs, overrides, strict=True)}
-        write_files({self.folder / ARRAY.replace("*", array): json.dumps(kept).encode()})
+        try:
+            write_files({self.folder / ARRAY.replace("*", array): json.dumps(kept).encode()})
+        except ResultsError as error:  # this command waits for them all the same
+            print(f"{error}: another command would not know of SLURM job {array}", file=sys.stderr)
         return jobs
 
     def _queued(self, overrides: Sequence[Sequence[str]]) -> dict[int, "SlurmJob"]:
@@ -112,9 +115,10 @@ class Slurm(Launcher):
 
         from experiments.engine.store import read_notes
 
+        files = sorted(self.folder.glob(ARRAY))  # before SLURM is asked: what another command submits since is not ours
         states = _states()
         found: dict[int, submitit.SlurmJob] = {}
-        for file in sorted(self.folder.glob(ARRAY)):
+        for file in files:
             kept = read_notes(file, "its jobs are not waited for")
             live = [name for name in kept if states and states.get(name, "COMPLETED") not in ENDED]
             for name in live:

@@ -9,11 +9,11 @@ from subprocess import PIPE, Popen
 
 import pytest
 
+from experiments.analysis.locks import hold, holder
 from experiments.analysis.results import ResultsError
-from experiments.engine.locks import hold, holder
 from tests.experiments.engine.test_resume import tables
 
-HOLDS = "import sys, time, pathlib; from experiments.engine.locks import hold\n" \
+HOLDS = "import sys, time, pathlib; from experiments.analysis.locks import hold\n" \
         "with hold(pathlib.Path(sys.argv[1])) as mine: print(mine, flush=True); time.sleep(60)"  # fmt: skip
 
 

@@ -1,9 +1,6 @@
 """What lies in outputs/<experiment>: the store adopts committed tables, and collected again they are the same."""
 
 import re
-import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -13,7 +10,6 @@ from experiments.engine import training
 from experiments.engine.config import Run, identity
 from experiments.engine.expand import Group
 from experiments.engine.experiment import Experiment
-from experiments.engine.locks import hold
 from experiments.engine.store import REMAINS, RunStore, read_notes
 from tests.experiments.conftest import experiment_of
 
@@ -130,51 +126,6 @@ def test_what_a_killed_process_has_left_of_runs_that_have_ended_is_removed(tmp_p
     left = {path.stem for path in (tmp_path / "fig0/groups").iterdir() if path.suffix in REMAINS}
     assert left == {failed.id, held.id, going.id}
     assert all(store.file(group.id).exists() for group in groups)
-
-
-def kill_while_writing(*names):
-    """A process of its own that is killed when all these files are begun and none is whole."""
-    code = (
-        "import os, signal, sys; from pathlib import Path; from experiments.analysis import results\n"
-        "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "results.write_files({Path(name): b'whole' for name in sys.argv[1:]})"
-    )
-    assert subprocess.run([sys.executable, "-c", code, *map(str, names)]).returncode == -signal.SIGKILL
-
-
-def test_a_checkpoint_that_its_process_was_killed_in_the_middle_of_goes_when_its_group_is_taken_up(tmp_path, runs):
-    store, (killed, other) = RunStore(tmp_path / "fig0"), [Group(runs=[run]) for run in runs[:2]]
-    store.save([killed, other])
-    for group in (killed, other):
-        store.checkpoint(group.id).write_bytes(b"the one before")
-        kill_while_writing(store.checkpoint(group.id))
-
-    def begun():
-        return sorted(path.name.split(".")[1] for path in (tmp_path / "fig0/groups").glob(".*"))
-
-    assert begun() == sorted([killed.id, other.id])
-    with store.hold(killed.id), store.hold(killed.id) as again:  # the second is not ours, and touches nothing
-        assert (again, begun()) == (False, [other.id])
-    assert {store.checkpoint(g.id).read_bytes() for g in (killed, other)} == {b"the one before"}
-    with hold(store.file(other.id, ".lock")) as ours, store.hold(other.id) as second:  # who holds it may be writing
-        assert (ours, second, begun()) == (True, False, [other.id])
-
-
-def test_what_killed_processes_had_begun_to_write_is_removed_once_the_runs_have_ended(tmp_path, runs):
-    store, (ended, failed, going) = RunStore(tmp_path / "fig0"), [Group(runs=[run]) for run in runs[:3]]
-    store.save([ended, failed, going])
-    for group, status in ((ended, "done"), (failed, "failed"), (going, None)):
-        files = store.files(group.runs[0].id)
-        kill_while_writing(store.checkpoint(group.id), *files)
-        assert len(list(files[0].parent.iterdir())) == 4
-        if status:
-            store.write(group.runs[0], RECORDS, {"status": status, "seconds": 1.0, **FACTS})
-    store.tidy()
-    assert {path.name.split(".")[1] for path in (tmp_path / "fig0/groups").glob(".*")} == {failed.id, going.id}
-    assert {path.parent.name for path in (tmp_path / "fig0/runs").glob("*/.*")} == {failed.runs[0].id, going.runs[0].id}
-    assert sorted(path.name for path in store.run(ended.runs[0].id).iterdir()) == sorted(
-        path.name for path in store.files(ended.runs[0].id)
-    )
 
 
 def test_the_store_of_an_experiment_is_the_folder_of_its_name(tmp_path, runs):
