@@ -19,6 +19,9 @@ from pathlib import Path
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import OverrideType, QuotedString
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -124,8 +127,27 @@ def _prepare(arguments: Sequence[str]) -> list[str]:
     if names and _may_be_new(names[-1]) and not FREE.issuperset(re.split("[./=]", word)[0] for word in overrides):
         node = {"experiment": names[-1]}
         ConfigStore.instance().store(group="experiment", name=names[-1], node=node, package="_global_")
+    for word in overrides:
+        _require_names(word)
     sweeps = "-m" in arguments or "--multirun" in arguments
     return [as_axis(word) if sweeps and word in overrides else word for word in arguments]
+
+
+def _require_names(word: str) -> None:
+    """Raise ConfigError where a group, `model` say, is set to what is no name: Hydra would not say which."""
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException:  # which Hydra says itself
+        return
+    key = override.get_key_element()
+    if override.type is not OverrideType.CHANGE or not (folder := CONFIGS / key).is_dir() or not key.isidentifier():
+        return
+    values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+    for value in values:
+        if not isinstance(value, str | list | QuotedString):
+            names = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+            said = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+            raise ConfigError(f"{key} must be the name of one of configs/{key} ({names}), got {said}")
 
 
 def _may_be_new(experiment: str) -> bool:

@@ -8,9 +8,11 @@ import argparse
 import sys
 from argparse import RawDescriptionHelpFormatter as Raw
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 from hydra import initialize_config_dir
 
+import experiments.figures
 from experiments.engine.config import Scale
 from experiments.engine.errors import is_users, one_line
 from experiments.engine.experiment import CONFIGS, Experiment
@@ -26,6 +28,9 @@ hours          of one process, from what runs of the same kind took; ? where non
 `make status FIG=fig5` says it of one, in words"""
 
 
+FIGURES = Path(experiments.figures.__path__[0])
+
+
 def main(arguments: Sequence[str] | None = None, show: Callable[[str], None] = print) -> int:
     """0; 2 after one line for what the user can mend."""
     known = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
@@ -34,6 +39,9 @@ def main(arguments: Sequence[str] | None = None, show: Callable[[str], None] = p
     parser.add_argument("--scale", choices=[scale.value for scale in Scale], default="cpu")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides, as the sweep was given")
     options = parser.parse_args(arguments)
+    if drawn := next((name for name in options.names if name not in known and (FIGURES / f"{name}.py").exists()), None):
+        print(f"error: {drawn} has no runs of its own: {_drawn_from(drawn)}", file=sys.stderr)
+        return 2
     if unknown := sorted(set(options.names) - set(known)):
         print(f"error: no experiment {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
         return 2
@@ -54,6 +62,13 @@ def main(arguments: Sequence[str] | None = None, show: Callable[[str], None] = p
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _drawn_from(name: str) -> str:
+    from experiments.analysis.pages import module_of, sources  # and pandas with it
+
+    found = sources(module_of(name), name)
+    return f"it is drawn from those of {', '.join(found)}; `make status FIG={found[0]}` says it of them"
 
 
 def in_words(experiment: Experiment, found: Status, words: Sequence[str] = ()) -> Iterator[str]:

@@ -80,6 +80,10 @@ def refuse_bad(outputs: dict[str, Path | None], checkpoint: Path) -> None:
             continue
         if path.is_dir():
             raise CheckpointError(f"{option} {path} is a folder: name a file")
+        if path.exists() and not path.is_file():
+            raise CheckpointError(
+                f"{option} {path} is no file but a pipe or a device, which would be replaced: name a file"
+            )
         if not path.resolve().parent.is_dir():
             raise CheckpointError(f"{option} {path}: there is no folder {path.resolve().parent}")
         if path.exists() and path.name.endswith(ENDINGS):
@@ -89,7 +93,8 @@ def refuse_bad(outputs: dict[str, Path | None], checkpoint: Path) -> None:
 
 
 def write(diagnosis: Diagnosis, page: Path | None, numbers: Path | None) -> None:
-    """All files or none: each beside its place first, and renamed when all are written."""
+    """All files or none: each beside its place first, and renamed when all are written; a link stays one."""
+    page, numbers = (None if path is None else path.resolve() for path in (page, numbers))
     beside = {
         path: path.with_name(f".{secrets.token_hex(4)}.{path.name}") for path in (page, numbers) if path is not None
     }

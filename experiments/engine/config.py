@@ -13,11 +13,11 @@ import sys
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property, lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.config_store import ConfigStore
-from hydra.utils import get_class
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -134,7 +134,7 @@ class Run:
             raise ConfigError("task is missing")
         from syre.trainer import Measurement
 
-        measures = issubclass(get_class(self.config["task"]["_target_"]), Measurement)
+        measures = issubclass(_class("task", self.config["task"].get("_target_")), Measurement)
         if not measures and (missing := [group for group in GROUPS if self.config[group] is None]):
             raise ConfigError(f"{', '.join(missing)} missing: task={self.config['task'].get('name')} trains a model")
         for group in (*GROUPS, *TYPED):
@@ -148,10 +148,13 @@ IDENTITY = ("experiment", "recipe", "scale", "seed", *GROUPS, "train", "compute"
 def identity(config: DictConfig) -> dict[str, Any]:
     """The part of a configuration that decides its numbers: all but paths, logging and the description of the sweep.
 
-    Raises: ConfigError for a key that is not in `Config` (Hydra lets `+key=value` in).
+    Raises: ConfigError for a key that is not in `Config` (Hydra lets `+key=value` in), or is there no more (`~key`).
     """
-    if unknown := set(config) - {"hydra", *Config.__dataclass_fields__}:
-        raise ConfigError(f"unknown key {', '.join(sorted(map(str, unknown)))}")
+    keys = set(map(str, config))  # `in` does not know those without a value
+    if unknown := keys - {"hydra", *Config.__dataclass_fields__}:
+        raise ConfigError(f"unknown key {', '.join(sorted(unknown))}")
+    if absent := [key for key in IDENTITY if key not in keys]:
+        raise ConfigError(f"the configuration has no {', '.join(absent)}, which every run has")
     part = OmegaConf.masked_copy(config, list(IDENTITY))
     plain = cast(dict[str, Any], OmegaConf.to_container(part, resolve=True, enum_to_str=True))
     return {key: None if value == MISSING else value for key, value in plain.items()}
@@ -169,12 +172,26 @@ def run_id(config: dict[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
+def _class(group: str, name: Any) -> type:
+    """The class that a `_target_` names. Raises: ConfigError where there is none."""
+    module, _, own = str(name).rpartition(".")
+    try:
+        found = getattr(import_module(module), own)  # Hydra's get_class also prints what is wrong
+    except (ImportError, ValueError, AttributeError) as error:
+        found, wrong = None, " ".join(str(error).split())
+    else:
+        wrong = f"a {type(found).__name__}"
+    if not isinstance(found, type):
+        raise ConfigError(f"{group}._target_ must name a class, package.module.Class, got {name} ({wrong})")
+    return found
+
+
 @lru_cache(maxsize=4096)  # a sweep repeats the same leaves hundreds of times
 def _leaf(group: str, text: str) -> Any:
     """A frozen dataclass from its settings as JSON, types checked by OmegaConf and ranges by the class itself."""
     settings = json.loads(text)
     fixed = {"train": "syre.trainer.Training", "compute": f"{__name__}.Compute"}
-    cls = get_class(fixed.get(group) or settings.pop("_target_"))
+    cls = _class(group, fixed.get(group) or settings.pop("_target_", None))
     settings = {key: value for key, value in settings.items() if key not in ("name", LATER)}
     for key, value in settings.items():
         numbers = [number for number in (value if isinstance(value, list) else [value]) if isinstance(number, int)]

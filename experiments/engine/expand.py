@@ -166,6 +166,8 @@ def _products(config: DictConfig, fixed: Sequence[str], given: Mapping[str, list
     blocks = _plain(config.runs) or [{}]
     members = {key: given.get(key, [config[key].get("name")]) for key in GROUPS if key in fixed}
     seeds = _at_scale(_plain(config.seeds), config)
+    if isinstance(seeds, int) and seeds < 1:
+        raise ConfigError(f"seeds must be a number >= 1, or a list of seeds, got {seeds}")
     for block in blocks:
         axes = {key: _at_scale(value, config) for key, value in block.items()}
         if seeds is not None:

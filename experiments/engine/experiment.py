@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.analysis import results
 from experiments.analysis.locks import hold
 from experiments.engine.config import Run
+from experiments.engine.errors import ConfigError
 from experiments.engine.expand import Compose, Group, expand, pack, split
 from experiments.engine.store import RunStore, set_aside
 
@@ -44,7 +45,14 @@ class Experiment:
     def of(cls, config: DictConfig, words: Sequence[str], composed: Compose) -> "Experiment":
         """That of a configuration and the overrides `words` that it was composed with. Raises: as `expand`."""
         plain, keys, axes = split(words)
+        if config.replicas < 0:
+            raise ConfigError(f"replicas must be >= 0 (0: as many as fit), got {config.replicas}")
         runs = expand(config, lambda members: composed([*plain, *members]), fixed=keys, axes=axes)
+        if "batched" in keys:
+            known = {key for run in runs for key, _ in results.flatten(run.config)}
+            for key in config.batched:
+                if not any(one == key or one.startswith(f"{key}.") for one in known):
+                    raise ConfigError(f"batched has {key}, which no run has: it takes keys such as seed and optim.lr")
         return cls(config=config, runs=runs, words=plain, keys=keys)
 
     @classmethod

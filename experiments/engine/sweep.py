@@ -174,6 +174,9 @@ def _tables(experiment: Experiment) -> bool:
     name, place, runs = experiment.name, experiment.place, experiment.runs
     if experiment.config.train_nothing:
         runs = [run for run in runs if experiment.store.ended(run.id)]
+        if not runs:
+            nothing = f"{name}: none of these {len(experiment.runs)} runs has ended"
+            raise ConfigError(f"{nothing}: without train_nothing=true the same command trains them")
     experiment.store.tidy(experiment.runs)
     with experiment.sole():
         smoke, before = experiment.scale == "smoke", receipt.on_disk(Path(experiment.config.results), name)

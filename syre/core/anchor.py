@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from . import arguments
 from .names import Slot, drawn_as, select
 from .scale import Sigma, anchored, is_gain, padding, scale_of
 from .sharded import is_sharded, shard_like
@@ -75,11 +76,13 @@ def draw_anchors(
         whole: leave each on the CPU, and whole where the parameter is sharded over processes (a DTensor).
 
     Raises:
+        TypeError: no model; an argument that is no number, or no dtype.
         ValueError: sigma negative or not finite, an unknown unit, gains not finite, an unknown name, a dtype that is
             not floating; with strict, parameters of unknown kind (the message names all).
     """
-    if anchor_dtype is not None and not anchor_dtype.is_floating_point:
-        raise ValueError(f"anchor_dtype must be a floating dtype, got {anchor_dtype}")
+    sigma = sigma if callable(sigma) else arguments.number("sigma", sigma)
+    seed, gains, model = arguments.integer("seed", seed), arguments.number("gains", gains), arguments.module(model)
+    anchor_dtype = arguments.floating("anchor_dtype", anchor_dtype)
     if not math.isfinite(gains):
         raise ValueError(f"gains must be a finite number, the mean of the anchors of norm gains, got {gains}")
     anchors = {}
@@ -106,8 +109,14 @@ def draw_scales(
     shapes as `draw_anchors`; always in the parameter's own dtype, as in bfloat16 most entries of D would be equal.
 
     Raises:
+        TypeError: no model; an argument that is no number.
         ValueError: sigma_d outside [0, 1/sqrt(3)), where some D_ii would not be positive; an unknown name.
     """
+    sigma_d, seed, model = (
+        arguments.number("sigma_d", sigma_d),
+        arguments.integer("seed", seed),
+        arguments.module(model),
+    )
     if not 0 <= sigma_d < 1 / math.sqrt(3):
         raise ValueError(f"sigma_d must be in [0, 1/sqrt(3) = 0.577), so that D stays positive, got {sigma_d}")
     scales = {}

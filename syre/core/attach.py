@@ -5,8 +5,8 @@ its own `weight_decay`, and the hooks add only the missing constant pull; for an
 they move to theta before the step and back to w after it (the *shift* form).
 """
 
+import inspect
 import math
-import operator
 import warnings
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from . import forms, once
+from . import arguments, forms, once
 from .anchor import checksum, draw_anchors, draw_scales, given_by, named
 from .decay import AddAnchor, require_decayable, require_start
 from .follow import Named
@@ -122,15 +122,11 @@ def attach(
             the weights move. SharedAnchors: another model of the process has the same anchors.
     """
     optimizer, one = stepped(optimizer), as_model(model)
-    sigma = sigma if callable(sigma) else _number("sigma", sigma)
-    sigma_d, gains = _number("sigma_d", sigma_d), _number("gains", gains)
-    try:
-        seed = operator.index(seed)
-    except TypeError:
-        raise TypeError(f"seed must be an integer, got {seed!r}") from None
-    weight_decay = None if weight_decay is None else _number("weight_decay", weight_decay)
-    if not isinstance(anchor_dtype, torch.dtype | None):
-        raise TypeError(f"anchor_dtype must be a torch.dtype, as torch.bfloat16, or None, got {anchor_dtype!r}")
+    sigma = sigma if callable(sigma) else arguments.number("sigma", sigma)
+    sigma_d, gains = arguments.number("sigma_d", sigma_d), arguments.number("gains", gains)
+    seed = arguments.integer("seed", seed)
+    weight_decay = None if weight_decay is None else arguments.number("weight_decay", weight_decay)
+    anchor_dtype = arguments.floating("anchor_dtype", anchor_dtype)
     if (handle := attached(optimizer)) is not None:
         own = [slot for name, slot in slots(one).items() if name in handle.anchors]
         recipe = {"seed": seed, "sigma": named(sigma), "unit": unit, "gains": gains, "sigma_d": sigma_d}
@@ -141,14 +137,6 @@ def attach(
         drawn = sigma, unit, gains, seed, sigma_d
         handle = _attach(optimizer, one, *drawn, start, anchor_dtype, form, stochastic_rounding, strict)
     return handle
-
-
-def _number(name: str, value: Any) -> float:
-    """An argument as a number. Raises: TypeError that names it."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, got {value!r}") from None
 
 
 def _attach(
@@ -211,6 +199,7 @@ def _bind(
     form = forms.choose(type(optimizer), form, has_scales=bool(scales))
     if attached(optimizer) is not None:
         raise ValueError("this optimizer has syre attached already: detach the first handle")
+    _require_decay(optimizer)
     if not any(group.get("weight_decay", 0) > 0 for group in optimizer.param_groups):
         usual = "1e-4 is usual with SGD and Adam, 0.01 with AdamW"
         needs = "no parameter group has weight_decay > 0, and without decay syre does nothing"
@@ -255,6 +244,20 @@ def _bind(
     return handle
 
 
+def _require_decay(optimizer: Optimizer, known: bool = True) -> None:
+    """Raise ValueError for an optimizer whose step has no weight decay, though its groups may have the key.
+
+    Of those of torch (LBFGS, Rprop, SparseAdam) that is seen, also of a class on top that leaves `step` as it is; of
+    others it is `known` by the groups.
+    """
+    name = getattr(inspect.unwrap(type(optimizer).step), "__qualname__", "")  # torch wraps it, in the class on top
+    own = next((kind for kind in type(optimizer).__mro__ if name == f"{kind.__qualname__}.step"), Optimizer)
+    if own.__module__.startswith("torch.optim.") and own is not Optimizer:
+        known = "weight_decay" in inspect.signature(own).parameters
+    if not known:
+        raise ValueError(f"{type(optimizer).__name__} knows no weight_decay: take one that does (AdamW, say)")
+
+
 @contextmanager
 def _decaying(optimizer: Optimizer, weight_decay: float | None) -> Iterator[None]:
     """Give every group this decay, and its own back if what follows raises.
@@ -268,8 +271,7 @@ def _decaying(optimizer: Optimizer, weight_decay: float | None) -> Iterator[None
     if not 0 < weight_decay < math.inf:
         raise ValueError(f"weight_decay must be a finite number > 0, or None for the groups' own, got {weight_decay}")
     before = [group.get("weight_decay") for group in optimizer.param_groups]
-    if None in before:
-        raise ValueError(f"{type(optimizer).__name__} knows no weight_decay: take one that does (AdamW, say)")
+    _require_decay(optimizer, known=None not in before)
     if set(before) not in ({0}, {weight_decay}):  # its own: from a state that was loaded, or from here
         raise ValueError(
             f"weight_decay={weight_decay} is for a script without decay; the groups have {before}: drop it"
@@ -308,18 +310,21 @@ def attach_anchors(
         recipe: what made the anchors; goes into the handle's `state_dict`.
 
     Raises:
+        TypeError: as `attach`; and anchors or scales that are no mapping of names to tensors.
         ValueError: as `attach`; and a name or a shape that is not the model's, or a parameter that the optimizer
             lacks.
     """
+    optimizer, model = stepped(optimizer), arguments.module(model)
+    anchors, scales = arguments.tensors("anchors", anchors), arguments.tensors("scales", scales or {})
     found = slots(model)
-    named = {**anchors, **{f"{name}:scale": scale for name, scale in (scales or {}).items()}}
+    named = {**anchors, **{f"{name}:scale": scale for name, scale in scales.items()}}
     given = checksum({name: whole(tensor) for name, tensor in named.items()})
 
     def laid(tensors: Mapping[str, Tensor]) -> Named:
         return {n: shard_like(t, found[n].parameter) if n in found else t for n, t in tensors.items()}
 
     return _bind(
-        stepped(optimizer), found, model, laid(anchors), laid(scales or {}), start=start, form=form,
+        optimizer, found, model, laid(anchors), laid(scales), start=start, form=form,
         recipe=recipe or {}, by=once.line(recipe or {}) or f"anchors={given}", full=lambda: given,
     )  # fmt: skip
 

@@ -212,9 +212,12 @@ class SyreHandle(Handle):
         to what was loaded; unless that held none of the anchors, beyond doubt (`once.share`).
 
         Raises:
+            TypeError: no state.
             ValueError: the anchors differ, and the message names the first entry that does; or the weights hold twice
                 the anchors, beyond doubt. Nothing has changed then.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"the state of a handle is a dict, as state_dict() gives it, got {type(state).__name__}")
         state = EARLIER | dict(state)
         for key, mine in self.state_dict().items():
             if key not in state or state[key] != mine:

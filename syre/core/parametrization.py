@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization, remove_parametrizations
 from torch.optim import Optimizer
 
-from . import once
+from . import arguments, once
 from .anchor import draw_anchors, draw_scales, given_by, named
 from .attach import attach_anchors
 from .decay import AddAnchor, require_decayable, require_start, require_whole
@@ -51,11 +51,13 @@ def parametrize(
         The model.
 
     Raises:
+        TypeError: no model; an argument that is no number.
         ValueError: tied weights (parametrizing one end would untie them), a parameter that is parametrized already,
             sigma_d > 0 without optimizer or the reverse; and as `attach` for sigma, unit, gains, sigma_d, start,
             precision and, with strict, unknown kinds.
     """
     require_start(start)
+    model, sigma_d = arguments.module(model), arguments.number("sigma_d", sigma_d)
     if (sigma_d != 0) != (optimizer is not None):
         raise ValueError("the module form takes an optimizer with sigma_d > 0 (D acts by its decay), and only then")
     anchors = draw_anchors(model, sigma=sigma, unit=unit, gains=gains, seed=seed, parameters=parameters, strict=strict)
@@ -86,8 +88,10 @@ def merge(model: nn.Module) -> nn.Module:
     For inference and export. To train on with syre, `attach(..., start="keep")`: plain decay would pull w toward 0.
 
     Raises:
+        TypeError: no model.
         ValueError: no parameter is in module form, or one has another parametrization on top.
     """
+    model = arguments.module(model)
     chains = [
         (module, leaf, [type(step) for step in chain])
         for module in model.modules()

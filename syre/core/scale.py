@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, type_before_parametrizations
 
+from . import arguments
 from .names import Slot, select
 from .wrapped import outside
 
@@ -299,13 +300,14 @@ def scale_of(slot: Slot, sigma: Sigma, unit: str = "relative") -> Scale:
     """What one parameter gets, as `anchor_std` says.
 
     Raises:
+        TypeError: sigma, or what it gives as a function, is no number.
         ValueError: the std is negative or not finite, or the unit unknown.
     """
     if unit not in UNITS:
         raise ValueError(f"unit must be relative (std = sigma / sqrt(fan_in)) or absolute (std = sigma), got {unit!r}")
     value = sigma(slot.name, slot.parameter) if callable(sigma) else sigma
     answered = callable(sigma) and value is not None
-    value = BASE if value is None else float(value)
+    value = BASE if value is None else arguments.number(f"sigma of {slot.name!r}", value)
     if not 0 <= value < math.inf:
         raise ValueError(f"sigma must be finite and >= 0, got {value} for parameter {slot.name!r}")
     owner, leaf = slot.place

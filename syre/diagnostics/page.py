@@ -32,13 +32,16 @@ HEAD = f"""<!doctype html>
 def write(diagnosis: Mapping[str, Any], path: str | Path) -> Path:
     """Write the page to `path`, whole or not at all, and return it.
 
-    Raises FileNotFoundError if the folder is not there, IsADirectoryError if `path` is one.
+    Raises FileNotFoundError if the folder is not there, IsADirectoryError if `path` is one, FileExistsError if it is a
+    pipe or a device.
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: a page is written to a file, such as {path / 'diagnosis.html'}")
+    if path.exists() and not path.is_file():
+        raise FileExistsError(f"{path} is no file but a pipe or a device, which would be replaced: name a file")
     content = page(diagnosis).encode("utf-8", "replace")  # a name may hold half of a surrogate pair
     target = Path(os.path.realpath(path))  # a link stays one
     temporary = target.with_name(f".{secrets.token_hex(8)}.html")

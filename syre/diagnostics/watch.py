@@ -7,7 +7,6 @@ nothing, so the training is the same to the bit.
 """
 
 import math
-import operator
 import time
 import warnings
 import weakref
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from syre.core.arguments import integer
 from syre.core.names import canonical_parameters
 from syre.core.wrapped import as_model, outside, stepped
 from syre.diagnostics import structure, units
@@ -343,7 +343,7 @@ def _chosen(count: int, most: int, device: torch.device) -> Tensor:
 
 
 def _check(every: int, budget: float | None, log: object, layers: str, **thresholds: float | None) -> None:
-    if operator.index(every) < 1:
+    if integer("every", every) < 1:
         raise ValueError(f"every must be an integer >= 1, got {every}")
     if budget is not None and not 0 < budget <= 1:
         raise ValueError(f"budget must be a share of the time in (0, 1], or None, got {budget}")

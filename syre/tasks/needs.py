@@ -52,7 +52,7 @@ def tokens(task: str, data: Any) -> None:
 def classes(task: str, data: Any, views: int = 1) -> None:
     """A data set whose samples have classes, and so many views of each in a batch."""
     data_set(task, data)
-    others = "which data=linear_regression, data=diabetes and data=random_matrix do not have"
+    others = "unlike data=linear_regression and diabetes, of task=regression, and random_matrix, of task=matrix"
     check(not data.train_targets.is_floating_point(), f"task={task} needs data with classes, {others}")
     taken, given = f"{views} view{'s' * (views > 1)} of each image", "data.augment=simclr gives two, all else gives one"
     check(data.views == views, f"task={task} takes {taken}, the data gives {data.views}: {given}")

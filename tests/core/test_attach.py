@@ -233,7 +233,7 @@ def test_what_attach_refuses_leaves_model_and_optimizer_untouched():
 
     model, other = mlp(), mlp()
     refused("no parameter group has weight_decay > 0", sgd(model, weight_decay=0.0), model)
-    refused("no parameter group has weight_decay > 0", torch.optim.LBFGS(model.parameters()), model)
+    refused("LBFGS knows no weight_decay", torch.optim.LBFGS(model.parameters()), model)
     refused("start must be", sgd(model), model, start="there")
     refused("form must be", sgd(model), model, form="there")
     refused("sigma must be", sgd(model), model, sigma=-0.1)
@@ -250,6 +250,12 @@ def test_attach_anchors_checks_names_shapes_and_owner():
         ({"2.bias": torch.zeros(4)}, r"'2.bias' has shape \(3,\), its anchor or scale \(4,\)"),
     ):
         with pytest.raises(ValueError, match=match):
+            attach_anchors(sgd(model), model, anchors)
+    for anchors, match in (
+        (None, "anchors must be a mapping of parameter names to tensors, got NoneType"),
+        ({"2.bias": 3.0}, r"anchors\['2.bias'\] must be a tensor, got float"),
+    ):
+        with pytest.raises(TypeError, match=match):
             attach_anchors(sgd(model), model, anchors)
     with pytest.raises(ValueError, match=r"'2\.bias' has an anchor or a scale, but is not in the optimizer"):
         attach_anchors(sgd(model[0]), model, {"2.bias": torch.zeros(3).double()})

@@ -3,13 +3,15 @@
 import copy
 import gc
 import pickle
+import re
 import warnings
 
 import pytest
 import torch
 from torch import nn
 
-from syre.core import SharedAnchors, attach, draw_anchors, once
+import syre
+from syre.core import SharedAnchors, attach, draw_anchors, draw_scales, once
 from syre.core.names import canonical_parameters
 
 OPTIONS = {"sigma": 0.05, "seed": 3}
@@ -462,6 +464,41 @@ def test_an_argument_of_another_type_is_named(wrong, said):
     model = network()
     with pytest.raises(TypeError, match=said):
         attach(sgd(model), model, **OPTIONS | wrong)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda model: syre.parametrize(model, sigma="a"), "sigma must be a number, got 'a'"),
+        (lambda model: syre.parametrize(model, seed="x"), "seed must be an integer, got 'x'"),
+        (lambda model: syre.parametrize(model, sigma_d="x"), "sigma_d must be a number, got 'x'"),
+        (lambda model: syre.parametrize(3), "model must be a torch.nn.Module, got int"),
+        (lambda model: syre.merge(3), "model must be a torch.nn.Module, got int"),
+        (lambda model: draw_anchors(3, sigma=0.1, seed=0), "model must be a torch.nn.Module, got int"),
+        (lambda model: draw_anchors(model, sigma=0.1, seed=1.5), "seed must be an integer, got 1.5"),
+        (lambda model: draw_anchors(model, sigma=0.1, seed=0, anchor_dtype="x"), "anchor_dtype must be a torch.dtype"),
+        (lambda model: draw_scales(model, sigma_d="a", seed=0), "sigma_d must be a number, got 'a'"),
+        (
+            lambda model: attach(sgd(model), model, sigma=lambda *_: "a"),
+            "sigma of '0.weight' must be a number, got 'a'",
+        ),
+        (
+            lambda model: attach(sgd(model), model, sigma=lambda *_: torch.ones(2)),
+            "sigma of '0.weight' must be a number",
+        ),
+        (
+            lambda model: attach(sgd(model), model, start="keep").load_state_dict(None),
+            "the state of a handle is a dict",
+        ),
+        (lambda model: syre.Watch(sgd(model), model, every=1.5), "every must be an integer, got 1.5"),
+    ],
+)
+def test_an_argument_of_another_type_is_named_by_whatever_takes_it(call, said):
+    model = network()
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(TypeError, match=re.escape(said)):
+        call(model)
+    assert all(map(torch.equal, before, model.parameters()))
 
 
 # ---- parameters of odd shapes ----------------------------------------------------------------------------------------

@@ -370,9 +370,8 @@ def test_the_shift_form_goes_on_from_w_after_a_step_that_failed(scheduled):
 
 def test_a_closure_that_fails_leaves_w():
     model = net()
-    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1)
-    optimizer.param_groups[0]["weight_decay"] = 0.3
-    attach(optimizer, model, **SETTINGS)
+    optimizer = torch.optim.ASGD(model.parameters(), lr=0.1, weight_decay=0.3)
+    assert attach(optimizer, model, **SETTINGS).form == "shift"
     before = flat(model)
 
     def closure():
@@ -484,6 +483,39 @@ def test_a_decay_that_cannot_be_given_changes_nothing():
     with pytest.raises(ValueError, match="Rprop knows no weight_decay"):
         attach(torch.optim.Rprop(model.parameters()), model, weight_decay=0.1)
     assert torch.equal(flat(model), before)
+
+
+class Quiet(torch.optim.Rprop):
+    """A class of one's own that leaves the step as it is."""
+
+
+class Decaying(torch.optim.LBFGS):
+    """One whose step decays, whatever the step of its base does."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.add_(p.grad + group["weight_decay"] * p, alpha=-0.1)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.LBFGS, torch.optim.Rprop, torch.optim.SparseAdam, Quiet])
+@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1}], ids=["groups", "argument"])
+@pytest.mark.parametrize("has_key", [True, False], ids=["with the key", "without"])
+def test_a_step_without_decay_is_refused_also_where_the_groups_have_the_key(kind, options, has_key):
+    model = net()
+    before = flat(model)
+    key = {"weight_decay": 0.0 if options else 0.3} if has_key else {}
+    optimizer = kind([{"params": list(model.parameters()), **key}])
+    with pytest.raises(ValueError, match=f"{kind.__name__} knows no weight_decay: take one that does"):
+        attach(optimizer, model, **options)
+    assert torch.equal(flat(model), before)
+    assert [group.get("weight_decay") for group in optimizer.param_groups] == [key.get("weight_decay")]
+
+
+def test_control_a_step_of_ones_own_that_decays_by_the_key_is_taken():
+    model = net()
+    attach(Decaying([{"params": list(model.parameters()), "weight_decay": 0.3}]), model, **SETTINGS)
 
 
 def test_a_lazy_module_is_asked_for_a_forward_pass():

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -400,6 +401,24 @@ def test_the_command_prints_the_table_and_writes_page_and_numbers(tmp_path, capf
     assert {file.name for file in tmp_path.iterdir()} == {"net.pt", "page.html", "numbers.json"}
     assert main(["diagnose", str(tmp_path / "net.pt")]) == 0
     assert capfd.readouterr().out == out
+
+
+@pytest.mark.parametrize("option", ["--html", "--json"])
+def test_a_link_stays_a_link_and_a_pipe_is_not_replaced(option, tmp_path, capfd):
+    torch.save(network().state_dict(), tmp_path / "net.pt")
+    link, file, pipe = tmp_path / "link", tmp_path / "file", tmp_path / "pipe"
+    link.symlink_to(file)
+    assert main(["diagnose", str(tmp_path / "net.pt"), option, str(link)]) == 0
+    assert link.is_symlink()
+    assert file.stat().st_size > 1000
+    os.mkfifo(pipe)
+    capfd.readouterr()
+    assert main(["diagnose", str(tmp_path / "net.pt"), option, str(pipe)]) == 2
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert f"{option} {pipe} is no file but a pipe or a device" in err
+    assert pipe.is_fifo()
+    assert {one.name for one in tmp_path.iterdir()} == {"net.pt", "link", "file", "pipe"}
 
 
 @pytest.mark.parametrize(

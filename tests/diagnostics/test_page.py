@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from html.parser import HTMLParser
 
@@ -87,6 +88,23 @@ def test_a_link_stays_a_link(tmp_path):
     hand_made.nothing_known().save(tmp_path / "link.html")
     assert (tmp_path / "link.html").is_symlink()
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileExistsError, match="is no file but a pipe or a device"):
+        hand_made.nothing_known().save(tmp_path / "pipe")
+    assert [path.is_fifo() for path in tmp_path.iterdir()] == [True]
+
+
+def test_an_interrupted_page_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        hand_made.nothing_known().save(tmp_path / "page.html")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("name", "limit"), [("large", 1.5e6), ("collapsed_mlp", 1e5)])

@@ -161,6 +161,11 @@ def test_the_command_says_of_one_what_there_is_and_refuses_one_that_is_not_there
     assert capsys.readouterr().out.splitlines()[0] == "fig4 at scale smoke: 172 runs"
     assert main(["fig99"]) == 2
     assert capsys.readouterr().err.startswith("error: no experiment fig99; there are ant, ")
+    assert main(["fig4", "fig10"]) == 2
+    said = (
+        "error: fig10 has no runs of its own: it is drawn from those of fig9; `make status FIG=fig9` says it of them\n"
+    )
+    assert capsys.readouterr().err == said
     assert main(["fig4", "--set", "optim.lrr=1"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
