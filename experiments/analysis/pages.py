@@ -200,8 +200,9 @@ def _finding(report: Report) -> dict[str, str]:
     try:
         found = asked(report.results) if asked else Finding(_learnt(report))
     except ResultsError:
-        untested = report.verdicts and all(verdict.verdict == NOT_TESTED for verdict in report.verdicts)
-        found = Finding("Nothing is judged yet: only some of its runs have ended." if untested else "")
+        untested = [verdict.verdict == NOT_TESTED for verdict in report.verdicts]
+        how_far = "Nothing" if all(untested) else "Not all"
+        found = Finding(f"{how_far} is judged yet: only some of its runs have ended." if any(untested) else "")
     return dict(found._asdict())
 
 

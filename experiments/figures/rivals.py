@@ -365,11 +365,13 @@ def finding(results: Results) -> Finding:
         stream = STREAMS[some[STREAM].iloc[0]]
         places.append(f"number {order.index('syre') + 1} of {len(order)} on {stream} ({own}; {who} {theirs})")
         difference = paired_differences(scores["syre"], scores[other])
-        ours.append(f"{interval(difference, 1, times=100)} points against the best of the others there")
+        ours.append(interval(difference, 1, times=100))
     if not here:
         raise ResultsError("nothing is judged")
     return Finding(
-        f"In accuracy, each method at its best of eight settings, syre is {listed(places)}.", "", listed(ours)
+        f"In accuracy, each method at its best of eight settings, syre is {listed(places)}.",
+        "",
+        f"{listed(ours)} points against the best of the others",
     )
 
 

@@ -142,7 +142,8 @@ def test_the_finding_has_the_place_of_syre_and_its_distance_from_the_best_of_the
     found = rivals.finding(made(best_in_the_middle))
     assert found.finding.count("number 2 of 13 on ") == 2
     assert found.finding.count("(0.900; noise in the gradient 0.95") == 2
-    assert found.ours.count("] points against the best of the others there") == 2
+    assert found.ours.endswith("] points against the best of the others")
+    assert found.ours.count("[") == 2
     first = rivals.finding(
         made(lambda m, g, s: best_in_the_middle("syre" if m == "noisy" else m, g, s) - (m == "noisy"))
     )
