@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (  # of syre, lowest first: a file imports from its own layer and from those before it
     ("syre.checks", "syre.seeding", "syre.distributed", "syre.extras", "syre.precision"),
-    ("syre.core.names", "syre.core.wrapped", "syre.core.sharded", "syre.core.rounding"),
+    ("syre.core.arguments", "syre.core.names", "syre.core.wrapped", "syre.core.sharded", "syre.core.rounding"),
     ("syre.core.scale",),
     ("syre.core.anchor", "syre.core.decay"),
     ("syre.core.once", "syre.core.follow"),

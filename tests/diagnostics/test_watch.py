@@ -501,7 +501,7 @@ def test_it_keeps_no_model_alive_and_needs_no_variable():
     ("options", "error", "words"),
     [
         ({"every": 0}, ValueError, "every must be an integer >= 1, got 0"),
-        ({"every": 1.5}, TypeError, "float"),
+        ({"every": 1.5}, TypeError, "every must be an integer, got 1.5"),
         ({"budget": 0}, ValueError, r"budget must be a share of the time in \(0, 1\], or None, got 0"),
         ({"budget": 2}, ValueError, "budget must be"),
         ({"layers": "some"}, ValueError, "layers must be 'summary' or 'all', got 'some'"),
