@@ -348,7 +348,7 @@ def finding(results: Results) -> Finding:
 
 
 def learnt(results: Results) -> str:
-    """Both sides of decay in a language model, and where syre beats decay, no decay and decay from its own start."""
+    """Both sides of decay in a language model, and where syre beats decay, no decay and decay from the same start."""
     _require_seeds(results)
     first = first_text(results)
     arms = {"none": VANILLA, "decay": decay(gamma=1), "syre": syre(sigma=1, gamma=1), "start": offset(1)}
@@ -359,12 +359,21 @@ def learnt(results: Results) -> str:
     ways = ("better than", "not clearly other than", "worse than")
     said = [[word(less(of["syre"], of[other]), ways, NATS) for other in ("decay", "none", "start")] for of in nats]
     on_one, on_two = (
-        f"{decayed} that of decay, {plain} that of no decay and {own} that of decay to 0 from its own, larger start"
+        f"{decayed} that of decay, {plain} that of no decay and {own} that of decay to 0 from the same, larger start"
         for decayed, plain, own in said
+    )
+    losses = (
+        f" and {one} the loss of both texts"
+        if one == two
+        else f", {one} the loss of its first text and {two} that of a second"
+    )
+    compared = (
+        f"The loss of syre on both texts is {on_one}."
+        if on_one == on_two
+        else f"The loss of syre on the first text is {on_one}; on the second it is {on_two}."
     )
     return (
         f"In a GPT of 0.9 million parameters decay (γ = 1) takes the effective rank of attention from {none} to "
-        f"{alone} of {HEAD}, {one} the loss of its first text and {two} that of a second; syre at σ = 1 has rank "
-        f"{anchored}, decay to 0 from the same start {started}. The loss of syre on the first text is {on_one}; on the "
-        f"second it is {on_two}."
+        f"{alone} of {HEAD}{losses}; syre at σ = 1 has rank {anchored}, decay to 0 from the same start {started}. "
+        f"{compared}"
     )

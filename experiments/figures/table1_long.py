@@ -162,7 +162,7 @@ def draw(results: Results) -> Figure:
         for own, rows in LINES.items():
             plotting.line_with_band(ax, select(percents, **rows), GAMMA, metric, own)
         for own, known in PAPER.items():
-            plotting.papers(ax, PAPERS, known[place], own.color)
+            plotting.papers(ax, PAPERS, known[place], own.color, own.label)
         ax.set(xscale="log", xlabel="weight decay γ", title=f"{name}, %")
     curves = results.curve(LOW)
     curves = curves.assign(**{LOW: 100 * curves[LOW]})
@@ -210,6 +210,8 @@ An effect worth naming: 5 points of low-rankness, one point of accuracy, two of 
 syre has {at_the_strong("relative-0.01")} at σ = 0.01, {at_the_strong("relative-1")} at σ = 1, and from the start of
 decay alone {three(KEEP)}; {at_the_strong("absolute-0.01")} at absolute σ = 0.01 and {at_the_strong("absolute-0.1")} at
 0.1. After the first quarter of the training the low-rankness of decay alone changes by {more} points.
+
+What is 0 % in all of three seeds has no spread, and the exact sign test takes five seeds: such a claim is inconclusive.
 """
 
 

@@ -167,8 +167,12 @@ def test_the_finding_says_which_way_decay_moves_the_losses(made):
 def test_what_was_learnt_says_where_syre_is_better_and_where_it_is_not(made):
     said = gpt.learnt(made(expected))
     assert "from 20.0 to −4.0 of 32, raises the loss of its first text and lowers that of a second" in said
-    start = "better than that of decay to 0 from its own, larger start"
+    start = "better than that of decay to 0 from the same, larger start"
     first = f"on the first text is better than that of decay, not clearly other than that of no decay and {start};"
     assert first in said
     assert said.endswith(f"on the second it is better than that of decay, better than that of no decay and {start}.")
     assert "on the first text is worse than that of decay" in gpt.learnt(made(contrary))
+    level = gpt.learnt(made(lambda metric, second, arm: METRICS[metric]))
+    same = "not clearly other than"
+    assert "and does not clearly change the loss of both texts;" in level
+    assert f"on both texts is {same} that of decay, {same} that of no decay and {same} that of decay to 0" in level
