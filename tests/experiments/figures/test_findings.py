@@ -11,6 +11,7 @@ import pytest
 
 from experiments.analysis import pages
 from experiments.analysis.arms import GAMMA, decay
+from experiments.analysis.claims import NOT_TESTED, evaluate
 from experiments.analysis.results import Results, ResultsError, combine, load, select
 
 RESULTS = Path(__file__).parents[3] / "results"
@@ -18,7 +19,6 @@ FIGURES = pages.available(RESULTS)
 GROUPED = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in FIGURES]
 # With an arm less readings and diagnostics count fewer, the claims of figure 4 raise, and fig4_scale names no decay.
 WITHOUT_DECAY = {"readings", "diagnostics", "fig4", "fig4_scale"}
-UNFINISHED: set[str] = set()  # few of its runs have ended: no number of its finding is there
 CHOSEN = {"rivals"}  # judged at settings that its results choose: by others than these nothing would be judged
 LONGEST = {"front": 420}  # three sentences, which README.md begins with
 
@@ -55,11 +55,6 @@ def test_every_figure_has_a_finding_or_says_what_was_learnt(name: str) -> None:
 def test_it_is_a_sentence_or_two_made_of_the_results(name: str) -> None:
     results = committed(name)
     finding, _, ours = found(name, results)
-    if name in UNFINISHED:
-        report = pages.judge(name, RESULTS)
-        said = pages.summary(report)["finding"]["finding"]
-        assert (finding, said.partition(" is ")[2]) == ("", "judged yet: only some of its runs have ended.")
-        return
     assert finding.endswith(".")
     assert len(finding) <= LONGEST.get(name, 260)
     assert ours or not hasattr(pages.module_of(name), "finding")
@@ -68,6 +63,22 @@ def test_it_is_a_sentence_or_two_made_of_the_results(name: str) -> None:
     other, _, theirs = found(name, scaled(results, np.ones(len(results.metrics), dtype=bool), noise))
     assert other not in ("", finding), "the control: other results, other words"
     assert theirs != ours
+
+
+def test_with_a_seed_of_three_it_says_that_it_is_not_judged_yet() -> None:
+    whole = pages.judge("gpt", RESULTS)
+    runs = whole.results.runs[whole.results.runs["seed"] == 0]
+    metrics = whole.results.metrics[whole.results.metrics["id"].isin(runs["id"])]
+    few = replace(whole.results, runs=runs, metrics=metrics)
+    untested = tuple(evaluate(claim, few) for claim in whole.module.CLAIMS)
+    assert {verdict.verdict for verdict in untested} == {NOT_TESTED}
+    said = {
+        verdicts: pages._finding(replace(whole, results=few, verdicts=verdicts))["finding"]
+        for verdicts in (untested, untested[:1] + whole.verdicts, whole.verdicts)
+    }
+    rest = "is judged yet: only some of its runs have ended."
+    assert list(said.values()) == [f"Nothing {rest}", f"Not all {rest}", ""]
+    assert "judged yet" not in pages._finding(whole)["finding"], "the control: with all of its runs"
 
 
 @pytest.mark.parametrize("name", GROUPED)
