@@ -30,7 +30,7 @@ from experiments.engine.errors import ConfigError, Killed, OutOfMemory, is_users
 from experiments.engine.expand import Group, as_axis
 from experiments.engine.experiment import CONFIGS, FREE
 from experiments.engine.preemption import Stop
-from experiments.engine.processes import rank, torchrun, world
+from experiments.engine.processes import rank, torchrun, world, write_whole_lines
 from experiments.engine.progress import Sight, shown
 from experiments.engine.store import Outcome, RunStore
 from experiments.engine.sweep import is_figure, mirror_of
@@ -42,6 +42,7 @@ from experiments.engine.words import called, ended, names
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
 def main(config: DictConfig) -> str | None:
     """One job: a group of a sweep, or one run of its own; how it ended (`Outcome`)."""
+    write_whole_lines()  # this may be a process of the launcher's
     store = RunStore(Path(config.outputs) / config.experiment)
     # In one line here too: Hydra would add one to an error that leaves the job. A sweep takes the errors of its jobs.
     with nullcontext() if HydraConfig.get().mode is RunMode.MULTIRUN else said_in_one_line():
@@ -159,6 +160,7 @@ def _may_be_new(experiment: str) -> bool:
 
 def cli() -> None:
     """Exit code 0; 1 for runs that failed; 2 after one line for what the user can mend."""
+    write_whole_lines()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra's way of letting errors through to the line below
     with said_in_one_line():
         sys.argv[1:] = _prepare(sys.argv[1:])

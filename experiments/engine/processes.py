@@ -1,5 +1,9 @@
-"""The processes of one run, started by torchrun: how many there are, without torch, and how a job starts them."""
+"""The processes of one run, started by torchrun: how many there are, without torch, and how a job starts them.
 
+And that each of several processes, of a run or of a sweep, writes whole lines.
+"""
+
+import io
 import os
 import signal
 import subprocess
@@ -19,6 +23,17 @@ def world() -> int:
 def rank() -> int:
     """`syre.distributed.rank`, without torch."""
     return int(os.environ.get("RANK", "0")) if world() > 1 else 0
+
+
+def write_whole_lines() -> None:
+    """Hand each line that this process prints over at once, also where Python's buffering is off.
+
+    Under `PYTHONUNBUFFERED=1`, which many containers set, `print` writes a line and its end apart, and the lines of
+    processes side by side run into each other.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, write_through=False)
 
 
 def torchrun(group: Group, store: RunStore, processes: int, words: Sequence[str]) -> Outcome:
