@@ -17,7 +17,7 @@ DATA     ?= all
 ARGS     ?=
 RUN      := .venv/bin/python -m experiments.run -m
 # A process more than there are cores, for some tests wait for others' clocks; more than eight would wait for the slowest.
-PYTEST    = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 8 --dist loadgroup
+PYTEST    = OMP_NUM_THREADS=1 $1/bin/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 8 --dist loadgroup
 STAMP    := .venv/.complete
 LAYERED  := .venv-frameworks/.complete
 SITED    := .venv-site/.complete
@@ -103,16 +103,16 @@ smoke: $(STAMP)  ## every experiment at its smallest scale, side by side, result
 
 check: $(STAMP)  ## lint, types and the fast tests, in a minute and a half
 	@$(MAKE) --no-print-directory lint
-	$(PYTEST) -m "not slow and not slurm and not gpu" $(ARGS)
+	$(call PYTEST,.venv) -m "not slow and not slurm and not gpu" $(ARGS)
 
 test: $(STAMP) $(SITED)  ## lint, types, every experiment at smoke scale, all tests: what CI runs, with SLURM=1 BROWSER=1 to install both
 	@$(if $(filter 1,$(SLURM)),scripts/slurm_local.sh install || test $$? = 77)
 	@$(if $(filter 1,$(BROWSER)),scripts/browser.sh install || test $$? = 77)
 	@$(MAKE) --no-print-directory -j2 lint smoke
-	$(PYTEST) $(ARGS)
+	$(call PYTEST,.venv) $(ARGS)
 
 test-frameworks: $(LAYERED)  ## HF Trainer, Lightning, accelerate, timm, SB3 and PEFT, in .venv-frameworks over .venv
-	OMP_NUM_THREADS=1 .venv-frameworks/bin/python -m pytest tests/frameworks tests/core/test_any_model.py $(ARGS)
+	$(call PYTEST,.venv-frameworks) tests/frameworks tests/core/test_any_model.py $(ARGS)
 
 lint: $(STAMP)  ## ruff and mypy
 	.venv/bin/ruff check .
