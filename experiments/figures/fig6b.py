@@ -185,14 +185,15 @@ def _counted(seeds: int) -> str:
 
 def finding(results: Results) -> Finding:
     """Ranks and returns over the last fifth, of as many seeds as there are so far."""
-    named = {"no decay": VANILLA, "decay alone": decay(), "syre at σ = 1": SYRES["1"][1]}
+    named = {"with no decay": VANILLA, "with decay alone": decay()}
+    named |= {"with syre at σ = 0.01": SYRES["0.01"][1], "at σ = 1": SYRES["1"][1]}
     ranks, returns = ({who: end(results, m, arm) for who, arm in named.items()} for m in ("rank/99", "return"))
     seeds = _counted(min(map(len, ranks.values())))
-    said = ", ".join(f"{mean(ranks[who])} % with {who} (return {mean(returns[who])})" for who in named)
+    said = ", ".join(f"{mean(ranks[who])} % {who} (return {mean(returns[who])})" for who in named)
     steps = mean(results.metrics["step"].max() / fig6.MILLION)
     return Finding(
         f"Over the last fifth of {steps} million steps in MuJoCo the features' rank, of the units, is {said}; "
         f"{seeds} of each so far.",
         "rank 91, 65 and 52 % with syre, decay and neither, at 9M steps",
-        "{}, {} and {} %".format(*(mean(ranks[who]) for who in reversed(named))),
+        "{} at σ = 1, {} at 0.01, {} and {} %".format(*(mean(ranks[who]) for who in reversed(named))),
     )
