@@ -16,7 +16,8 @@ LAUNCHER ?= $(if $(filter smoke,$(SCALE)),local,joblib)
 DATA     ?= all
 ARGS     ?=
 RUN      := .venv/bin/python -m experiments.run -m
-# A process more than there are cores, for some tests wait for others' clocks; more than eight would wait for the slowest.
+# $(call PYTEST,an environment), with a process more than there are cores, for some tests wait for others' clocks; more
+# than eight would wait for the slowest.
 PYTEST    = OMP_NUM_THREADS=1 $1/bin/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 8 --dist loadgroup
 STAMP    := .venv/.complete
 LAYERED  := .venv-frameworks/.complete

@@ -19,6 +19,9 @@ for stream in (sys.stdout, sys.stderr):
 """
 
 
+JOB = "from experiments.run import main; main()"  # without the command line, as a launcher calls it
+
+
 def written(*words):
     """What a Python with its buffering off writes, a piece for each write: a pipe in packet mode keeps them apart."""
     read, write = os.pipe2(os.O_DIRECT)
@@ -39,8 +42,9 @@ def test_a_line_and_its_end_are_written_at_once_also_where_buffering_is_off():
 
 
 @packets
-def test_a_run_writes_whole_lines():
-    (line,) = written("-m", "experiments.run", "model=none")
+@pytest.mark.parametrize("words", [("-m", "experiments.run", "model=none"), ("-c", JOB, "group=none")])
+def test_a_command_and_a_job_in_a_process_of_a_launcher_write_whole_lines(words, tmp_path):
+    (line,) = written(*words, f"outputs={tmp_path}")
     assert (line[:7], line[-1:]) == (b"error: ", b"\n")
 
 
